@@ -1,0 +1,83 @@
+//! What a room wants done.
+
+use livekit_protocol::SignalResponse;
+use shared::claims::AccessClaims;
+use shared::control::{FirstSession, PlaceRequest, RoomToNode};
+use shared::ids::NodeId;
+
+use super::event::ConnectionId;
+
+/// An effect; carried out in order.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Send to a client, in the encoding it uses.
+    ToClient {
+        /// To.
+        connection: ConnectionId,
+        /// What.
+        message: Box<SignalResponse>,
+    },
+    /// Mint an access token from these claims and send it as `refresh_token`.
+    RefreshToken {
+        /// To.
+        connection: ConnectionId,
+        /// The claims; `iss` is set by the shell to its first key.
+        claims: Box<AccessClaims>,
+    },
+    /// Close a client's socket with code 1000.
+    CloseClient {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Send on a node's room link. A node that is not linked now gets it never: the machine resends on `NodeLinked`.
+    ToNode {
+        /// To.
+        node: NodeId,
+        /// What.
+        message: Box<RoomToNode>,
+    },
+    /// Mint a session token and send `RoomToNode::OpenSession`.
+    OpenSession {
+        /// To.
+        node: NodeId,
+        /// The session.
+        session: Box<FirstSession>,
+    },
+    /// Ask the fleet for a node; answered by `Event::Placed`.
+    Place(Box<PlaceRequest>),
+    /// The room's line in the directory changed (or, with `None`, the room ended).
+    Directory(Option<DirectoryEntry>),
+}
+
+/// A room's line in the directory.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DirectoryEntry {
+    /// `RM_…`.
+    pub sid: String,
+    /// Unix milliseconds.
+    pub created_at: u64,
+    /// Participants that count (not hidden from counts: agents, egress).
+    pub participants: u32,
+    /// Participants that publish.
+    pub publishers: u32,
+}
+
+/// A refused join: an HTTP answer to the upgrade and to `validate`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: u16,
+    /// `text/plain` body, LiveKit's text where it has one.
+    pub reason: String,
+}
+
+/// One row to write (`Some`) or delete (`None`). Tables: `room`, `participant`, `publication`, `subscription`, `node`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowChange {
+    /// Which table.
+    pub table: &'static str,
+    /// Primary key.
+    pub key: String,
+    /// The row as JSON.
+    pub value: Option<String>,
+}

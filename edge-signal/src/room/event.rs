@@ -1,0 +1,111 @@
+//! What happens to a room.
+
+use livekit_protocol::{JoinRequest, SignalRequest};
+use shared::claims::AccessClaims;
+use shared::control::{NodeToRoom, PeerConnections, PlaceRequest};
+use shared::geo::Place;
+use shared::ids::{NodeId, ParticipantSid, RegionName, RoomName};
+
+/// Milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixMs(pub u64);
+
+/// Time and randomness of one event, from the shell.
+#[derive(Debug, Clone, Copy)]
+pub struct Context {
+    /// Now.
+    pub now: UnixMs,
+    /// Seed for every id and random number the event needs.
+    pub seed: [u8; 32],
+}
+
+/// One client WebSocket (or, later, one WHIP session). New for each socket; never reused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub String);
+
+/// A client that wants in, its token verified by the Worker.
+#[derive(Debug, Clone)]
+pub struct JoinAttempt {
+    /// `video.room`, checked.
+    pub room: RoomName,
+    /// The access token's claims.
+    pub claims: AccessClaims,
+    /// What it asks: from `join_request`, or from `/rtc`'s query parameters.
+    pub request: JoinRequest,
+    /// `/rtc/v1` or `/rtc`; the primary connection is settled by [`crate::room`].
+    pub single_peer_connection: bool,
+    /// Where the platform says it is.
+    pub place: Option<Place>,
+}
+
+/// A join that will be let in: what `admit` made of an attempt.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    /// The attempt.
+    pub attempt: JoinAttempt,
+    /// The sid the participant will have (a resume: the one it has).
+    pub participant: ParticipantSid,
+    /// How many connections, which primary.
+    pub peer_connections: PeerConnections,
+    /// Set when the room has no node yet: ask the fleet before accepting; without a node answer 503.
+    pub place: Option<Box<PlaceRequest>>,
+}
+
+/// An event.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// An admitted client's socket is open.
+    Joined {
+        /// Its socket.
+        connection: ConnectionId,
+        /// Its admission.
+        admission: Box<Admission>,
+        /// The node the fleet chose when `admission.place` asked for one; it opens the session already.
+        placed: Option<(NodeId, RegionName)>,
+    },
+    /// A client's message.
+    ClientMessage {
+        /// From.
+        connection: ConnectionId,
+        /// Decoded.
+        message: Box<SignalRequest>,
+    },
+    /// A client's frame could not be decoded: the connection is to be closed (1000, as LiveKit).
+    ClientGarbage {
+        /// From.
+        connection: ConnectionId,
+    },
+    /// A client's socket closed or broke.
+    ClientGone {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// A node's room link is open, its ticket checked. Replaces an earlier link of that node.
+    NodeLinked {
+        /// Which node.
+        node: NodeId,
+        /// Its region.
+        region: RegionName,
+        /// A fresh ticket for `RoomToNode::Welcome`.
+        rejoin_ticket: String,
+    },
+    /// A node's message.
+    NodeMessage {
+        /// From.
+        node: NodeId,
+        /// What.
+        message: Box<NodeToRoom>,
+    },
+    /// A node's room link closed or broke.
+    NodeGone {
+        /// Which.
+        node: NodeId,
+    },
+    /// The fleet answered an `Effect::Place`.
+    Placed {
+        /// The node chosen; `None`: no node is up.
+        node: Option<(NodeId, RegionName)>,
+    },
+    /// `deadline()` has come.
+    Alarm,
+}

@@ -1,0 +1,5 @@
+//! The media node.
+
+pub mod media;
+
+fn main() {}

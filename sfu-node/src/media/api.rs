@@ -1,0 +1,326 @@
+//! What the control thread tells a shard and hears from it. All ids are the control thread's; a shard keeps no names
+//! but those in [`Speaker`].
+
+use std::net::SocketAddr;
+
+use arrayvec::ArrayVec;
+use shared::control::TrackKind;
+use shared::ids::{Identity, ParticipantSid};
+
+/// Most header-extension ids in use on a section (one-byte form, RFC 8285 section 4.2).
+pub const MAX_EXTENSION_ID: u8 = 14;
+/// Most simulcast layers of a track.
+pub const MAX_LAYERS: usize = 3;
+
+/// A room on this shard; data packets and subscriptions stay inside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RoomKey(pub u64);
+/// One ICE/DTLS transport: a peer connection of a session. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TransportKey(pub u64);
+/// One received track. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TrackKey(pub u64);
+/// One participant's session: groups its transports for data packets. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SpeakerKey(pub u64);
+
+/// Local ICE credentials (RFC 8445 section 5.3), as written into our description. Unique per shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IceCredentials {
+    /// `a=ice-ufrag`.
+    pub ufrag: String,
+    /// `a=ice-pwd`.
+    pub password: String,
+}
+
+/// SHA-256 fingerprint of the peer's certificate (RFC 8122).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint(pub [u8; 32]);
+
+/// Which data channels a transport has and which way they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataRole {
+    /// Client opens the channels; both directions (single connection).
+    Both,
+    /// Client opens them; upstream only (publisher of two).
+    Upstream,
+    /// The node opens them (`_reliable`, `_lossy`, `_data_track`) as soon as DTLS is up; downstream only (subscriber of two).
+    Downstream,
+}
+
+/// Whose packets these are, for stamping `DataPacket`s.
+#[derive(Debug, Clone)]
+pub struct Speaker {
+    /// Groups the transports of one session.
+    pub key: SpeakerKey,
+    /// Stamped as `participant_sid`.
+    pub participant: ParticipantSid,
+    /// Stamped as `participant_identity`.
+    pub identity: Identity,
+    /// May send data packets.
+    pub can_publish_data: bool,
+    /// Its identity is blanked.
+    pub hidden: bool,
+    /// May speak for others in transcriptions and chat.
+    pub agent: bool,
+}
+
+/// A codec, as far as forwarding must know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Codec {
+    Opus,
+    /// Redundant audio (RFC 2198).
+    Red,
+    Pcmu,
+    Pcma,
+    Vp8,
+    Vp9,
+    H264,
+    Av1,
+    H265,
+}
+
+/// A payload type of a section and what it carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PayloadType {
+    /// 0 to 127.
+    pub pt: u8,
+    /// What it carries.
+    pub codec: Codec,
+    /// Distinguishes several payload types of one codec (H264 profile and packetization mode, VP9 profile): equal format
+    /// on both sides means the packets fit. 0 where there is only one.
+    pub format: u32,
+    /// RTP clock, Hz.
+    pub clock_rate: u32,
+    /// The payload type that retransmits this one (RFC 4588).
+    pub rtx_pt: Option<u8>,
+    /// Generic NACK negotiated (RFC 4585).
+    pub nack: bool,
+    /// PLI negotiated.
+    pub pli: bool,
+}
+
+/// Header-extension ids negotiated for a section (RFC 8285); `None`: not negotiated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ExtensionIds {
+    /// `urn:ietf:params:rtp-hdrext:sdes:mid`.
+    pub mid: Option<u8>,
+    /// `urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id`.
+    pub rid: Option<u8>,
+    /// `urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id`.
+    pub repaired_rid: Option<u8>,
+    /// `http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01`.
+    pub transport_cc: Option<u8>,
+    /// `http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time`.
+    pub abs_send_time: Option<u8>,
+    /// `urn:ietf:params:rtp-hdrext:ssrc-audio-level` (RFC 6464).
+    pub audio_level: Option<u8>,
+    /// AV1 dependency descriptor.
+    pub dependency_descriptor: Option<u8>,
+    /// `http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time`.
+    pub abs_capture_time: Option<u8>,
+    /// `http://www.webrtc.org/experiments/rtp-hdrext/playout-delay`.
+    pub playout_delay: Option<u8>,
+}
+
+/// A media stream a section names by SSRC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SsrcPair {
+    /// Media.
+    pub ssrc: u32,
+    /// Its retransmission stream, when grouped (`a=ssrc-group:FID`).
+    pub rtx: Option<u32>,
+}
+
+/// A track this shard receives: one sending section of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receiver {
+    /// The track.
+    pub track: TrackKey,
+    /// Audio or video.
+    pub kind: TrackKind,
+    /// The section's mid, for packets that carry it.
+    pub mid: String,
+    /// Payload types negotiated, preferred first.
+    pub payload_types: Vec<PayloadType>,
+    /// Header extensions.
+    pub extensions: ExtensionIds,
+    /// Streams named by SSRC (no simulcast: one).
+    pub ssrcs: ArrayVec<SsrcPair, MAX_LAYERS>,
+    /// Simulcast rids, lowest layer first; empty without simulcast.
+    pub rids: ArrayVec<String, MAX_LAYERS>,
+    /// Muted by its owner: no keyframe requests.
+    pub muted: bool,
+}
+
+/// A track this shard sends: one section carrying a subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// The track to forward. It may be received by another transport of the room, now or later.
+    pub source: TrackKey,
+    /// Audio or video.
+    pub kind: TrackKind,
+    /// The section's mid.
+    pub mid: String,
+    /// SSRC we announced for it.
+    pub ssrc: u32,
+    /// RTX SSRC we announced for it, where RTX was negotiated.
+    pub rtx_ssrc: Option<u32>,
+    /// Payload types negotiated; a source packet is sent with the one of equal codec and format, or not at all.
+    pub payload_types: Vec<PayloadType>,
+    /// Header extensions.
+    pub extensions: ExtensionIds,
+    /// Canonical name for SDES (RFC 3550 section 6.5.1).
+    pub cname: String,
+}
+
+/// A new transport. It answers binding requests at once; media flows when DTLS is up and the fingerprint fits.
+#[derive(Debug, Clone)]
+pub struct TransportConfig {
+    /// Its key.
+    pub key: TransportKey,
+    /// Its room.
+    pub room: RoomKey,
+    /// Whose it is.
+    pub speaker: Speaker,
+    /// Our credentials for it.
+    pub local: IceCredentials,
+    /// The client's certificate; `None` while its answer is awaited (server-offered connection).
+    pub fingerprint: Option<Fingerprint>,
+    /// Data channels.
+    pub data: DataRole,
+}
+
+/// Control thread to shard.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Opens a transport.
+    Open(Box<TransportConfig>),
+    /// The client's fingerprint, once its answer is here. Another one than before ends the transport.
+    SetFingerprint(TransportKey, Fingerprint),
+    /// ICE restart (RFC 8445 section 9): new local credentials; the old ones stay valid until the new ones are used.
+    RestartIce(TransportKey, IceCredentials),
+    /// The transport's complete set of receivers; those not in it any more end.
+    SetReceivers(TransportKey, Vec<Receiver>),
+    /// The transport's complete set of senders; those not in it any more end. One with the same ssrc goes on.
+    SetSenders(TransportKey, Vec<Sender>),
+    /// Mutes or unmutes a received track.
+    SetMuted(TrackKey, bool),
+    /// Changed permission of a session.
+    SetSpeaker(Speaker),
+    /// Ends a transport.
+    Close(TransportKey),
+    /// Answers with [`Event::Stats`].
+    ReadStats,
+    /// Ends the shard's thread.
+    Stop,
+}
+
+/// Shard to control thread.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// ICE has an address and DTLS is up with the right fingerprint.
+    Connected {
+        /// Which.
+        transport: TransportKey,
+        /// SRTP profile agreed on.
+        profile: SrtpProfile,
+    },
+    /// Consent lapsed (RFC 7675): no authenticated binding request for 10 s.
+    Disconnected(TransportKey),
+    /// An authenticated binding request came again.
+    Reconnected(TransportKey),
+    /// Gone for good (consent lapsed for 30 s, fingerprint mismatch, DTLS alert); already closed in the shard.
+    Failed {
+        /// Which.
+        transport: TransportKey,
+        /// Why.
+        reason: FailReason,
+    },
+    /// First packets of a stream of a received track.
+    LayerSeen {
+        /// Which.
+        track: TrackKey,
+        /// Place in `rids`; 0 without simulcast.
+        layer: u8,
+        /// What the payload type says.
+        codec: Codec,
+        /// Media SSRC.
+        ssrc: u32,
+        /// RTX SSRC, 0 until seen.
+        repair_ssrc: u32,
+    },
+    /// Answer to [`Command::ReadStats`].
+    Stats(Box<ShardStats>),
+}
+
+/// Why a transport ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailReason {
+    /// RFC 7675.
+    ConsentLapsed,
+    /// The certificate is not the one in the description.
+    FingerprintMismatch,
+    /// The handshake failed, or the peer closed.
+    Dtls,
+}
+
+/// SRTP protection profile (RFC 5764, RFC 7714).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SrtpProfile {
+    /// `AEAD_AES_128_GCM`.
+    AeadAes128Gcm,
+    /// `AES128_CM_HMAC_SHA1_80`.
+    Aes128CmHmacSha1_80,
+}
+
+/// Counters of a shard since its start, unless said otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct ShardStats {
+    /// Transports open now.
+    pub transports: u64,
+    /// Receivers now.
+    pub receivers: u64,
+    /// Senders now.
+    pub senders: u64,
+    pub packets_received: u64,
+    pub bytes_received: u64,
+    pub packets_sent: u64,
+    pub bytes_sent: u64,
+    /// Send system calls; packets_sent over this is the GSO gain.
+    pub send_calls: u64,
+    pub receive_calls: u64,
+    /// Dropped: source address not validated by ICE.
+    pub dropped_unknown_address: u64,
+    /// Dropped: binding requests that do not authenticate.
+    pub dropped_bad_stun: u64,
+    /// Dropped: SRTP or SRTCP that does not authenticate.
+    pub dropped_bad_srtp: u64,
+    /// Dropped: SRTP or SRTCP seen before.
+    pub dropped_replay: u64,
+    /// Dropped: RTP of no known section, malformed RTP or RTCP, data that does not parse.
+    pub dropped_malformed: u64,
+    /// Dropped: the socket would not take it.
+    pub dropped_send: u64,
+    pub nacks_received: u64,
+    pub nacks_sent: u64,
+    pub plis_received: u64,
+    pub plis_sent: u64,
+    pub retransmissions_sent: u64,
+    pub data_messages_received: u64,
+    pub data_messages_sent: u64,
+}
+
+/// Starts of a shard.
+#[derive(Debug, Clone)]
+pub struct ShardConfig {
+    /// UDP address to bind.
+    pub bind: SocketAddr,
+    /// Socket buffer asked for, bytes, each way.
+    pub socket_buffer: usize,
+    /// Most transports.
+    pub max_transports: usize,
+}

@@ -1,0 +1,491 @@
+//! Every message of room link and fleet link, as JSON text frames.
+//!
+//! **Each link keeps order.** A message names its session with generation; a receiver drops what names one it no longer has.
+//! Unknown fields are ignored, so that edge and node can be one version apart.
+
+use serde::{Deserialize, Serialize};
+
+use crate::geo::Place;
+use crate::ids::{Generation, Identity, NodeId, ParticipantSid, RegionName, RoomName, RoomSid, SessionKey, TrackSid};
+
+/// Version of these messages; a node with another major version is refused with a reason.
+pub const CONTROL_VERSION: u32 = 1;
+/// Longest session description either side takes, bytes.
+pub const MAX_SDP_LEN: usize = 512 * 1024;
+/// Seconds between a node's heartbeats on the fleet link.
+pub const HEARTBEAT_SECS: u64 = 1;
+/// Where a node opens its fleet link, relative to the edge.
+pub const FLEET_LINK_PATH: &str = "/node/fleet";
+/// Where a node posts its enrolment ([`EnrolRequest`]), relative to the edge.
+pub const ENROL_PATH: &str = "/node/enrol";
+/// Where a node opens a room link: `{ROOM_LINK_PATH}?ticket=…`, relative to the edge.
+pub const ROOM_LINK_PATH: &str = "/node/room";
+
+/// Offer or answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DescriptionKind {
+    /// `type: "offer"`.
+    Offer,
+    /// `type: "answer"`.
+    Answer,
+}
+
+/// LiveKit's `SessionDescription` less the mid map.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// Offer or answer.
+    pub kind: DescriptionKind,
+    /// LiveKit's `id`: an answer repeats its offer's; 0 is a legal id (native SDKs).
+    pub id: u32,
+    /// The description itself (RFC 8866).
+    pub sdp: String,
+}
+
+/// Which section carries which subscribed track: LiveKit's `mid_to_track_id`, complete each time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MidTrack {
+    /// The section's `a=mid`.
+    pub mid: String,
+    /// The track sent in it.
+    pub track: TrackSid,
+}
+
+/// How many peer connections a session has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerConnections {
+    /// `/rtc/v1`: one; the client offers, tracks flow both ways.
+    Single,
+    /// `/rtc`: the client offers the publisher, the node the subscriber; the subscriber is primary.
+    DualSubscriberPrimary,
+    /// `/rtc` without `canSubscribe` (or protocol below 3): the publisher is primary.
+    DualPublisherPrimary,
+}
+
+/// Audio or video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrackKind {
+    /// `m=audio`.
+    Audio,
+    /// `m=video`.
+    Video,
+}
+
+/// What the node enforces of a participant's permission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MediaGrants {
+    /// May send media.
+    pub can_publish: bool,
+    /// May receive media.
+    pub can_subscribe: bool,
+    /// May send data packets; what it sends otherwise is dropped silently.
+    pub can_publish_data: bool,
+    /// Its identity is blanked on data packets.
+    pub hidden: bool,
+    /// May speak for others in transcriptions and chat (LiveKit agents).
+    pub agent: bool,
+}
+
+/// What the node needs to know of a client's SDK to describe sections as it wants them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ClientTraits {
+    /// LiveKit's `ClientInfo.sdk`, lower case: `js`, `python`, `go`, …
+    pub sdk: String,
+    /// Signal protocol the client speaks.
+    pub protocol: u32,
+    /// Browser, lower case: `chrome`, `firefox`, `safari`, or empty.
+    pub browser: String,
+    /// Operating system, lower case, or empty.
+    pub os: String,
+}
+
+/// A track its participant has announced (LiveKit's `AddTrackRequest`), pending or published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnnouncedTrack {
+    /// The track's id.
+    pub sid: TrackSid,
+    /// Audio or video.
+    pub kind: TrackKind,
+    /// The codecs announced, primary first; empty: whatever the description says.
+    pub codecs: Vec<AnnouncedCodec>,
+    /// Opus: stereo wanted.
+    pub stereo: bool,
+    /// Opus: discontinuous transmission unwanted.
+    pub disable_dtx: bool,
+    /// Audio: redundancy (RFC 2198) unwanted.
+    pub disable_red: bool,
+}
+
+/// One codec of an announced track.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnnouncedCodec {
+    /// `video/vp8`, `audio/opus`, …, lower case; empty: whatever the description says.
+    pub mime: String,
+    /// The client's id of the track: second token of the section's `a=msid`.
+    pub cid: String,
+}
+
+/// What the node learnt of a published track; sent again whenever it learns more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackMedia {
+    /// Section of the publisher connection.
+    pub mid: String,
+    /// `video/VP8`, `audio/opus`, `audio/red`, … as LiveKit spells it.
+    pub mime: String,
+    /// The client's id of the track as its description had it.
+    pub sdp_cid: String,
+    /// Layers whose packets were seen, or which the description named by SSRC; lowest first. Audio has one.
+    pub layers: Vec<LayerMedia>,
+}
+
+/// One simulcast layer (or the only stream) of a track.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerMedia {
+    /// RTP stream id (RFC 8851), empty without simulcast.
+    pub rid: String,
+    /// Place in the description's rid list, lowest first; 0 without simulcast.
+    pub spatial_layer: u8,
+    /// Media SSRC; 0: not seen yet.
+    pub ssrc: u32,
+    /// RTX SSRC (RFC 4588); 0: none seen.
+    pub repair_ssrc: u32,
+}
+
+/// A subscription the node is to serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscription {
+    /// Whose track.
+    pub publisher: ParticipantSid,
+    /// The track.
+    pub track: TrackSid,
+    /// Audio or video.
+    pub kind: TrackKind,
+}
+
+/// Opens a session: the room's whole knowledge of it, so that a move needs nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenSession {
+    /// Session token ([`crate::claims::SessionClaims`]): participant, identity, generation and grants stand in it.
+    pub token: String,
+    /// One or two peer connections.
+    pub peer_connections: PeerConnections,
+    /// The client's SDK.
+    pub client: ClientTraits,
+    /// The publisher connection's offer, where the client has made it already.
+    pub offer: Option<Description>,
+    /// Tracks announced so far.
+    pub tracks: Vec<AnnouncedTrack>,
+    /// What it is subscribed to already.
+    pub subscriptions: Vec<Subscription>,
+}
+
+/// Why a node does not open a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalReason {
+    /// The session token does not verify, is for another node or room, expired, or was used before.
+    BadToken,
+    /// The node is at a limit.
+    NoCapacity,
+    /// The node is draining.
+    Draining,
+}
+
+/// State of a session's primary connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MediaState {
+    /// ICE and DTLS are up: the participant becomes ACTIVE.
+    Connected,
+    /// Consent lapsed (RFC 7675); it may come back.
+    Disconnected,
+    /// It will not come back: the node has dropped the session.
+    Failed,
+}
+
+/// Room to node, on the room link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum RoomToNode {
+    /// First message of a link. The node closes every session of this room that is not in `sessions`.
+    Welcome {
+        /// The room's current life.
+        room_sid: RoomSid,
+        /// Ticket for dialing in again when this link breaks.
+        rejoin_ticket: String,
+        /// Sessions the room believes to be here.
+        sessions: Vec<SessionKey>,
+    },
+    /// Opens a session, with its first offer where there is one.
+    OpenSession(Box<OpenSession>),
+    /// Ends a session.
+    CloseSession {
+        /// Which.
+        session: SessionKey,
+    },
+    /// The client's offer for the publisher (or only) connection.
+    Offer {
+        /// Whose.
+        session: SessionKey,
+        /// The offer.
+        description: Description,
+    },
+    /// The client's answer for the subscriber connection.
+    Answer {
+        /// Whose.
+        session: SessionKey,
+        /// The answer.
+        description: Description,
+    },
+    /// A track was announced; it may come before or after the offer with its section.
+    AnnounceTrack {
+        /// Whose.
+        session: SessionKey,
+        /// The track.
+        track: AnnouncedTrack,
+    },
+    /// The room ended a publication (permission revoked): stop receiving it.
+    RetractTrack {
+        /// Whose.
+        session: SessionKey,
+        /// Which.
+        track: TrackSid,
+    },
+    /// Muted tracks get no keyframe requests.
+    MuteTrack {
+        /// Whose.
+        session: SessionKey,
+        /// Which.
+        track: TrackSid,
+        /// Muted or not.
+        muted: bool,
+    },
+    /// Serve these from now on.
+    Subscribe {
+        /// The subscriber.
+        session: SessionKey,
+        /// What.
+        subscriptions: Vec<Subscription>,
+    },
+    /// Stop serving these.
+    Unsubscribe {
+        /// The subscriber.
+        session: SessionKey,
+        /// What.
+        tracks: Vec<TrackSid>,
+    },
+    /// The participant's permission changed.
+    UpdateGrants {
+        /// Whose.
+        session: SessionKey,
+        /// From now on.
+        grants: MediaGrants,
+    },
+}
+
+/// Node to room, on the room link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum NodeToRoom {
+    /// First message of a link.
+    Hello {
+        /// [`CONTROL_VERSION`] of the node.
+        control_version: u32,
+        /// Sessions of this room that live here.
+        sessions: Vec<SessionKey>,
+    },
+    /// The session was not opened.
+    SessionRefused {
+        /// Whose; `None` when the token could not be read.
+        session: Option<SessionKey>,
+        /// Why.
+        reason: RefusalReason,
+        /// For the log; never holds a token.
+        detail: String,
+    },
+    /// Answer to the client's offer.
+    Answer {
+        /// Whose.
+        session: SessionKey,
+        /// The answer.
+        description: Description,
+        /// Subscribed tracks by section, complete.
+        mid_to_track: Vec<MidTrack>,
+    },
+    /// Offer for the subscriber connection.
+    Offer {
+        /// Whose.
+        session: SessionKey,
+        /// The offer.
+        description: Description,
+        /// Subscribed tracks by section, complete.
+        mid_to_track: Vec<MidTrack>,
+    },
+    /// A description could not be used; the session goes on as it was.
+    DescriptionRejected {
+        /// Whose.
+        session: SessionKey,
+        /// The description's id.
+        id: u32,
+        /// For the log.
+        detail: String,
+    },
+    /// Single connection: the client is to offer, with this many more recvonly sections (LiveKit's `MediaSectionsRequirement`).
+    SectionsNeeded {
+        /// Whose.
+        session: SessionKey,
+        /// Audio sections missing; 0 and 0: just offer.
+        audios: u32,
+        /// Video sections missing.
+        videos: u32,
+    },
+    /// The primary connection changed.
+    MediaState {
+        /// Whose.
+        session: SessionKey,
+        /// To what.
+        state: MediaState,
+    },
+    /// An announced track arrives: publish it, or update what is known of it.
+    TrackReceived {
+        /// The publisher.
+        session: SessionKey,
+        /// Which.
+        track: TrackSid,
+        /// All that is known.
+        media: TrackMedia,
+    },
+    /// The client's description no longer sends this track: unpublished.
+    TrackEnded {
+        /// The publisher.
+        session: SessionKey,
+        /// Which.
+        track: TrackSid,
+    },
+    /// A subscribed track is bound to a section the client knows: packets flow.
+    TrackBound {
+        /// The subscriber.
+        session: SessionKey,
+        /// Which.
+        track: TrackSid,
+    },
+}
+
+/// What a node is and can carry, in its first message on the fleet link.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// Crate version.
+    pub version: String,
+    /// [`CONTROL_VERSION`].
+    pub control_version: u32,
+    /// Region's name.
+    pub region: RegionName,
+    /// Region's place.
+    pub place: Place,
+    /// Most sessions it takes.
+    pub max_sessions: u32,
+}
+
+/// A node's load, once a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct NodeLoad {
+    /// Sessions open.
+    pub sessions: u32,
+    /// CPU of the process, 1.0 = all cores it may use.
+    pub cpu: f32,
+    /// Media sent, bits per second.
+    pub egress_bps: u64,
+    /// Packets received and sent per second.
+    pub packets_per_second: u32,
+}
+
+/// Node to fleet, on the fleet link.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum NodeToFleet {
+    /// First message.
+    Hello(NodeInfo),
+    /// Every [`HEARTBEAT_SECS`].
+    Heartbeat(NodeLoad),
+    /// Place nothing here any more.
+    Draining,
+}
+
+/// Fleet to node, on the fleet link.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FleetToNode {
+    /// First message: the node may serve.
+    Welcome {
+        /// The node's own id.
+        node: NodeId,
+    },
+    /// Dial this room's object, and open its first session meanwhile.
+    Attach {
+        /// Which room.
+        room: RoomName,
+        /// One-time ticket for the room link ([`crate::claims::TicketClaims`]).
+        ticket: String,
+        /// The session that made the room ask, if one did.
+        first: Option<Box<OpenSession>>,
+    },
+}
+
+/// `POST` [`ENROL_PATH`], `Authorization: Bearer` an enrolment token ([`crate::claims::EnrolClaims`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolRequest {
+    /// The node's Ed25519 public key, raw 32 bytes, URL-safe base64 without padding (JWK `x`, RFC 8037).
+    pub public_key: String,
+}
+
+/// Answer to [`EnrolRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolResponse {
+    /// The id to put in node tokens. The same key always gets the same id.
+    pub node: NodeId,
+}
+
+/// A room asks the fleet for a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlaceRequest {
+    /// Which room.
+    pub room: RoomName,
+    /// Where the client is, when the platform says.
+    pub client: Option<Place>,
+    /// Nodes not to choose (just failed there).
+    pub exclude: Vec<NodeId>,
+    /// The session to open at once.
+    pub first: Option<FirstSession>,
+}
+
+/// A session that goes with the attach; the fleet mints its token once the node is chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstSession {
+    /// Whose.
+    pub participant: ParticipantSid,
+    /// Its identity.
+    pub identity: Identity,
+    /// Which of its sessions.
+    pub generation: Generation,
+    /// What it may do.
+    pub grants: MediaGrants,
+    /// All else; `token` is empty and filled in by the fleet.
+    pub open: OpenSession,
+}
+
+/// The fleet's answer to [`PlaceRequest`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum PlaceResponse {
+    /// This node was told to attach.
+    Placed {
+        /// Which.
+        node: NodeId,
+        /// Its region.
+        region: RegionName,
+    },
+    /// No node is up, or all are full or draining.
+    NoNode,
+}

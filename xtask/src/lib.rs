@@ -1,0 +1,1 @@
+//! Setting up and starting the parts of Meridian: shared by `cargo xtask` and the system tests.
