@@ -1,4 +1,7 @@
 //! Setting up and starting the parts of Meridian: shared by `cargo xtask` and the system tests.
 
+pub mod page;
 pub mod process;
+pub mod progress;
 pub mod repo;
+pub mod setup;

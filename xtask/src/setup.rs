@@ -1,0 +1,70 @@
+//! Setting the machine up, step by step. **A step that is done already costs one look.**
+
+pub mod chromium;
+pub mod node;
+pub mod npm;
+pub mod python;
+pub mod wasm_bindgen;
+pub mod wasm_target;
+
+mod apt;
+mod stamp;
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+/// One thing a machine needs.
+struct Step {
+    /// What it is, as the progress calls it.
+    name: &'static str,
+    /// Whether it is there. Fast: it runs each time.
+    done: fn() -> bool,
+    /// Puts it there, showing progress; an error is one line that says what to install.
+    act: fn() -> Result<()>,
+}
+
+const NODE: Step = Step { name: "Node.js", done: node::is_present, act: node::refuse };
+const NPM: Step = Step { name: "npm packages", done: npm::is_done, act: npm::install };
+const WASM_TARGET: Step = Step { name: "WebAssembly target", done: wasm_target::is_present, act: wasm_target::install };
+const WASM_BINDGEN: Step = Step { name: "wasm-bindgen", done: wasm_bindgen::is_done, act: wasm_bindgen::install };
+const WRANGLER_NODE: Step =
+    Step { name: "Node.js for wrangler", done: node::is_fit_for_wrangler, act: node::install_for_wrangler };
+const CHROMIUM: Step = Step { name: "Chromium", done: chromium::is_present, act: chromium::install };
+const PYTHON: Step = Step { name: "Python clients", done: python::is_done, act: python::install };
+
+/// What building and running the stack on bare workerd needs.
+///
+/// # Errors
+/// The first step that fails, in one line.
+pub fn for_build() -> Result<()> {
+    run(&[NODE, NPM, WASM_TARGET, WASM_BINDGEN])
+}
+
+/// [`for_build`], and what `wrangler dev` needs.
+///
+/// # Errors
+/// The first step that fails, in one line.
+pub fn for_wrangler() -> Result<()> {
+    for_build()?;
+    run(&[WRANGLER_NODE])
+}
+
+/// Everything: [`for_wrangler`], and the clients of the system tests.
+///
+/// # Errors
+/// The first step that fails, in one line.
+pub fn for_tests() -> Result<()> {
+    for_wrangler()?;
+    run(&[CHROMIUM, PYTHON])
+}
+
+fn run(steps: &[Step]) -> Result<()> {
+    for step in steps.iter().filter(|step| !(step.done)()) {
+        let started = Instant::now();
+        eprintln!("setup: {}", step.name);
+        (step.act)()?;
+        eprintln!("setup: {} ready in {:.1} s", step.name, started.elapsed().as_secs_f32());
+    }
+    Ok(())
+}
