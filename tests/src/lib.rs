@@ -1,1 +1,6 @@
-//! Harness of the whole-system tests.
+//! Harness of the whole-system tests: a LiveKit signaling client, a media client that shares no code with the node, and
+//! the meters of the benchmarks.
+
+pub mod client;
+pub mod signal;
+pub mod token;

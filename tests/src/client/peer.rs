@@ -1,0 +1,133 @@
+//! One peer connection on its own socket: str0m and the datagrams it wants sent.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use str0m::config::CryptoProvider;
+use str0m::format::Codec;
+use str0m::media::{Mid, Pt};
+use str0m::net::{Protocol, Receive};
+use str0m::{Candidate, Event, Input, Output, Rtc, RtcError};
+
+use super::socket::MediaSocket;
+
+/// How many of the datagrams sent last are kept for replay tests.
+const KEPT: usize = 64;
+
+/// Something a peer connection did.
+pub(crate) struct PeerEvent {
+    /// What.
+    pub(crate) event: Event,
+    /// When the kernel received the datagram that caused it, nanoseconds of Unix time; 0: no datagram did.
+    pub(crate) received: u64,
+}
+
+/// A peer connection.
+pub(crate) struct Peer {
+    /// **Every change of it is followed by [`Peer::drain`].**
+    pub(crate) rtc: Rtc,
+    pub(crate) socket: MediaSocket,
+    deadline: Instant,
+    events: VecDeque<PeerEvent>,
+    /// Datagrams sent last, with their destination; kept only when asked for.
+    kept: Option<VecDeque<(SocketAddr, Vec<u8>)>>,
+}
+
+impl Peer {
+    /// A connection on a free port of `bind` that offers `crypto`'s profiles.
+    ///
+    /// # Errors
+    /// The socket cannot be bound, or str0m does not like its address.
+    pub(crate) async fn new(bind: SocketAddr, crypto: Arc<CryptoProvider>, keep: bool) -> anyhow::Result<Self> {
+        let socket = MediaSocket::bind(bind).await?;
+        let now = Instant::now();
+        let mut rtc = Rtc::builder()
+            .set_crypto_provider(crypto)
+            .set_rtp_mode(true)
+            .clear_codecs()
+            .enable_opus(true, false)
+            .enable_vp8(true)
+            .build(now);
+        rtc.add_local_candidate(Candidate::host(socket.local(), "udp")?);
+        Ok(Self { rtc, socket, deadline: now, events: VecDeque::new(), kept: keep.then(VecDeque::new) })
+    }
+
+    /// When [`Peer::tick`] is due.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Tells str0m the time and sends what is due.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(crate) fn tick(&mut self) -> Result<(), RtcError> {
+        self.rtc.handle_input(Input::Timeout(Instant::now()))?;
+        self.drain(0)
+    }
+
+    /// Takes one batch of datagrams from the socket. Datagrams that are no WebRTC at all are dropped.
+    ///
+    /// # Errors
+    /// The connection or its socket is broken.
+    pub(crate) fn receive(&mut self) -> anyhow::Result<usize> {
+        let count = self.socket.receive()?;
+        let now = Instant::now();
+        for index in 0..count {
+            let Some((from, at, bytes)) = self.socket.datagram(index) else { continue };
+            let Ok(receive) = Receive::new(Protocol::Udp, from, self.socket.local(), bytes) else { continue };
+            self.rtc.handle_input(Input::Receive(now, receive))?;
+            self.drain(at)?;
+        }
+        Ok(count)
+    }
+
+    /// Sends what str0m wants sent and queues its events.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(crate) fn drain(&mut self, received: u64) -> Result<(), RtcError> {
+        loop {
+            match self.rtc.poll_output()? {
+                Output::Timeout(at) => {
+                    self.deadline = at;
+                    return Ok(());
+                }
+                Output::Transmit(datagram) => {
+                    self.socket.send(datagram.destination, &datagram.contents);
+                    if let Some(kept) = &mut self.kept {
+                        if kept.len() == KEPT {
+                            kept.pop_front();
+                        }
+                        kept.push_back((datagram.destination, datagram.contents.to_vec()));
+                    }
+                }
+                Output::Event(event) => self.events.push_back(PeerEvent { event, received }),
+            }
+        }
+    }
+
+    /// The next queued event.
+    pub(crate) fn event(&mut self) -> Option<PeerEvent> {
+        self.events.pop_front()
+    }
+
+    /// Datagrams sent last, oldest first; empty when they are not kept.
+    pub(crate) fn kept(&self) -> Vec<(SocketAddr, Vec<u8>)> {
+        self.kept.iter().flatten().cloned().collect()
+    }
+
+    /// The payload type to send `codec` with in this section.
+    pub(crate) fn payload_type(&self, mid: Mid, codec: Codec) -> Option<Pt> {
+        let negotiated = self.rtc.media(mid)?.remote_pts();
+        self.rtc.codec_config().iter().find(|p| p.spec().codec == codec && negotiated.contains(&p.pt())).map(|p| p.pt())
+    }
+
+    /// Waits until the socket has something. Cancel safe.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+}

@@ -1,0 +1,78 @@
+//! A client's UDP socket: batches in, kernel receive timestamps, one datagram a packet out.
+
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+/// Largest datagram taken, bytes; an SFU stays below 1,500.
+const DATAGRAM_LEN: usize = 2048;
+/// Socket buffers asked for, bytes; the kernel may give less.
+const SOCKET_BUFFER: usize = 2 * 1024 * 1024;
+
+/// A bound socket and its receive buffers.
+pub(crate) struct MediaSocket {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    buffers: Vec<[u8; DATAGRAM_LEN]>,
+    metas: [RecvMeta; BATCH_SIZE],
+    local: SocketAddr,
+}
+
+impl MediaSocket {
+    /// Binds a free port of `bind`.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) async fn bind(bind: SocketAddr) -> io::Result<Self> {
+        let socket = UdpSocket::bind(bind).await?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        // A remote receiver gets single packets; coalesced ones would make the sender look cheaper than it is.
+        setsockopt(&socket, sockopt::UdpGroSegment, &false)?;
+        state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER)?;
+        let local = socket.local_addr()?;
+        let buffers = vec![[0; DATAGRAM_LEN]; BATCH_SIZE];
+        Ok(Self { socket, state, buffers, metas: [RecvMeta::default(); BATCH_SIZE], local })
+    }
+
+    /// Where it is bound.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Waits until something can be received. Cancel safe.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// Receives a batch; how many came, 0 when there is nothing.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn receive(&mut self) -> io::Result<usize> {
+        let Self { socket, state, buffers, metas, .. } = self;
+        let mut slices: Vec<IoSliceMut<'_>> = buffers.iter_mut().map(|b| IoSliceMut::new(b)).collect();
+        let read = socket.try_io(Interest::READABLE, || state.recv(UdpSockRef::from(&*socket), &mut slices, metas));
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            // A peer's ICMP answer to something sent earlier.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(0),
+            other => other,
+        }
+    }
+
+    /// Datagram `index` of the last batch: sender, kernel receive time in nanoseconds of Unix time, bytes.
+    pub(crate) fn datagram(&self, index: usize) -> Option<(SocketAddr, u64, &[u8])> {
+        let (meta, buffer) = (self.metas.get(index)?, self.buffers.get(index)?);
+        let at = meta.timestamp.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
+        Some((meta.addr, at, buffer.get(..meta.len)?))
+    }
+
+    /// Sends one datagram; what the socket does not take now is lost, as on a network.
+    pub(crate) fn send(&self, to: SocketAddr, datagram: &[u8]) {
+        let _ = self.socket.try_send_to(datagram, to);
+    }
+}
