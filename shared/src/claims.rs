@@ -10,6 +10,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::de::DeserializeOwned;
@@ -49,7 +51,9 @@ pub enum TokenError {
     #[error("invalid authorization token: token has invalid claims: token is not valid yet")]
     NotYetValid,
     /// There is no `exp`.
-    #[error("invalid authorization token: token has invalid claims: token is missing required claim: exp claim is required")]
+    #[error(
+        "invalid authorization token: token has invalid claims: token is missing required claim: exp claim is required"
+    )]
     NoExpiry,
     /// `iss` names no key this deployment has.
     #[error("invalid API key")]
@@ -295,6 +299,14 @@ pub struct NodeClaims {
     pub exp: u64,
 }
 
+impl NodeKey {
+    /// Whether it can be a key at all.
+    #[must_use]
+    pub fn is_legal(&self) -> bool {
+        decode_key(&self.x).is_ok()
+    }
+}
+
 impl NodeClaims {
     /// A node token's claims.
     #[must_use]
@@ -354,25 +366,73 @@ pub struct JwkSet {
     pub keys: Vec<Jwk>,
 }
 
+/// PKCS #8 version 1 header of an Ed25519 private key (RFC 8410 section 7); the 32-byte seed follows.
+const ED25519_PKCS8_HEADER: [u8; 16] =
+    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+
+/// Bytes of an Ed25519 seed and of a public key (RFC 8032).
+pub const ED25519_KEY_LEN: usize = 32;
+
+/// An Ed25519 private key as a JWK (RFC 8037 section 2): how `SESSION_SIGNING_KEY` and a node's key file look.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrivateJwk {
+    /// `OKP`.
+    pub kty: String,
+    /// `Ed25519`.
+    pub crv: String,
+    /// Key id.
+    pub kid: String,
+    /// Public key, base64url without padding.
+    pub x: String,
+    /// Seed, base64url without padding.
+    pub d: String,
+}
+
+impl PrivateJwk {
+    /// From raw key bytes.
+    #[must_use]
+    pub fn new(kid: String, seed: &[u8; ED25519_KEY_LEN], public: &[u8; ED25519_KEY_LEN]) -> Self {
+        let [kty, crv] = ["OKP", "Ed25519"].map(str::to_owned);
+        Self { kty, crv, kid, x: URL_SAFE_NO_PAD.encode(public), d: URL_SAFE_NO_PAD.encode(seed) }
+    }
+}
+
 /// An Ed25519 key that signs session tokens and tickets (edge) or node tokens (node).
 pub struct SigningKey {
     kid: String,
+    x: String,
     key: EncodingKey,
 }
 
 impl SigningKey {
-    /// From a PKCS #8 document in PEM (RFC 5958, RFC 8410).
+    /// From a private JWK in JSON.
     ///
     /// # Errors
-    /// [`TokenError::Malformed`] when it is not one.
-    pub fn from_pem(kid: String, pem: &str) -> Result<Self, TokenError> {
-        Ok(Self { kid, key: EncodingKey::from_ed_pem(pem.as_bytes())? })
+    /// [`TokenError::Malformed`] when it is not one, or when `x` is not the public half of `d`.
+    pub fn from_jwk(json: &str) -> Result<Self, TokenError> {
+        let jwk: PrivateJwk = serde_json::from_str(json).map_err(|_| TokenError::Malformed)?;
+        Self::try_from(&jwk)
     }
 
-    /// From a PKCS #8 document in DER.
+    /// The public half, as `/.well-known/jwks.json` shows it.
     #[must_use]
-    pub fn from_der(kid: String, der: &[u8]) -> Self {
-        Self { kid, key: EncodingKey::from_ed_der(der) }
+    pub fn public_jwk(&self) -> Jwk {
+        Jwk::new(self.kid.clone(), self.x.clone())
+    }
+
+    /// The public half alone (JWK `x`).
+    #[must_use]
+    pub fn public_x(&self) -> &str {
+        &self.x
+    }
+
+    /// Signs and verifies once: a pair whose halves do not match would mint tokens that nobody accepts.
+    fn check(&self) -> Result<(), TokenError> {
+        let probe = EnrolClaims { aud: AUDIENCE_EDGE.to_owned(), exp: u64::MAX };
+        let mut validation = internal_validation(Algorithm::EdDSA, AUDIENCE_EDGE);
+        validation.validate_exp = false;
+        let key = DecodingKey::from_ed_der(&decode_key(&self.x)?);
+        decode::<EnrolClaims>(&self.sign(&probe)?, &key, &validation).map(drop).map_err(|_| TokenError::Malformed)
     }
 
     /// Signs any of the EdDSA claims of this module.
@@ -384,6 +444,27 @@ impl SigningKey {
         header.kid = Some(self.kid.clone());
         Ok(jsonwebtoken::encode(&header, claims, &self.key)?)
     }
+}
+
+impl TryFrom<&PrivateJwk> for SigningKey {
+    type Error = TokenError;
+
+    fn try_from(jwk: &PrivateJwk) -> Result<Self, TokenError> {
+        if jwk.kty != "OKP" || jwk.crv != "Ed25519" || jwk.kid.is_empty() {
+            return Err(TokenError::Malformed);
+        }
+        let seed = decode_key(&jwk.d)?;
+        let der = [ED25519_PKCS8_HEADER.as_slice(), seed.as_slice()].concat();
+        let key = Self { kid: jwk.kid.clone(), x: jwk.x.clone(), key: EncodingKey::from_ed_der(&der) };
+        key.check()?;
+        Ok(key)
+    }
+}
+
+/// 32 bytes of base64url. Also guards the verifiers: the wasm backend slices a key without looking at its length.
+fn decode_key(text: &str) -> Result<[u8; ED25519_KEY_LEN], TokenError> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| TokenError::Malformed)?;
+    bytes.try_into().map_err(|_| TokenError::Malformed)
 }
 
 /// `kid` of a token, unverified: which key to look up.
@@ -447,16 +528,22 @@ pub fn mint_enrol(claims: &EnrolClaims, fleet_secret: &str) -> Result<String, To
 fn internal_validation(algorithm: Algorithm, audience: &str) -> Validation {
     let mut validation = Validation::new(algorithm);
     validation.leeway = INTERNAL_LEEWAY_SECS;
+    validation.validate_nbf = true;
     validation.set_audience(&[audience]);
     validation.set_required_spec_claims(&["exp", "aud"]);
     validation
 }
 
-fn decode_eddsa<T: DeserializeOwned + Clone>(token: &str, key_x: &str, audience: &str) -> Result<T, TokenError> {
-    let key = DecodingKey::from_ed_components(key_x)?;
+fn decode_eddsa<T: DeserializeOwned>(token: &str, key_x: &str, audience: &str) -> Result<T, TokenError> {
+    let key = DecodingKey::from_ed_der(&decode_key(key_x)?);
     decode(token, &key, &internal_validation(Algorithm::EdDSA, audience))
 }
 
-fn decode<T: DeserializeOwned + Clone>(token: &str, key: &DecodingKey, v: &Validation) -> Result<T, TokenError> {
-    Ok(jsonwebtoken::decode::<T>(token, key, v)?.claims)
+/// Validates before it reads the claims, so that a missing claim is named as such.
+fn decode<T: DeserializeOwned>(token: &str, key: &DecodingKey, validation: &Validation) -> Result<T, TokenError> {
+    let claims = jsonwebtoken::decode::<serde_json::Value>(token, key, validation)?.claims;
+    serde_json::from_value(claims).map_err(|_| TokenError::Malformed)
 }
+
+#[cfg(test)]
+mod tests;
