@@ -1,6 +1,168 @@
 //! The room: a pure state machine. Event in, effects out; no worker types, no clock, no randomness.
 //!
 //! **The shell carries out the effects of an event in their order, after the event's row changes are written.**
+//! Memory is a cache of the rows: [`Room::restore`] at any moment gives a room that goes on as if nothing had happened.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use shared::ids::{Identity, NodeId, ParticipantSid, RoomName, RoomSid, TrackSid};
+
+use effect::Effect;
+use event::{ConnectionId, Context, Event};
+use node::Node;
+use participant::Participant;
+use publication::Publication;
+use record::Record;
+use session::Session;
+use snapshot::RowKey;
+use subscription::Subscription;
+use turn::Turn;
+
+pub mod admit;
+pub mod depart;
 pub mod effect;
 pub mod event;
+pub mod join;
+pub mod metadata;
+pub mod node;
+mod participant;
+pub mod placement;
+pub mod publication;
+pub mod record;
+mod session;
+mod signal;
+pub mod snapshot;
+mod store;
+pub mod subscription;
+pub mod timers;
+mod track_info;
+mod turn;
+mod update;
+
+/// One room.
+///
+/// **Of an event the shell first writes [`Room::changes`], then carries out the effects, then sets its alarm to
+/// [`Room::deadline`]; when the room [`Room::is_over`] it forgets it and wipes its rows.**
+#[derive(Debug)]
+pub struct Room {
+    record: Record,
+    participants: BTreeMap<ParticipantSid, Participant>,
+    sessions: BTreeMap<ParticipantSid, Session>,
+    publications: BTreeMap<TrackSid, Publication>,
+    /// By subscriber, then track.
+    subscriptions: BTreeMap<ParticipantSid, BTreeMap<TrackSid, Subscription>>,
+    nodes: BTreeMap<NodeId, Node>,
+    connections: HashMap<ConnectionId, ParticipantSid>,
+    identities: HashMap<Identity, ParticipantSid>,
+    changed: BTreeSet<RowKey>,
+    counters: Counters,
+}
+
+/// What went wrong since the object woke; for metrics, never for decisions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Frames that could not be decoded, and messages that made no sense.
+    pub bad_messages: u64,
+    /// Requests about tracks that are not there.
+    pub unknown_track: u64,
+    /// Messages of connections and sessions that are over.
+    pub dropped_stale: u64,
+    /// Session descriptions that could not be used.
+    pub rejected_descriptions: u64,
+    /// Sessions that a node did not open.
+    pub refused_sessions: u64,
+}
+
+impl Room {
+    /// A room that nobody has joined: it has no rows and is forgotten if nobody does.
+    #[must_use]
+    pub fn new(name: RoomName, context: Context) -> Self {
+        let mut turn = Turn::new(context);
+        let sid = RoomSid::from_random(turn.random());
+        Self {
+            record: Record::new(name, sid, turn.now),
+            participants: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            publications: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            connections: HashMap::new(),
+            identities: HashMap::new(),
+            changed: BTreeSet::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Handles one event. The effects are to be carried out in their order.
+    pub fn handle(&mut self, context: Context, event: Event) -> Vec<Effect> {
+        let mut turn = Turn::new(context);
+        if self.record.over {
+            self.counters.dropped_stale += 1;
+            return turn.effects;
+        }
+        match event {
+            Event::Joined { connection, admission, placed } => self.join(&mut turn, &connection, *admission, placed),
+            Event::ClientMessage { connection, message } => self.client_message(&mut turn, &connection, *message),
+            Event::ClientGarbage { connection } => {
+                self.counters.bad_messages += 1;
+                turn.effects.push(Effect::CloseClient { connection: connection.clone() });
+                self.connection_gone(&mut turn, &connection);
+            }
+            Event::ClientGone { connection } => self.connection_gone(&mut turn, &connection),
+            Event::NodeLinked { node, region, rejoin_ticket } => {
+                self.node_linked(&mut turn, &node, region, rejoin_ticket);
+            }
+            Event::NodeMessage { node, message } => self.node_message(&mut turn, &node, *message),
+            Event::NodeGone { node } => self.node_gone(turn.now, &node),
+            Event::Placed { node } => self.placed(&mut turn, node),
+            Event::Alarm => self.alarm(&mut turn),
+        }
+        if !self.changed.is_empty() {
+            self.settle(&mut turn);
+        }
+        turn.effects
+    }
+
+    /// The room's name.
+    #[must_use]
+    pub fn name(&self) -> &RoomName {
+        &self.record.name
+    }
+
+    /// This life of the room.
+    #[must_use]
+    pub fn sid(&self) -> &RoomSid {
+        &self.record.sid
+    }
+
+    /// The room ended: its rows and alarm are to be deleted, the next join makes a new one.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.record.over
+    }
+
+    /// What went wrong since the object woke.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn connection_gone(&mut self, turn: &mut Turn, connection: &ConnectionId) {
+        if let Some(sid) = self.connections.get(connection).cloned() {
+            self.client_gone(turn, &sid);
+        }
+    }
+
+    /// What follows from whatever changed.
+    fn settle(&mut self, turn: &mut Turn) {
+        if !self.record.created || self.record.over {
+            return;
+        }
+        self.place_sessions(turn);
+        let empty = self.counts().participants == 0;
+        if empty != self.record.empty_since.is_some() {
+            self.record_mut().empty_since = empty.then_some(turn.now);
+        }
+        self.tell_counts(turn);
+    }
+}

@@ -8,7 +8,7 @@ use shared::ids::NodeId;
 use super::event::ConnectionId;
 
 /// An effect; carried out in order.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Send to a client, in the encoding it uses.
     ToClient {
@@ -29,7 +29,7 @@ pub enum Effect {
         /// Which.
         connection: ConnectionId,
     },
-    /// Send on a node's room link. A node that is not linked now gets it never: the machine resends on `NodeLinked`.
+    /// Send on a node's room link. Only to a node that is linked; what it missed it is told after its next `Hello`.
     ToNode {
         /// To.
         node: NodeId,
@@ -71,10 +71,13 @@ pub struct Refusal {
     pub reason: String,
 }
 
-/// One row to write (`Some`) or delete (`None`). Tables: `room`, `participant`, `publication`, `subscription`, `node`.
+/// Every table a [`RowChange`] may name.
+pub const TABLES: [&str; 6] = ["room", "participant", "session", "publication", "subscription", "node"];
+
+/// One row to write (`Some`) or delete (`None`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowChange {
-    /// Which table.
+    /// Which of [`TABLES`].
     pub table: &'static str,
     /// Primary key.
     pub key: String,

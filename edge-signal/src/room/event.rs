@@ -1,14 +1,29 @@
 //! What happens to a room.
 
 use livekit_protocol::{JoinRequest, SignalRequest};
+use serde::{Deserialize, Serialize};
 use shared::claims::AccessClaims;
 use shared::control::{NodeToRoom, PeerConnections, PlaceRequest};
 use shared::geo::Place;
 use shared::ids::{NodeId, ParticipantSid, RegionName, RoomName};
 
 /// Milliseconds since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct UnixMs(pub u64);
+
+impl UnixMs {
+    /// This many milliseconds later.
+    #[must_use]
+    pub fn after(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// Whole Unix seconds.
+    #[must_use]
+    pub fn secs(self) -> u64 {
+        self.0 / 1000
+    }
+}
 
 /// Time and randomness of one event, from the shell.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +35,7 @@ pub struct Context {
 }
 
 /// One client WebSocket (or, later, one WHIP session). New for each socket; never reused.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ConnectionId(pub String);
 
 /// A client that wants in, its token verified by the Worker.
@@ -43,7 +58,7 @@ pub struct JoinAttempt {
 pub struct Admission {
     /// The attempt.
     pub attempt: JoinAttempt,
-    /// The sid the participant will have (a resume: the one it has).
+    /// The sid the participant will have. A resume is admitted too; its `Joined` is answered with a leave.
     pub participant: ParticipantSid,
     /// How many connections, which primary.
     pub peer_connections: PeerConnections,

@@ -1,0 +1,107 @@
+//! Participants leave: by themselves, by losing their socket or media, or by being sent away.
+
+use livekit_protocol::DisconnectReason;
+use livekit_protocol::leave_request::Action;
+use shared::control::RoomToNode;
+use shared::ids::{ParticipantSid, TrackSid};
+
+use super::Room;
+use super::effect::Effect;
+use super::session::Media;
+use super::turn::Turn;
+use super::update::{departed, dismiss, leave};
+
+/// Milliseconds a participant whose media was up is kept without a socket: it may come again under its identity.
+pub const RETURN_GRACE_MS: u64 = 20_000;
+
+impl Room {
+    /// The client said goodbye.
+    pub(super) fn client_leaves(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
+        self.remove(turn, sid, DisconnectReason::ClientInitiated, Some(Action::Disconnect));
+    }
+
+    /// The socket is gone. Without media there is nothing to wait for.
+    pub(super) fn client_gone(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
+        self.forget_connection(turn, sid);
+        if self.sessions.get(sid).is_none_or(|session| session.media == Media::New) {
+            self.remove(turn, sid, DisconnectReason::SignalClose, None);
+        }
+    }
+
+    /// Takes a participant out of the room and tells the others; with an action, its client too.
+    pub(super) fn remove(
+        &mut self,
+        turn: &mut Turn,
+        sid: &ParticipantSid,
+        reason: DisconnectReason,
+        action: Option<Action>,
+    ) {
+        let Some(info) = self.participant_info(sid) else { return };
+        let hidden = info.permission.as_ref().is_some_and(|permission| permission.hidden);
+        if let Some(action) = action {
+            self.dismiss_client(turn, sid, reason, action);
+        }
+        if !hidden {
+            self.tell(turn, &departed(info, reason), |other, _| other != sid);
+        }
+        self.erase(turn, sid);
+    }
+
+    /// Takes a participant out of the room with its session and tracks, without a word to anyone's client.
+    pub(super) fn erase(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
+        if let Some((node, session)) = self.open_session_of(sid) {
+            turn.to_node(&node, RoomToNode::CloseSession { session });
+        }
+        let Some((participant, _)) = self.take_participant(sid) else { return };
+        for track in &participant.tracks {
+            self.remove_publication(track);
+        }
+        self.drop_subscriptions_to(turn, &participant.tracks);
+    }
+
+    /// Media is over for good, but the client may join anew: it is told to, and kept in the list meanwhile.
+    pub(super) fn end_session(&mut self, turn: &mut Turn, sid: &ParticipantSid, reason: DisconnectReason) {
+        if let Some((node, session)) = self.open_session_of(sid) {
+            turn.to_node(&node, RoomToNode::CloseSession { session });
+        }
+        let Some(session) = self.session_mut(sid) else { return };
+        session.media = Media::Ended;
+        session.node = None;
+        let tracks: Vec<TrackSid> = self.participants.get(sid).map(|p| p.tracks.clone()).unwrap_or_default();
+        self.dismiss_client(turn, sid, reason, Action::Reconnect);
+        self.end_tracks(turn, sid, &tracks);
+        self.offer_all_tracks(turn, sid);
+    }
+
+    /// Sends a leave and closes the client's socket.
+    pub(super) fn dismiss_client(
+        &mut self,
+        turn: &mut Turn,
+        sid: &ParticipantSid,
+        reason: DisconnectReason,
+        action: Action,
+    ) {
+        let Some(participant) = self.participants.get(sid) else { return };
+        let Some(connection) = participant.connection.clone() else { return };
+        let message = leave(participant.protocol(), reason, action);
+        dismiss(turn, &connection, message);
+        self.forget_connection(turn, sid);
+    }
+
+    fn forget_connection(&mut self, turn: &Turn, sid: &ParticipantSid) {
+        let Some(participant) = self.participant_mut(sid) else { return };
+        let Some(connection) = participant.connection.take() else { return };
+        participant.gone_since = Some(turn.now);
+        participant.queued.clear();
+        self.connections.remove(&connection);
+    }
+
+    /// Nobody has been here for the departure timeout.
+    pub(super) fn end(&mut self, turn: &mut Turn) {
+        for sid in self.participant_sids() {
+            self.remove(turn, &sid, DisconnectReason::RoomClosed, Some(Action::Disconnect));
+        }
+        self.record_mut().over = true;
+        turn.effects.push(Effect::Directory(None));
+    }
+}

@@ -1,0 +1,225 @@
+//! A client comes in: the join response first, then all that follows from it.
+
+use livekit_protocol as proto;
+use livekit_protocol::leave_request::Action;
+use livekit_protocol::participant_info::State;
+use livekit_protocol::request_response::Reason;
+use livekit_protocol::signal_response::Message;
+use livekit_protocol::{DisconnectReason, ServerInfo};
+use shared::control::PeerConnections;
+use shared::ids::{Generation, Identity, NodeId, ParticipantSid, RegionName};
+
+use super::Room;
+use super::admit::{bundled_offer, identity_of, room_config};
+use super::effect::Effect;
+use super::event::{Admission, ConnectionId, UnixMs};
+use super::node::{Link, Node};
+use super::participant::{self, Client, Participant, is_dependent};
+use super::record::{Placing, publish_codecs};
+use super::session::{Progress, Session};
+use super::turn::Turn;
+use super::update::{departed, dismiss, leave};
+
+/// LiveKit server version whose behaviour clients may expect; they parse it as semver.
+pub const COMPATIBLE_VERSION: &str = "1.13.5";
+/// Signal protocol spoken. From 18 on native SDKs would want pre-negotiated data channels.
+pub const SIGNAL_PROTOCOL: i32 = 17;
+/// Seconds between a client's pings. Each one wakes the room's object, so twice LiveKit's 5 s.
+pub const PING_INTERVAL_SECS: i32 = 10;
+/// Seconds without a frame after which a client gives its socket up: three pings, as with LiveKit's 15 s.
+pub const PING_TIMEOUT_SECS: i32 = 30;
+/// Milliseconds between two refreshed access tokens of a participant (LiveKit's 5 min).
+pub const REFRESH_INTERVAL_MS: u64 = 300_000;
+/// Seconds a refreshed access token is good for at least (LiveKit's 10 min).
+const REFRESHED_TTL_SECS: u64 = 600;
+/// Clients below this signal protocol are told when a session is superseded by one of the same identity.
+const SAME_IDENTITY_PROTOCOL: u32 = 12;
+
+impl Room {
+    pub(super) fn join(
+        &mut self,
+        turn: &mut Turn,
+        connection: &ConnectionId,
+        admission: Admission,
+        placed: Option<(NodeId, RegionName)>,
+    ) {
+        let client = admission.attempt.request.client_info.clone().unwrap_or_default();
+        let protocol = u32::try_from(client.protocol).unwrap_or(0);
+        if admission.attempt.request.reconnect {
+            // Resuming is not offered yet: the client is to join anew, and nothing is created for it.
+            let refused = leave(protocol, DisconnectReason::StateMismatch, Action::Reconnect);
+            return dismiss(turn, connection, refused);
+        }
+        let Ok(identity) = identity_of(&admission.attempt) else { return };
+        let is_new = self.create_for(turn.now, &admission);
+        if self.is_full_for(self.record.max_participants, &identity, is_dependent(&admission.attempt.claims)) {
+            // Others came in between this client's admission and its socket.
+            let refused = leave(protocol, DisconnectReason::JoinFailure, Action::Disconnect);
+            return dismiss(turn, connection, refused);
+        }
+        let superseded = self.supersede(turn, &identity);
+        let sid = admission.participant.clone();
+        let offer = bundled_offer(&admission.attempt.request);
+        let announced = admission.attempt.request.add_track_requests.clone();
+        let session = self.first_session(turn.now, &admission, placed);
+        let mut participant = newcomer(turn.now, connection, identity, admission);
+        participant.region =
+            self.usable_node().and_then(|id| self.nodes.get(id)).map(|n| n.region.to_string()).unwrap_or_default();
+        self.put_participant(participant, session);
+
+        self.send_join(turn, &sid);
+        for request in announced {
+            self.add_track(turn, &sid, request);
+        }
+        self.refresh_token(turn, &sid);
+        if let Err(fault) = offer {
+            self.respond(turn, &sid, 0, Reason::InvalidRequest, fault.to_owned(), None);
+        }
+        self.tell_of_newcomer(turn, &sid, superseded);
+        self.offer_all_tracks(turn, &sid);
+        if is_new {
+            self.note_counts(turn);
+        }
+    }
+
+    /// The first join creates the room, with the configuration its token brings.
+    fn create_for(&mut self, now: UnixMs, admission: &Admission) -> bool {
+        if self.record.created {
+            return false;
+        }
+        let config = room_config(&admission.attempt).unwrap_or_default();
+        let record = self.record_mut();
+        record.created = true;
+        record.created_at = now;
+        record.configure(&config);
+        true
+    }
+
+    /// Ends the session of the same identity, if there is one, and gives its last state.
+    fn supersede(&mut self, turn: &mut Turn, identity: &Identity) -> Option<proto::ParticipantInfo> {
+        let old = self.identities.get(identity)?.clone();
+        let info = self.participant_info(&old)?;
+        self.dismiss_client(turn, &old, DisconnectReason::DuplicateIdentity, Action::Disconnect);
+        self.erase(turn, &old);
+        Some(departed(info, DisconnectReason::DuplicateIdentity))
+    }
+
+    fn first_session(&mut self, now: UnixMs, admission: &Admission, placed: Option<(NodeId, RegionName)>) -> Session {
+        let mut session = Session::new(admission.peer_connections);
+        if let Ok(Some(offer)) = bundled_offer(&admission.attempt.request) {
+            session.take_offer(offer.id, offer.sdp);
+        }
+        let Some((id, region)) = placed else { return session };
+        let is_new = !self.nodes.contains_key(&id);
+        match self.usable_node() {
+            None => {
+                self.put_node(&id, Node { region, link: Link::Expected { since: now } });
+                self.record_mut().placing = Placing::Idle;
+                session.node = Some(id);
+                session.opened = true;
+                if session.offer.is_some() {
+                    session.offer_progress = Progress::Sent;
+                }
+            }
+            // A node came meanwhile. Whatever the fleet had opened is superseded.
+            Some(_) => {
+                session.generation = Generation(2);
+                if is_new {
+                    self.put_node(&id, Node { region, link: Link::Expected { since: now } });
+                }
+            }
+        }
+        session
+    }
+
+    fn send_join(&self, turn: &mut Turn, sid: &ParticipantSid) {
+        let (Some(participant), Some(session)) = (self.participants.get(sid), self.sessions.get(sid)) else { return };
+        let node = session.node.as_ref().or_else(|| self.usable_node());
+        let others = self.participants.values().filter(|p| p.sid != *sid && !p.permission.hidden);
+        let mut me = participant.info(Vec::new());
+        me.state = State::Joining.into();
+        me.version = 0;
+        let join = proto::JoinResponse {
+            room: Some(self.record.info(self.counts())),
+            participant: Some(me),
+            other_participants: others.filter_map(|p| self.participant_info(&p.sid)).collect(),
+            server_version: COMPATIBLE_VERSION.to_owned(),
+            server_region: participant.region.clone(),
+            subscriber_primary: session.peer_connections == PeerConnections::DualSubscriberPrimary,
+            ping_timeout: PING_TIMEOUT_SECS,
+            ping_interval: PING_INTERVAL_SECS,
+            server_info: Some(ServerInfo {
+                version: COMPATIBLE_VERSION.to_owned(),
+                protocol: SIGNAL_PROTOCOL,
+                region: participant.region.clone(),
+                node_id: node.map(ToString::to_string).unwrap_or_default(),
+                agent_protocol: 1,
+                ..Default::default()
+            }),
+            enabled_publish_codecs: publish_codecs(),
+            fast_publish: participant.permission.can_publish,
+            ..Default::default()
+        };
+        self.send(turn, sid, Message::Join(join));
+    }
+
+    fn tell_of_newcomer(&self, turn: &mut Turn, sid: &ParticipantSid, superseded: Option<proto::ParticipantInfo>) {
+        let was_seen = superseded.as_ref().filter(|old| !old.permission.as_ref().is_some_and(|p| p.hidden));
+        if let Some(old) = was_seen {
+            self.tell(turn, old, |other, protocol| other != sid && protocol < SAME_IDENTITY_PROTOCOL);
+        }
+        let hidden = self.participants.get(sid).is_none_or(|participant| participant.permission.hidden);
+        if let Some(info) = self.participant_info(sid).filter(|_| !hidden) {
+            self.tell(turn, &info, |other, _| other != sid);
+        }
+    }
+
+    /// Mints a token with the participant's current claims for its client.
+    pub(super) fn refresh_token(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
+        let now = turn.now;
+        let Some(participant) = self.participant_mut(sid) else { return };
+        participant.refresh_at = now.after(REFRESH_INTERVAL_MS);
+        let Some(connection) = participant.connection.clone() else { return };
+        let mut claims = Box::new(participant.claims.clone());
+        claims.identity.clone_from(&claims.sub);
+        claims.jti.clear();
+        if claims.kind.is_empty() {
+            claims.kind = "standard".to_owned();
+        }
+        claims.iat = Some(now.secs());
+        claims.nbf = Some(now.secs());
+        claims.exp = claims.exp.max(now.secs() + REFRESHED_TTL_SECS);
+        turn.effects.push(Effect::RefreshToken { connection, claims });
+    }
+}
+
+fn newcomer(now: UnixMs, connection: &ConnectionId, identity: Identity, admission: Admission) -> Participant {
+    let mut claims = admission.attempt.claims;
+    let request = admission.attempt.request;
+    let permission = participant::permission(&claims.video.clone().unwrap_or_default());
+    claims.sub = identity.to_string();
+    if !request.metadata.is_empty() {
+        claims.metadata = request.metadata;
+    }
+    claims.attributes.extend(request.participant_attributes.into_iter().filter(|(_, value)| !value.is_empty()));
+    Participant {
+        sid: admission.participant,
+        identity,
+        joined_at: now,
+        version: 1,
+        active: false,
+        is_publisher: false,
+        claims,
+        permission,
+        client: Client::new(&request.client_info.unwrap_or_default()),
+        auto_subscribe: request.connection_settings.is_some_and(|settings| settings.auto_subscribe),
+        place: admission.attempt.place,
+        region: String::new(),
+        tracks: Vec::new(),
+        queued: Vec::new(),
+        allowed: None,
+        connection: Some(connection.clone()),
+        gone_since: None,
+        refresh_at: now.after(REFRESH_INTERVAL_MS),
+    }
+}

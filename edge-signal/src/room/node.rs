@@ -1,0 +1,299 @@
+//! Nodes of the room: their links, what they report, what they are told anew after a link broke.
+
+use std::collections::HashMap;
+
+use livekit_protocol as proto;
+use livekit_protocol::DisconnectReason;
+use livekit_protocol::leave_request::Action;
+use livekit_protocol::request_response::Reason;
+use livekit_protocol::signal_response::Message;
+use serde::{Deserialize, Serialize};
+use shared::control::{CONTROL_VERSION, Description, MediaState, MidTrack, NodeToRoom, RefusalReason, RoomToNode};
+use shared::ids::{NodeId, ParticipantSid, RegionName, SessionKey, TrackSid};
+
+use super::Room;
+use super::event::UnixMs;
+use super::session::{Media, Progress, Session};
+use super::track_info;
+use super::turn::Turn;
+
+/// Milliseconds a node that was told to attach has for dialing in and saying hello.
+pub const DIAL_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds a node whose link broke has for dialing in again; its sessions live on meanwhile.
+pub const RELINK_GRACE_MS: u64 = 1_000;
+/// How often a node may refuse a session for its token before the client is told.
+const MAX_REFUSALS: u8 = 3;
+
+/// Row `node`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Node {
+    pub(super) region: RegionName,
+    pub(super) link: Link,
+}
+
+/// A node's room link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Link {
+    /// Told to attach.
+    Expected { since: UnixMs },
+    /// Open; `Hello` is to come.
+    Linked { since: UnixMs },
+    /// Said which sessions it has.
+    Ready,
+    /// Broke.
+    Away { since: UnixMs },
+}
+
+impl Link {
+    /// When the node counts as lost.
+    pub(super) fn lost_at(self) -> Option<UnixMs> {
+        match self {
+            Self::Expected { since } | Self::Linked { since } => Some(since.after(DIAL_TIMEOUT_MS)),
+            Self::Away { since } => Some(since.after(RELINK_GRACE_MS)),
+            Self::Ready => None,
+        }
+    }
+}
+
+impl Room {
+    pub(super) fn node_linked(&mut self, turn: &mut Turn, id: &NodeId, region: RegionName, rejoin_ticket: String) {
+        let replaces = self.nodes.get(id).is_some_and(|node| matches!(node.link, Link::Linked { .. } | Link::Ready));
+        if replaces {
+            self.doubt_deliveries(id);
+        }
+        self.put_node(id, Node { region, link: Link::Linked { since: turn.now } });
+        let sessions = self.sessions_on(id).into_iter().filter_map(|sid| Some(self.sessions.get(&sid)?.key(&sid)));
+        let welcome =
+            RoomToNode::Welcome { room_sid: self.record.sid.clone(), rejoin_ticket, sessions: sessions.collect() };
+        turn.to_node(id, welcome);
+    }
+
+    pub(super) fn node_gone(&mut self, since: UnixMs, id: &NodeId) {
+        if let Some(node) = self.node_mut(id) {
+            node.link = Link::Away { since };
+            self.doubt_deliveries(id);
+        }
+    }
+
+    /// What was sent last may not have arrived.
+    pub(super) fn doubt_deliveries(&mut self, id: &NodeId) {
+        for sid in self.sessions_on(id) {
+            let Some(session) = self.session_mut(&sid).filter(|session| session.opened) else { continue };
+            if session.offer_progress == Progress::Sent {
+                session.offer_progress = Progress::Unsent;
+            }
+            session.client_answer_sent = session.client_answer.is_none();
+        }
+    }
+
+    pub(super) fn node_message(&mut self, turn: &mut Turn, id: &NodeId, message: NodeToRoom) {
+        let session = match message {
+            NodeToRoom::Hello { control_version, sessions } => {
+                return self.hello(turn, id, control_version, &sessions);
+            }
+            NodeToRoom::SessionRefused { session, reason, .. } => {
+                return self.session_refused(turn, id, session, reason);
+            }
+            ref other => session_named(other).cloned(),
+        };
+        let Some(session) = session.filter(|session| self.is_current(id, session)) else {
+            self.counters.dropped_stale += 1;
+            return;
+        };
+        self.session_message(turn, &session.participant, message);
+    }
+
+    fn session_message(&mut self, turn: &mut Turn, sid: &ParticipantSid, message: NodeToRoom) {
+        match message {
+            NodeToRoom::Answer { description, mid_to_track, .. } => self.answered(turn, sid, description, mid_to_track),
+            NodeToRoom::Offer { description, mid_to_track, .. } => self.offered(turn, sid, description, mid_to_track),
+            NodeToRoom::DescriptionRejected { id, .. } => {
+                self.counters.rejected_descriptions += 1;
+                if let Some(session) = self.session_mut(sid) {
+                    session.offer_progress = Progress::Done;
+                }
+                let text = format!("session description {id} cannot be used");
+                self.respond(turn, sid, 0, Reason::InvalidRequest, text, None);
+            }
+            NodeToRoom::SectionsNeeded { audios: num_audios, videos: num_videos, .. } => {
+                let needed = proto::MediaSectionsRequirement { num_audios, num_videos };
+                self.send(turn, sid, Message::MediaSectionsRequirement(needed));
+            }
+            NodeToRoom::MediaState { state, .. } => self.media_state(turn, sid, state),
+            NodeToRoom::TrackReceived { track, media, .. } => self.track_received(turn, sid, &track, &media),
+            NodeToRoom::TrackEnded { track, .. } => self.end_tracks(turn, sid, &[track]),
+            NodeToRoom::TrackBound { track, .. } => self.track_bound(turn, &track),
+            NodeToRoom::Hello { .. } | NodeToRoom::SessionRefused { .. } => {}
+        }
+    }
+
+    /// The node says which sessions of this room it has: the others are opened, or their clients told to rejoin.
+    fn hello(&mut self, turn: &mut Turn, id: &NodeId, control_version: u32, present: &[SessionKey]) {
+        if control_version != CONTROL_VERSION {
+            self.counters.bad_messages += 1;
+            return self.lose_node(turn, id);
+        }
+        let Some(node) = self.node_mut(id) else { return };
+        node.link = Link::Ready;
+        if self.record.lost_node.is_some() {
+            self.record_mut().lost_node = None;
+        }
+        let mut expected = Vec::new();
+        for sid in self.sessions_on(id) {
+            let Some(session) = self.sessions.get(&sid) else { continue };
+            let key = session.key(&sid);
+            if !session.opened {
+                self.open_session(turn, &sid);
+            } else if present.contains(&key) {
+                self.bring_up_to_date(turn, &sid, id);
+                expected.push(key);
+            } else if session.media == Media::New {
+                self.renew_session(turn, &sid);
+            } else {
+                self.end_session(turn, &sid, DisconnectReason::ServerShutdown);
+            }
+        }
+        for session in present.iter().filter(|session| !expected.contains(session)) {
+            turn.to_node(id, RoomToNode::CloseSession { session: session.clone() });
+        }
+    }
+
+    /// All that the node may have missed. Every message of it may be repeated without harm.
+    fn bring_up_to_date(&mut self, turn: &mut Turn, sid: &ParticipantSid, id: &NodeId) {
+        let Some(session) = self.sessions.get(sid) else { return };
+        let key = session.key(sid);
+        let own = self.participants.get(sid).map(|participant| participant.tracks.clone()).unwrap_or_default();
+        for (track, publication) in own.iter().filter_map(|t| Some((t, self.publications.get(t)?))) {
+            let track = track_info::announcement(track, &publication.info);
+            turn.to_node(id, RoomToNode::AnnounceTrack { session: key.clone(), track });
+        }
+        self.mute_anew(turn, id, &key);
+        let subscriptions = self.served_to(sid);
+        let served: Vec<&TrackSid> = subscriptions.iter().map(|subscription| &subscription.track).collect();
+        let stops: Vec<TrackSid> =
+            self.visible_tracks().into_iter().filter(|t| !served.contains(&t) && !own.contains(t)).collect();
+        if !subscriptions.is_empty() {
+            turn.to_node(id, RoomToNode::Subscribe { session: key.clone(), subscriptions });
+        }
+        if !stops.is_empty() {
+            turn.to_node(id, RoomToNode::Unsubscribe { session: key, tracks: stops });
+        }
+        self.pass_on(turn, sid);
+    }
+
+    /// Passes the client's descriptions on that the node does not have yet.
+    pub(super) fn pass_on(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
+        let Some((node, key)) = self.open_session_of(sid) else { return };
+        let Some(session) = self.session_mut(sid) else { return };
+        if let Some(offer) = session.offer.clone().filter(|_| session.offer_progress == Progress::Unsent) {
+            session.offer_progress = Progress::Sent;
+            turn.to_node(&node, RoomToNode::Offer { session: key.clone(), description: offer });
+        }
+        if let Some(answer) = session.client_answer.clone().filter(|_| !session.client_answer_sent) {
+            session.client_answer_sent = true;
+            turn.to_node(&node, RoomToNode::Answer { session: key, description: answer });
+        }
+    }
+
+    /// `OpenSession` says nothing of mutes.
+    pub(super) fn mute_anew(&self, turn: &mut Turn, id: &NodeId, session: &SessionKey) {
+        let own = self.participants.get(&session.participant).into_iter().flat_map(|p| &p.tracks);
+        for track in own.filter(|t| self.publications.get(t).is_some_and(|p| p.info.muted)) {
+            let mute = RoomToNode::MuteTrack { session: session.clone(), track: track.clone(), muted: true };
+            turn.to_node(id, mute);
+        }
+    }
+
+    fn session_refused(&mut self, turn: &mut Turn, id: &NodeId, key: Option<SessionKey>, reason: RefusalReason) {
+        self.counters.refused_sessions += 1;
+        let Some(key) = key.filter(|key| self.is_current(id, key)) else { return };
+        let sid = &key.participant;
+        let alone = !self.sessions_on(id).iter().any(|other| other != sid && self.is_opened(other));
+        let Some(session) = self.session_mut(sid) else { return };
+        session.refusals += 1;
+        let again = reason == RefusalReason::BadToken && session.refusals < MAX_REFUSALS;
+        if again {
+            self.renew_session(turn, sid);
+        } else if alone && reason != RefusalReason::BadToken {
+            self.lose_node(turn, id);
+        } else {
+            self.remove(turn, sid, DisconnectReason::JoinFailure, Some(Action::Disconnect));
+        }
+    }
+
+    fn is_opened(&self, sid: &ParticipantSid) -> bool {
+        self.sessions.get(sid).is_some_and(|session| session.opened)
+    }
+
+    fn answered(&mut self, turn: &mut Turn, sid: &ParticipantSid, answer: Description, mids: Vec<MidTrack>) {
+        let Some(session) = self.session_mut(sid) else { return };
+        if session.offer.as_ref().is_some_and(|offer| offer.id == answer.id) {
+            session.offer_progress = Progress::Done;
+        }
+        session.answer = Some(answer.clone());
+        session.mid_to_track.clone_from(&mids);
+        self.send(turn, sid, Message::Answer(session_description("answer", answer, mids)));
+    }
+
+    fn offered(&mut self, turn: &mut Turn, sid: &ParticipantSid, offer: Description, mids: Vec<MidTrack>) {
+        let Some(session) = self.session_mut(sid) else { return };
+        session.node_offer = Some(offer.clone());
+        session.client_answer = None;
+        session.client_answer_sent = true;
+        session.mid_to_track.clone_from(&mids);
+        self.send(turn, sid, Message::Offer(session_description("offer", offer, mids)));
+    }
+
+    fn media_state(&mut self, turn: &mut Turn, sid: &ParticipantSid, state: MediaState) {
+        let Some(session) = self.session_mut(sid).filter(|session| session.media != Media::Ended) else { return };
+        session.media = state.into();
+        session.refusals = 0;
+        match state {
+            MediaState::Connected => self.became_active(turn, sid),
+            MediaState::Disconnected => {}
+            MediaState::Failed => self.end_session(turn, sid, DisconnectReason::ConnectionTimeout),
+        }
+    }
+
+    fn became_active(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
+        if self.participants.get(sid).is_none_or(|participant| participant.active) {
+            return;
+        }
+        if let Some(participant) = self.participant_mut(sid) {
+            participant.active = true;
+        }
+        self.publish_update(turn, sid);
+        self.offer_all_tracks(turn, sid);
+    }
+
+    /// A message of an older session, or of a node the session is not on, is dropped.
+    fn is_current(&self, id: &NodeId, key: &SessionKey) -> bool {
+        let current = |session: &Session| session.generation == key.generation && session.node.as_ref() == Some(id);
+        self.sessions.get(&key.participant).is_some_and(current)
+    }
+
+    pub(super) fn sessions_on(&self, id: &NodeId) -> Vec<ParticipantSid> {
+        let here = self.sessions.iter().filter(|(_, session)| session.node.as_ref() == Some(id));
+        here.map(|(sid, _)| sid.clone()).collect()
+    }
+}
+
+fn session_named(message: &NodeToRoom) -> Option<&SessionKey> {
+    match message {
+        NodeToRoom::Answer { session, .. }
+        | NodeToRoom::Offer { session, .. }
+        | NodeToRoom::DescriptionRejected { session, .. }
+        | NodeToRoom::SectionsNeeded { session, .. }
+        | NodeToRoom::MediaState { session, .. }
+        | NodeToRoom::TrackReceived { session, .. }
+        | NodeToRoom::TrackEnded { session, .. }
+        | NodeToRoom::TrackBound { session, .. } => Some(session),
+        NodeToRoom::Hello { .. } | NodeToRoom::SessionRefused { .. } => None,
+    }
+}
+
+fn session_description(kind: &str, given: Description, mids: Vec<MidTrack>) -> proto::SessionDescription {
+    let mid_to_track_id: HashMap<String, String> =
+        mids.into_iter().map(|entry| (entry.mid, entry.track.to_string())).collect();
+    proto::SessionDescription { r#type: kind.to_owned(), sdp: given.sdp, id: given.id, mid_to_track_id }
+}

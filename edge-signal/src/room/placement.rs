@@ -1,0 +1,172 @@
+//! Where sessions are: assigning them to the room's node, asking the fleet for one, losing one.
+
+use livekit_protocol::DisconnectReason;
+use shared::control::{FirstSession, OpenSession, PlaceRequest};
+use shared::ids::{NodeId, ParticipantSid, RegionName};
+
+use super::Room;
+use super::effect::Effect;
+use super::event::UnixMs;
+use super::node::{Link, Node};
+use super::record::Placing;
+use super::session::{Media, Progress};
+use super::track_info;
+use super::turn::Turn;
+
+/// Milliseconds after which a placement without an answer is asked for again.
+pub const PLACE_TIMEOUT_MS: u64 = 10_000;
+/// Milliseconds to the second attempt when the fleet had no node; doubled up to [`MAX_BACKOFF_MS`].
+const MIN_BACKOFF_MS: u64 = 1_000;
+/// Milliseconds between attempts at most.
+const MAX_BACKOFF_MS: u64 = 10_000;
+
+impl Room {
+    /// The node the room's sessions go to: at most one for now.
+    pub(super) fn usable_node(&self) -> Option<&NodeId> {
+        let rank = |link: Link| match link {
+            Link::Ready => 0,
+            Link::Linked { .. } => 1,
+            Link::Expected { .. } => 2,
+            Link::Away { .. } => 3,
+        };
+        let in_use = |id: &NodeId| self.sessions.values().any(|session| session.node.as_ref() == Some(id));
+        self.nodes.iter().min_by_key(|(id, node)| (!in_use(id), rank(node.link))).map(|(id, _)| id)
+    }
+
+    /// The fleet answered.
+    pub(super) fn placed(&mut self, turn: &mut Turn, node: Option<(NodeId, RegionName)>) {
+        let Placing::Asked { attempt, .. } = self.record.placing else { return };
+        match node {
+            Some((id, region)) => {
+                self.record_mut().placing = Placing::Idle;
+                if !self.nodes.contains_key(&id) {
+                    self.put_node(&id, Node { region, link: Link::Expected { since: turn.now } });
+                }
+            }
+            None => {
+                let delay = MIN_BACKOFF_MS.saturating_mul(1 << attempt.min(10)).min(MAX_BACKOFF_MS);
+                let until = turn.now.after(delay);
+                self.record_mut().placing = Placing::Backoff { until, attempt: attempt.saturating_add(1) };
+            }
+        }
+    }
+
+    /// Puts sessions that wait on the room's node, or asks the fleet for one.
+    pub(super) fn place_sessions(&mut self, turn: &mut Turn) {
+        let waiting = self.waiting_sessions();
+        let Some(first) = waiting.first() else {
+            if self.placing_deadline().is_some_and(|at| at <= turn.now) {
+                self.record_mut().placing = Placing::Idle;
+            }
+            return;
+        };
+        let Some(id) = self.usable_node().cloned() else {
+            let place = self.participants.get(first).and_then(|participant| participant.place);
+            return self.ask_fleet(turn, place);
+        };
+        for sid in waiting {
+            if let Some(session) = self.session_mut(&sid) {
+                session.node = Some(id.clone());
+            }
+            self.open_session(turn, &sid);
+        }
+    }
+
+    /// Sessions without a node whose client is there.
+    fn waiting_sessions(&self) -> Vec<ParticipantSid> {
+        let waits = |sid: &ParticipantSid| self.participants.get(sid).is_some_and(|p| p.connection.is_some());
+        let homeless = self.sessions.iter().filter(|(_, s)| s.node.is_none() && s.media == Media::New);
+        homeless.map(|(sid, _)| sid).filter(|sid| waits(sid)).cloned().collect()
+    }
+
+    fn ask_fleet(&mut self, turn: &mut Turn, client: Option<shared::geo::Place>) {
+        let attempt = match self.record.placing {
+            Placing::Idle => 0,
+            Placing::Asked { since, attempt } if since.after(PLACE_TIMEOUT_MS) <= turn.now => attempt,
+            Placing::Backoff { until, attempt } if until <= turn.now => attempt,
+            Placing::Asked { .. } | Placing::Backoff { .. } => return,
+        };
+        // Only the first attempt avoids the node just lost: it may be the only one, and back again.
+        let exclude = self.record.lost_node.iter().filter(|_| attempt == 0).cloned().collect();
+        self.record_mut().placing = Placing::Asked { since: turn.now, attempt };
+        let request = PlaceRequest { room: self.record.name.clone(), client, exclude, first: None };
+        turn.effects.push(Effect::Place(Box::new(request)));
+    }
+
+    /// When the fleet is to be asked (again).
+    pub(super) fn placing_deadline(&self) -> Option<UnixMs> {
+        match self.record.placing {
+            Placing::Idle => None,
+            Placing::Asked { since, .. } => Some(since.after(PLACE_TIMEOUT_MS)),
+            Placing::Backoff { until, .. } => Some(until),
+        }
+    }
+
+    /// Has the node open a session, with all the room knows of it. Not before the node listens.
+    pub(super) fn open_session(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
+        let Some(id) = self.sessions.get(sid).and_then(|session| session.node.clone()) else { return };
+        if self.nodes.get(&id).is_none_or(|node| node.link != Link::Ready) {
+            return;
+        }
+        let subscriptions = self.served_to(sid);
+        let Some(participant) = self.participants.get(sid) else { return };
+        let own = participant.tracks.iter().filter_map(|t| Some((t, self.publications.get(t)?)));
+        let tracks = own.map(|(track, publication)| track_info::announcement(track, &publication.info)).collect();
+        let (identity, grants) = (participant.identity.clone(), participant.media_grants());
+        let client = participant.client.traits.clone();
+        let Some(session) = self.session_mut(sid) else { return };
+        session.opened = true;
+        if session.offer_progress == Progress::Unsent {
+            session.offer_progress = Progress::Sent;
+        }
+        let key = session.key(sid);
+        let open = OpenSession {
+            token: String::new(),
+            peer_connections: session.peer_connections,
+            client,
+            offer: session.offer.clone(),
+            tracks,
+            subscriptions,
+        };
+        let first = FirstSession { participant: sid.clone(), identity, generation: key.generation, grants, open };
+        turn.effects.push(Effect::OpenSession { node: id.clone(), session: Box::new(first) });
+        self.mute_anew(turn, &id, &key);
+    }
+
+    /// Opens the session anew under the next generation; only for one whose media was never up.
+    pub(super) fn renew_session(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
+        let Some(session) = self.session_mut(sid) else { return };
+        session.renew();
+        self.hide_tracks(turn, sid);
+    }
+
+    /// The node is lost: who had media joins anew, who had none yet goes to the next node.
+    pub(super) fn lose_node(&mut self, turn: &mut Turn, id: &NodeId) {
+        let affected = self.sessions_on(id);
+        self.remove_node(id);
+        self.record_mut().lost_node = Some(id.clone());
+        for sid in affected {
+            match self.sessions.get(&sid).map(|session| session.media) {
+                Some(Media::New) => self.renew_session(turn, &sid),
+                Some(_) => self.end_session(turn, &sid, DisconnectReason::ServerShutdown),
+                None => {}
+            }
+        }
+    }
+
+    /// Tracks whose media has to arrive anew are pending again.
+    fn hide_tracks(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
+        let own = self.participants.get(sid).map(|participant| participant.tracks.clone()).unwrap_or_default();
+        let visible: Vec<_> = own.into_iter().filter(|t| self.publications.get(t).is_some_and(|p| p.visible)).collect();
+        for track in &visible {
+            if let Some(publication) = self.publication_mut(track) {
+                publication.visible = false;
+            }
+        }
+        if visible.is_empty() {
+            return;
+        }
+        self.publish_update(turn, sid);
+        self.settle_everyone(turn, &visible);
+    }
+}

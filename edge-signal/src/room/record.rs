@@ -1,0 +1,138 @@
+//! The room's own record: name, life, configuration, counts, placement.
+
+use livekit_protocol as proto;
+use serde::{Deserialize, Serialize};
+use shared::ids::{NodeId, RoomName, RoomSid};
+
+use super::event::UnixMs;
+
+/// Seconds a room nobody ever joined lives on (LiveKit's default).
+pub const EMPTY_TIMEOUT_SECS: u32 = 300;
+/// Seconds a room lives on after its last participant left (LiveKit's default).
+pub const DEPARTURE_TIMEOUT_SECS: u32 = 20;
+
+/// MIME types a room forwards, with retransmission; video first (Flutter 2.4.2 takes the first one for video).
+const ENABLED_MIMES: [&str; 7] =
+    ["video/VP8", "video/H264", "video/VP9", "video/AV1", "audio/opus", "audio/red", "video/rtx"];
+
+/// Row `room`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) name: RoomName,
+    pub(super) sid: RoomSid,
+    /// False until someone joins; such a room has no rows.
+    pub(super) created: bool,
+    pub(super) created_at: UnixMs,
+    pub(super) empty_timeout_secs: u32,
+    pub(super) departure_timeout_secs: u32,
+    /// 0: unlimited.
+    pub(super) max_participants: u32,
+    pub(super) metadata: String,
+    /// Since when no participant that counts is in it.
+    pub(super) empty_since: Option<UnixMs>,
+    /// What clients and the directory were last told, and when.
+    pub(super) told: Counts,
+    pub(super) told_at: UnixMs,
+    pub(super) placing: Placing,
+    /// The node lost last; the next placement avoids it.
+    pub(super) lost_node: Option<NodeId>,
+    pub(super) over: bool,
+}
+
+/// Participants that count, and those of them that publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Counts {
+    pub(super) participants: u32,
+    pub(super) publishers: u32,
+}
+
+/// Whether the fleet has been asked for a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Placing {
+    Idle,
+    /// Asked; the answer may get lost with the object's memory, so the question is repeated after a while.
+    Asked {
+        since: UnixMs,
+        attempt: u32,
+    },
+    /// There was no node; ask again.
+    Backoff {
+        until: UnixMs,
+        attempt: u32,
+    },
+}
+
+impl Record {
+    pub(super) fn new(name: RoomName, sid: RoomSid, now: UnixMs) -> Self {
+        Self {
+            name,
+            sid,
+            created: false,
+            created_at: now,
+            empty_timeout_secs: EMPTY_TIMEOUT_SECS,
+            departure_timeout_secs: DEPARTURE_TIMEOUT_SECS,
+            max_participants: 0,
+            metadata: String::new(),
+            empty_since: None,
+            told: Counts::default(),
+            told_at: UnixMs(0),
+            placing: Placing::Idle,
+            lost_node: None,
+            over: false,
+        }
+    }
+
+    /// Applies a token's `roomConfig`; zero means default.
+    pub(super) fn configure(&mut self, config: &proto::RoomConfiguration) {
+        if config.empty_timeout > 0 {
+            self.empty_timeout_secs = config.empty_timeout;
+        }
+        if config.departure_timeout > 0 {
+            self.departure_timeout_secs = config.departure_timeout;
+        }
+        self.max_participants = config.max_participants;
+        self.metadata.clone_from(&config.metadata);
+    }
+
+    /// When the room ends if nobody comes.
+    pub(super) fn ends_at(&self) -> Option<UnixMs> {
+        Some(self.empty_since?.after(u64::from(self.departure_timeout_secs) * 1000))
+    }
+
+    /// LiveKit's `Room` message.
+    pub(super) fn info(&self, counts: Counts) -> proto::Room {
+        proto::Room {
+            sid: self.sid.to_string(),
+            name: self.name.to_string(),
+            empty_timeout: self.empty_timeout_secs,
+            departure_timeout: self.departure_timeout_secs,
+            max_participants: self.max_participants,
+            creation_time: signed(self.created_at.secs()),
+            creation_time_ms: signed(self.created_at.0),
+            enabled_codecs: ENABLED_MIMES.iter().map(|mime| codec(mime)).collect(),
+            metadata: self.metadata.clone(),
+            num_participants: counts.participants,
+            num_publishers: counts.publishers,
+            ..Default::default()
+        }
+    }
+}
+
+/// Codecs a client may publish: all the room forwards but retransmission, which is no codec of its own.
+pub(super) fn publish_codecs() -> Vec<proto::Codec> {
+    ENABLED_MIMES.iter().filter(|mime| **mime != "video/rtx").map(|mime| codec(mime)).collect()
+}
+
+/// Whether a client may publish this MIME type (case does not matter).
+pub(super) fn is_publishable(mime: &str) -> bool {
+    ENABLED_MIMES.iter().any(|enabled| *enabled != "video/rtx" && enabled.eq_ignore_ascii_case(mime))
+}
+
+/// The protocol's integers are signed.
+pub(super) fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn codec(mime: &str) -> proto::Codec {
+    proto::Codec { mime: mime.to_owned(), fmtp_line: String::new() }
+}

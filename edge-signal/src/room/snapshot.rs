@@ -1,0 +1,177 @@
+//! The room as rows: written as it changes, read back after hibernation or a restart.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use shared::ids::{NodeId, ParticipantSid, TrackSid};
+
+use super::effect::RowChange;
+use super::event::{ConnectionId, UnixMs};
+use super::node::Link;
+use super::{Counters, Room};
+
+/// Names one row.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum RowKey {
+    Room,
+    Participant(ParticipantSid),
+    Session(ParticipantSid),
+    Publication(TrackSid),
+    Subscription(ParticipantSid, TrackSid),
+    Node(NodeId),
+}
+
+/// Why rows do not make a room.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// There is no row of the room itself: the room does not exist.
+    #[error("no room row")]
+    NoRoom,
+    /// A row names a table that this version does not have.
+    #[error("unknown table {0}")]
+    UnknownTable(String),
+    /// A key is not one of its table.
+    #[error("malformed key in table {0}")]
+    BadKey(&'static str),
+    /// A row's JSON is not what this version writes.
+    #[error("unreadable row in table {table}: {source}")]
+    BadRow {
+        /// Of this table.
+        table: &'static str,
+        /// What serde says.
+        source: serde_json::Error,
+    },
+}
+
+impl Room {
+    /// Rebuilds a room from its rows, `(table, key, value)` in any order.
+    ///
+    /// `open_connections` and `linked_nodes` are those whose sockets are still open; whoever else the rows hold
+    /// counts as gone since `now`. Ask [`Room::deadline`] and [`Room::changes`] right after.
+    ///
+    /// # Errors
+    /// [`RestoreError`].
+    pub fn restore(
+        now: UnixMs,
+        rows: impl IntoIterator<Item = (String, String, String)>,
+        open_connections: &[ConnectionId],
+        linked_nodes: &[NodeId],
+    ) -> Result<Self, RestoreError> {
+        let mut tables = Tables::default();
+        for (table, key, value) in rows {
+            tables.read(&table, key, &value)?;
+        }
+        let mut room = tables.into_room()?;
+        room.notice_missing(now, open_connections, linked_nodes);
+        Ok(room)
+    }
+
+    fn notice_missing(&mut self, now: UnixMs, open_connections: &[ConnectionId], linked_nodes: &[NodeId]) {
+        for connection in self.connections.keys().cloned().collect::<Vec<_>>() {
+            let gone = !open_connections.contains(&connection);
+            let Some(sid) = self.connections.get(&connection).filter(|_| gone).cloned() else { continue };
+            self.connections.remove(&connection);
+            if let Some(participant) = self.participant_mut(&sid) {
+                participant.connection = None;
+                participant.gone_since = Some(now);
+                participant.queued.clear();
+            }
+        }
+        for id in self.nodes.keys().cloned().collect::<Vec<_>>() {
+            let linked = self.nodes.get(&id).is_some_and(|n| matches!(n.link, Link::Linked { .. } | Link::Ready));
+            if linked && !linked_nodes.contains(&id) {
+                self.node_gone(now, &id);
+            }
+        }
+    }
+
+    /// The rows changed since the last call, one each; to be written before the effects are carried out.
+    pub fn changes(&mut self) -> Vec<RowChange> {
+        if !self.record.created {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.changed).into_iter().map(|key| self.row(&key)).collect()
+    }
+
+    fn row(&self, row: &RowKey) -> RowChange {
+        let (table, key, value) = match row {
+            RowKey::Room => ("room", "room".to_owned(), json(Some(&self.record))),
+            RowKey::Participant(sid) => ("participant", sid.to_string(), json(self.participants.get(sid))),
+            RowKey::Session(sid) => ("session", sid.to_string(), json(self.sessions.get(sid))),
+            RowKey::Publication(track) => ("publication", track.to_string(), json(self.publications.get(track))),
+            RowKey::Subscription(sid, track) => {
+                let subscription = self.subscriptions.get(sid).and_then(|mine| mine.get(track));
+                ("subscription", format!("{sid}/{track}"), json(subscription))
+            }
+            RowKey::Node(id) => ("node", id.to_string(), json(self.nodes.get(id))),
+        };
+        RowChange { table, key, value }
+    }
+}
+
+#[derive(Default)]
+struct Tables {
+    record: Option<super::record::Record>,
+    participants: BTreeMap<ParticipantSid, super::participant::Participant>,
+    sessions: BTreeMap<ParticipantSid, super::session::Session>,
+    publications: BTreeMap<TrackSid, super::publication::Publication>,
+    subscriptions: BTreeMap<ParticipantSid, BTreeMap<TrackSid, super::subscription::Subscription>>,
+    nodes: BTreeMap<NodeId, super::node::Node>,
+}
+
+impl Tables {
+    fn read(&mut self, table: &str, key: String, value: &str) -> Result<(), RestoreError> {
+        match table {
+            "room" => self.record = Some(parse("room", value)?),
+            "participant" => {
+                self.participants.insert(id("participant", key)?, parse("participant", value)?);
+            }
+            "session" => {
+                self.sessions.insert(id("session", key)?, parse("session", value)?);
+            }
+            "publication" => {
+                self.publications.insert(id("publication", key)?, parse("publication", value)?);
+            }
+            "subscription" => {
+                let (sid, track) = key.split_once('/').ok_or(RestoreError::BadKey("subscription"))?;
+                let mine = self.subscriptions.entry(id("subscription", sid.to_owned())?).or_default();
+                mine.insert(id("subscription", track.to_owned())?, parse("subscription", value)?);
+            }
+            "node" => {
+                self.nodes.insert(id("node", key)?, parse("node", value)?);
+            }
+            other => return Err(RestoreError::UnknownTable(other.to_owned())),
+        }
+        Ok(())
+    }
+
+    fn into_room(self) -> Result<Room, RestoreError> {
+        let connected = self.participants.values().filter_map(|p| Some((p.connection.clone()?, p.sid.clone())));
+        Ok(Room {
+            record: self.record.ok_or(RestoreError::NoRoom)?,
+            connections: connected.collect::<HashMap<_, _>>(),
+            identities: self.participants.values().map(|p| (p.identity.clone(), p.sid.clone())).collect(),
+            participants: self.participants,
+            sessions: self.sessions,
+            publications: self.publications,
+            subscriptions: self.subscriptions,
+            nodes: self.nodes,
+            changed: BTreeSet::new(),
+            counters: Counters::default(),
+        })
+    }
+}
+
+fn id<T: TryFrom<String>>(table: &'static str, key: String) -> Result<T, RestoreError> {
+    T::try_from(key).map_err(|_| RestoreError::BadKey(table))
+}
+
+fn parse<T: DeserializeOwned>(table: &'static str, value: &str) -> Result<T, RestoreError> {
+    serde_json::from_str(value).map_err(|source| RestoreError::BadRow { table, source })
+}
+
+/// Rows are made of structs, maps with text keys and numbers: serde_json can write all of them.
+fn json<T: Serialize>(entity: Option<&T>) -> Option<String> {
+    entity.and_then(|entity| serde_json::to_string(entity).ok())
+}

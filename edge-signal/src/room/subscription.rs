@@ -1,0 +1,225 @@
+//! Subscriptions: who is served which track, from wishes, permissions and visibility.
+
+use livekit_protocol as proto;
+use livekit_protocol::signal_response::Message;
+use serde::{Deserialize, Serialize};
+use shared::control::{RoomToNode, Subscription as Served};
+use shared::ids::{ParticipantSid, TrackSid};
+
+use super::Room;
+use super::participant::Participant;
+use super::publication::Publication;
+use super::track_info;
+use super::turn::Turn;
+
+/// Most wishes about tracks that do not exist (yet) a participant may have on record.
+pub const MAX_UNKNOWN_WISHES: usize = 256;
+/// Most entries of a publisher's access list.
+pub const MAX_ACL_ENTRIES: usize = 1000;
+
+/// Row `subscription`: what is not as `auto_subscribe` alone would have it, or is being served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Subscription {
+    /// What the client asked for; `None`: nothing, `auto_subscribe` decides.
+    pub(super) wish: Option<bool>,
+    /// The subscriber was told it may have it, and the node serves it.
+    pub(super) served: bool,
+}
+
+/// What should be.
+#[derive(PartialEq, Eq)]
+enum Verdict {
+    Serve,
+    /// Wished for, but the publisher does not allow it.
+    Denied,
+    No,
+}
+
+impl Room {
+    /// `subscription`: the client wants tracks, or wants them no more. Unknown ones are remembered.
+    pub(super) fn update_subscription(
+        &mut self,
+        turn: &mut Turn,
+        sid: &ParticipantSid,
+        request: &proto::UpdateSubscription,
+    ) {
+        let listed = request.participant_tracks.iter().flat_map(|tracks| &tracks.track_sids);
+        let mut tracks = Vec::new();
+        for text in request.track_sids.iter().chain(listed) {
+            match TrackSid::try_from(text.as_str()) {
+                Ok(track) if self.wish(sid, &track, request.subscribe) => tracks.push(track),
+                _ => self.counters.unknown_track += 1,
+            }
+        }
+        self.settle_subscriptions(turn, sid, &tracks);
+    }
+
+    /// False: too many wishes about unknown tracks.
+    fn wish(&mut self, sid: &ParticipantSid, track: &TrackSid, subscribe: bool) -> bool {
+        let mine = self.subscriptions.get(sid);
+        let current = mine.and_then(|mine| mine.get(track)).copied().unwrap_or_default();
+        if !self.publications.contains_key(track) {
+            let unknown = mine.map_or(0, |mine| mine.keys().filter(|t| !self.publications.contains_key(t)).count());
+            if current.wish.is_none() && unknown >= MAX_UNKNOWN_WISHES {
+                return false;
+            }
+        }
+        self.put_subscription(sid, track, Subscription { wish: Some(subscribe), ..current });
+        true
+    }
+
+    /// `subscription_permission`: who may subscribe to this publisher's tracks. Replaces what it said before.
+    pub(super) fn update_allowed(
+        &mut self,
+        turn: &mut Turn,
+        sid: &ParticipantSid,
+        request: proto::SubscriptionPermission,
+    ) {
+        if request.track_permissions.len() > MAX_ACL_ENTRIES {
+            self.counters.bad_messages += 1;
+            return;
+        }
+        let allowed = if request.all_participants { None } else { Some(request.track_permissions) };
+        let Some(participant) = self.participants.get(sid) else { return };
+        if participant.allowed == allowed {
+            return;
+        }
+        let tracks = participant.tracks.clone();
+        if let Some(participant) = self.participant_mut(sid) {
+            participant.allowed = allowed;
+        }
+        self.settle_everyone(turn, &tracks);
+    }
+
+    /// Something about these tracks changed: visibility, or who may have them.
+    pub(super) fn settle_everyone(&mut self, turn: &mut Turn, tracks: &[TrackSid]) {
+        for subscriber in self.participant_sids() {
+            self.settle_subscriptions(turn, &subscriber, tracks);
+        }
+    }
+
+    /// A session takes subscriptions now.
+    pub(super) fn offer_all_tracks(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
+        let tracks: Vec<TrackSid> = self.visible_tracks();
+        self.settle_subscriptions(turn, sid, &tracks);
+    }
+
+    /// Makes what is served what it should be.
+    fn settle_subscriptions(&mut self, turn: &mut Turn, subscriber: &ParticipantSid, tracks: &[TrackSid]) {
+        let (mut starts, mut stops, mut news) = (Vec::new(), Vec::new(), Vec::new());
+        for track in tracks {
+            let current = self.subscriptions.get(subscriber).and_then(|mine| mine.get(track)).copied();
+            let current = current.unwrap_or_default();
+            let verdict = self.verdict(subscriber, track, current.wish);
+            let Some(publication) = self.publications.get(track) else { continue };
+            match (current.served, verdict) {
+                (false, Verdict::Serve) => {
+                    news.push(permission_update(publication, track, true));
+                    starts.push(served(publication, track));
+                    self.put_subscription(subscriber, track, Subscription { served: true, ..current });
+                }
+                (true, Verdict::Denied) => {
+                    news.push(permission_update(publication, track, false));
+                    stops.push(track.clone());
+                    self.put_subscription(subscriber, track, Subscription { served: false, ..current });
+                }
+                (true, Verdict::No) => {
+                    stops.push(track.clone());
+                    self.put_subscription(subscriber, track, Subscription { served: false, ..current });
+                }
+                (true, Verdict::Serve) | (false, Verdict::Denied | Verdict::No) => {}
+            }
+        }
+        for message in news {
+            self.send(turn, subscriber, message);
+        }
+        let Some((node, session)) = self.open_session_of(subscriber) else { return };
+        if !starts.is_empty() {
+            turn.to_node(&node, RoomToNode::Subscribe { session: session.clone(), subscriptions: starts });
+        }
+        if !stops.is_empty() {
+            turn.to_node(&node, RoomToNode::Unsubscribe { session, tracks: stops });
+        }
+    }
+
+    fn verdict(&self, subscriber: &ParticipantSid, track: &TrackSid, wish: Option<bool>) -> Verdict {
+        let Some(publication) = self.publications.get(track).filter(|p| p.visible) else { return Verdict::No };
+        let (Some(participant), Some(publisher), Some(session)) = (
+            self.participants.get(subscriber),
+            self.participants.get(&publication.publisher),
+            self.sessions.get(subscriber),
+        ) else {
+            return Verdict::No;
+        };
+        let wanted = wish.unwrap_or(participant.auto_subscribe);
+        let own = publisher.sid == *subscriber;
+        if !wanted || own || publisher.permission.hidden || !participant.permission.can_subscribe {
+            return Verdict::No;
+        }
+        if !session.takes_subscriptions() {
+            return Verdict::No;
+        }
+        if is_allowed(publisher, participant, track) { Verdict::Serve } else { Verdict::Denied }
+    }
+
+    /// What the node is to serve a participant.
+    pub(super) fn served_to(&self, sid: &ParticipantSid) -> Vec<Served> {
+        let mine = self.subscriptions.get(sid).into_iter().flatten().filter(|(_, subscription)| subscription.served);
+        mine.filter_map(|(track, _)| Some(served(self.publications.get(track)?, track))).collect()
+    }
+
+    /// Tracks ended: nobody is subscribed to them any more.
+    pub(super) fn drop_subscriptions_to(&mut self, turn: &mut Turn, tracks: &[TrackSid]) {
+        for subscriber in self.participant_sids() {
+            let mut stops = Vec::new();
+            for track in tracks {
+                if self.remove_subscription(&subscriber, track).is_some_and(|ended| ended.served) {
+                    stops.push(track.clone());
+                }
+            }
+            if let Some((node, session)) = self.open_session_of(&subscriber).filter(|_| !stops.is_empty()) {
+                turn.to_node(&node, RoomToNode::Unsubscribe { session, tracks: stops });
+            }
+        }
+    }
+
+    /// The node bound a subscribed track: tell the publisher, the first time.
+    pub(super) fn track_bound(&mut self, turn: &mut Turn, track: &TrackSid) {
+        let Some(publication) = self.publications.get(track) else {
+            self.counters.unknown_track += 1;
+            return;
+        };
+        if publication.told_subscribed {
+            return;
+        }
+        let publisher = publication.publisher.clone();
+        if let Some(publication) = self.publication_mut(track) {
+            publication.told_subscribed = true;
+        }
+        self.send(turn, &publisher, Message::TrackSubscribed(proto::TrackSubscribed { track_sid: track.to_string() }));
+    }
+}
+
+/// Agents and recorders are exempt from access lists, as in LiveKit.
+fn is_allowed(publisher: &Participant, subscriber: &Participant, track: &TrackSid) -> bool {
+    let Some(list) = &publisher.allowed else { return true };
+    let names = |entry: &&proto::TrackPermission| {
+        entry.participant_identity == subscriber.identity.as_str() || entry.participant_sid == subscriber.sid.as_str()
+    };
+    let allows = |entry: &proto::TrackPermission| {
+        entry.all_tracks || entry.track_sids.iter().any(|allowed| allowed == track.as_str())
+    };
+    subscriber.is_dependent() || list.iter().filter(names).any(allows)
+}
+
+fn permission_update(publication: &Publication, track: &TrackSid, allowed: bool) -> Message {
+    Message::SubscriptionPermissionUpdate(proto::SubscriptionPermissionUpdate {
+        participant_sid: publication.publisher.to_string(),
+        track_sid: track.to_string(),
+        allowed,
+    })
+}
+
+fn served(publication: &Publication, track: &TrackSid) -> Served {
+    Served { publisher: publication.publisher.clone(), track: track.clone(), kind: track_info::kind(&publication.info) }
+}

@@ -1,0 +1,42 @@
+//! One event's time, randomness and effects.
+
+use livekit_protocol::SignalResponse;
+use livekit_protocol::signal_response::Message;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use shared::control::RoomToNode;
+use shared::ids::{NodeId, RANDOM_LEN};
+
+use super::effect::Effect;
+use super::event::{ConnectionId, Context, UnixMs};
+
+/// Collects what the handling of one event wants done.
+pub(super) struct Turn {
+    /// When the event happened.
+    pub(super) now: UnixMs,
+    rng: ChaCha8Rng,
+    /// In the order they are to be carried out.
+    pub(super) effects: Vec<Effect>,
+}
+
+impl Turn {
+    pub(super) fn new(context: Context) -> Self {
+        Self { now: context.now, rng: ChaCha8Rng::from_seed(context.seed), effects: Vec::new() }
+    }
+
+    /// Random bytes for an id.
+    pub(super) fn random(&mut self) -> [u8; RANDOM_LEN] {
+        let mut bytes = [0; RANDOM_LEN];
+        self.rng.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    pub(super) fn to_client(&mut self, connection: &ConnectionId, message: Message) {
+        let message = Box::new(SignalResponse { message: Some(message) });
+        self.effects.push(Effect::ToClient { connection: connection.clone(), message });
+    }
+
+    pub(super) fn to_node(&mut self, node: &NodeId, message: RoomToNode) {
+        self.effects.push(Effect::ToNode { node: node.clone(), message: Box::new(message) });
+    }
+}
