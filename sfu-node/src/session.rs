@@ -1,0 +1,412 @@
+//! One session's negotiation: descriptions, tracks and subscriptions in; messages for the room and commands for the shard out.
+//! **Pure: no I/O, no clock; randomness comes from [`Allocator`].** What a batch of messages changed goes out in [`Session::flush`].
+
+pub(crate) mod allocator;
+mod answerer;
+mod codec;
+mod description;
+mod extension;
+mod offerer;
+mod publications;
+mod subscriptions;
+mod writer;
+
+use shared::control::{
+    AnnouncedTrack, ClientTraits, Description, DescriptionKind, MediaGrants, MediaState, NodeToRoom, PeerConnections,
+    Subscription, TrackKind,
+};
+use shared::ids::{Identity, SessionKey, TrackSid};
+
+use self::allocator::Allocator;
+use self::answerer::{Answerer, TransportChange};
+use self::offerer::Offerer;
+use self::publications::Publications;
+use self::subscriptions::Subscriptions;
+pub(crate) use self::writer::Endpoint;
+use crate::media::api::{
+    Codec, Command, DataRole, Fingerprint, IceCredentials, Receiver, RoomKey, Sender, Speaker, SpeakerKey, TrackKey,
+    TransportConfig, TransportKey,
+};
+
+/// How often in a row a client is asked for sections that do not help.
+const MAX_FRUITLESS_ASKS: u8 = 3;
+
+/// What negotiation wants done, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    /// For the room.
+    pub(crate) messages: Vec<NodeToRoom>,
+    /// For the shard.
+    pub(crate) commands: Vec<Command>,
+}
+
+/// Whose session it is and what the client is like.
+#[derive(Debug, Clone)]
+pub(crate) struct SessionParams {
+    pub(crate) key: SessionKey,
+    pub(crate) room: RoomKey,
+    pub(crate) identity: Identity,
+    pub(crate) grants: MediaGrants,
+    pub(crate) peer_connections: PeerConnections,
+    pub(crate) client: ClientTraits,
+}
+
+/// Sections the client was asked for and has not offered yet.
+#[derive(Debug)]
+struct Ask {
+    audios: usize,
+    videos: usize,
+    /// Receiving sections when first asked.
+    had: (usize, usize),
+    /// An offer came without them: it may have been on its way already.
+    crossed: bool,
+}
+
+/// A session's negotiation state.
+#[derive(Debug)]
+pub(crate) struct Session {
+    params: SessionParams,
+    speaker: SpeakerKey,
+    publisher: Answerer,
+    subscriber: Option<Offerer>,
+    publications: Publications,
+    subscriptions: Subscriptions,
+    connected: Vec<TransportKey>,
+    state: Option<MediaState>,
+    ask: Option<Ask>,
+    asks_left: u8,
+    /// What the shard has.
+    receivers: Vec<Receiver>,
+    senders: Vec<Sender>,
+}
+
+impl Session {
+    /// A new session; its transports open with the first descriptions.
+    pub(crate) fn open(params: SessionParams, allocator: &mut Allocator, out: &mut Output) -> Self {
+        let transport = TransportKey(allocator.key());
+        let mut session = Self {
+            speaker: SpeakerKey(allocator.key()),
+            publisher: Answerer::new(transport, allocator),
+            subscriber: None,
+            publications: Publications::default(),
+            subscriptions: Subscriptions::default(),
+            connected: Vec::new(),
+            state: None,
+            ask: None,
+            asks_left: MAX_FRUITLESS_ASKS,
+            receivers: Vec::new(),
+            senders: Vec::new(),
+            params,
+        };
+        if session.params.peer_connections == PeerConnections::DualSubscriberPrimary {
+            session.open_subscriber(allocator, out);
+        }
+        session
+    }
+
+    /// Whose session.
+    pub(crate) fn key(&self) -> &SessionKey {
+        &self.params.key
+    }
+
+    /// Its transports, the primary one first.
+    pub(crate) fn transports(&self) -> Vec<TransportKey> {
+        let subscriber = self.subscriber.as_ref().map(|subscriber| subscriber.transport);
+        let mut all: Vec<_> = std::iter::once(self.publisher.transport).chain(subscriber).collect();
+        all.sort_by_key(|transport| *transport != self.primary());
+        all
+    }
+
+    /// The client's offer for the publisher (or only) connection.
+    pub(crate) fn offer(
+        &mut self,
+        offer: &Description,
+        endpoint: &Endpoint,
+        allocator: &mut Allocator,
+        out: &mut Output,
+    ) {
+        let change = match self.publisher.follow_offer(&offer.sdp, &mut self.publications, allocator) {
+            Ok(change) => change,
+            Err(error) => return self.reject(offer.id, &error, out),
+        };
+        let transport = self.publisher.transport;
+        match change {
+            TransportChange::None => {}
+            TransportChange::Opened(fingerprint) => {
+                let role = match self.params.peer_connections {
+                    PeerConnections::Single | PeerConnections::DualPublisherPrimary => DataRole::Both,
+                    PeerConnections::DualSubscriberPrimary => DataRole::Upstream,
+                };
+                let config =
+                    self.transport_config(transport, self.publisher.credentials.clone(), Some(fingerprint), role);
+                out.commands.push(Command::Open(Box::new(config)));
+            }
+            TransportChange::Restarted => {
+                out.commands.push(Command::RestartIce(transport, self.publisher.credentials.clone()));
+            }
+            TransportChange::NewFingerprint(fingerprint) => {
+                out.commands.push(Command::SetFingerprint(transport, fingerprint));
+            }
+        }
+        let is_single = self.params.peer_connections == PeerConnections::Single;
+        if is_single {
+            let waited = self.waiting();
+            self.publisher.place(&self.params.client, &mut self.subscriptions, allocator);
+            if self.waiting() < waited {
+                self.asks_left = MAX_FRUITLESS_ASKS;
+            }
+        }
+        let sdp = self.publisher.answer(endpoint, &self.params.client, &self.publications, &self.subscriptions);
+        if is_single {
+            self.subscriptions.mark_placed();
+            self.settle_ask();
+        }
+        out.messages.push(NodeToRoom::Answer {
+            session: self.params.key.clone(),
+            description: Description { kind: DescriptionKind::Answer, id: offer.id, sdp },
+            mid_to_track: if is_single { self.subscriptions.mid_to_track() } else { Vec::new() },
+        });
+    }
+
+    /// The client's answer for the subscriber connection.
+    pub(crate) fn answer(&mut self, answer: &Description, out: &mut Output) {
+        let Some(subscriber) = &mut self.subscriber else {
+            return self.reject(answer.id, &description::DescriptionError::NoOffer, out);
+        };
+        let transport = subscriber.transport;
+        match subscriber.follow_answer(answer.id, &answer.sdp, &self.params.client, &self.subscriptions) {
+            Ok(Some(fingerprint)) => out.commands.push(Command::SetFingerprint(transport, fingerprint)),
+            Ok(None) => {}
+            Err(error) => self.reject(answer.id, &error, out),
+        }
+    }
+
+    /// A track was announced. False: too many.
+    pub(crate) fn announce(&mut self, track: AnnouncedTrack, key: TrackKey) -> bool {
+        let taken = self.publications.announce(track, key);
+        if let Some(remote) = self.publisher.remote() {
+            self.publications.match_by_cid(remote);
+        }
+        taken
+    }
+
+    /// The room ended a publication.
+    pub(crate) fn retract(&mut self, track: &TrackSid) -> bool {
+        self.publications.retract(track, self.publisher.remote())
+    }
+
+    /// A track was muted or unmuted by its owner.
+    pub(crate) fn mute(&mut self, track: &TrackSid, muted: bool, out: &mut Output) {
+        let Some(key) = self.publications.mute(track, muted) else { return };
+        self.receivers.iter_mut().filter(|receiver| receiver.track == key).for_each(|receiver| receiver.muted = muted);
+        out.commands.push(Command::SetMuted(key, muted));
+    }
+
+    /// Serves a track from now on. False: too many.
+    pub(crate) fn subscribe(
+        &mut self,
+        subscription: Subscription,
+        source: TrackKey,
+        allocator: &mut Allocator,
+        out: &mut Output,
+    ) -> bool {
+        self.asks_left = MAX_FRUITLESS_ASKS;
+        if self.params.peer_connections != PeerConnections::Single && self.subscriber.is_none() {
+            self.open_subscriber(allocator, out);
+        }
+        self.subscriptions.add(subscription, source)
+    }
+
+    /// Serves a track no longer.
+    pub(crate) fn unsubscribe(&mut self, track: &TrackSid, allocator: &mut Allocator) {
+        self.subscriptions.remove(track, allocator);
+    }
+
+    /// The participant's permission changed.
+    pub(crate) fn update_grants(&mut self, grants: MediaGrants, out: &mut Output) {
+        self.params.grants = grants;
+        out.commands.push(Command::SetSpeaker(self.speaker()));
+    }
+
+    /// A transport is up (again).
+    pub(crate) fn connected(&mut self, transport: TransportKey, out: &mut Output) {
+        if !self.connected.contains(&transport) {
+            self.connected.push(transport);
+        }
+        self.set_state(transport, MediaState::Connected, out);
+    }
+
+    /// A transport's consent lapsed.
+    pub(crate) fn disconnected(&mut self, transport: TransportKey, out: &mut Output) {
+        self.set_state(transport, MediaState::Disconnected, out);
+    }
+
+    /// Media of a layer arrived.
+    pub(crate) fn layer_seen(&mut self, track: TrackKey, layer: u8, codec: Codec, ssrc: u32, repair_ssrc: u32) {
+        self.publications.layer_seen(track, layer, codec, ssrc, repair_ssrc);
+    }
+
+    /// Sends what the batch changed. Returns the tracks that ended.
+    pub(crate) fn flush(&mut self, endpoint: &Endpoint, allocator: &mut Allocator, out: &mut Output) -> Vec<TrackSid> {
+        let ended = self.publications.take_ended();
+        let session = &self.params.key;
+        out.messages.extend(
+            ended.iter().map(|track| NodeToRoom::TrackEnded { session: session.clone(), track: track.clone() }),
+        );
+        self.flush_publications(out);
+        self.flush_subscriptions(endpoint, allocator, out);
+        ended
+    }
+
+    /// Ends the session's transports.
+    pub(crate) fn close(&mut self, allocator: &mut Allocator, out: &mut Output) {
+        self.subscriptions.close(allocator);
+        out.commands.extend(self.transports().into_iter().map(Command::Close));
+    }
+
+    fn flush_publications(&mut self, out: &mut Output) {
+        let Some(remote) = self.publisher.remote() else { return };
+        let local = self.publisher.media_sections();
+        let receivers =
+            if self.params.grants.can_publish { self.publications.receivers(remote, &local) } else { Vec::new() };
+        if receivers != self.receivers {
+            out.commands.push(Command::SetReceivers(self.publisher.transport, receivers.clone()));
+            self.receivers = receivers;
+        }
+        for (track, media) in self.publications.take_news(&local) {
+            out.messages.push(NodeToRoom::TrackReceived { session: self.params.key.clone(), track, media });
+        }
+    }
+
+    fn flush_subscriptions(&mut self, endpoint: &Endpoint, allocator: &mut Allocator, out: &mut Output) {
+        let session = &self.params.key;
+        if let Some(subscriber) = &mut self.subscriber {
+            let next = subscriber.next_offer(endpoint, &self.params.client, &mut self.subscriptions, allocator);
+            if let Some((id, sdp)) = next {
+                out.messages.push(NodeToRoom::Offer {
+                    session: session.clone(),
+                    description: Description { kind: DescriptionKind::Offer, id, sdp },
+                    mid_to_track: self.subscriptions.mid_to_track(),
+                });
+            }
+        }
+        let (transport, negotiated) = match (&self.subscriber, self.params.peer_connections) {
+            (Some(subscriber), _) => (subscriber.transport, subscriber.media_sections()),
+            (None, PeerConnections::Single) => (self.publisher.transport, self.publisher.media_sections()),
+            (None, _) => return,
+        };
+        let senders =
+            if self.params.grants.can_subscribe { self.subscriptions.senders(&negotiated) } else { Vec::new() };
+        if senders != self.senders {
+            out.commands.push(Command::SetSenders(transport, senders.clone()));
+            self.senders = senders;
+        }
+        if self.connected.contains(&transport) {
+            let bound = self.subscriptions.take_bound(&negotiated).into_iter();
+            out.messages.extend(bound.map(|track| NodeToRoom::TrackBound { session: session.clone(), track }));
+        }
+        if self.params.peer_connections == PeerConnections::Single {
+            self.ask_for_sections(out);
+        }
+    }
+
+    /// Single connection: makes the client offer when something is to be negotiated, with the sections that are missing.
+    fn ask_for_sections(&mut self, out: &mut Output) {
+        if self.publisher.remote().is_none() || !self.subscriptions.has_changed() || self.asks_left == 0 {
+            return;
+        }
+        let (free_audio, all_audio) = self.sections_for(TrackKind::Audio);
+        let (free_video, all_video) = self.sections_for(TrackKind::Video);
+        let missing_audios = self.subscriptions.waiting(TrackKind::Audio).saturating_sub(free_audio);
+        let missing_videos = self.subscriptions.waiting(TrackKind::Video).saturating_sub(free_video);
+        let is_first = self.ask.is_none();
+        let ask = self.ask.get_or_insert(Ask { audios: 0, videos: 0, had: (all_audio, all_video), crossed: false });
+        let audios = missing_audios.saturating_sub(ask.audios);
+        let videos = missing_videos.saturating_sub(ask.videos);
+        if is_first || audios > 0 || videos > 0 {
+            ask.audios += audios;
+            ask.videos += videos;
+            self.asks_left -= 1;
+            out.messages.push(NodeToRoom::SectionsNeeded {
+                session: self.params.key.clone(),
+                audios: u32::try_from(audios).unwrap_or(u32::MAX),
+                videos: u32::try_from(videos).unwrap_or(u32::MAX),
+            });
+        }
+    }
+
+    /// After an offer: the sections asked for are there, or will still come if the offer crossed the request.
+    fn settle_ask(&mut self) {
+        let (_, all_audio) = self.sections_for(TrackKind::Audio);
+        let (_, all_video) = self.sections_for(TrackKind::Video);
+        self.ask = self.ask.take().filter(|ask| {
+            let came = all_audio >= ask.had.0 + ask.audios && all_video >= ask.had.1 + ask.videos;
+            !came && !ask.crossed
+        });
+        if let Some(ask) = &mut self.ask {
+            ask.crossed = true;
+        }
+    }
+
+    /// Sections of `kind` that are free, and all.
+    fn sections_for(&self, kind: TrackKind) -> (usize, usize) {
+        self.publisher.sections_for(kind, &self.params.client, &self.subscriptions)
+    }
+
+    fn waiting(&self) -> usize {
+        self.subscriptions.waiting(TrackKind::Audio) + self.subscriptions.waiting(TrackKind::Video)
+    }
+
+    fn open_subscriber(&mut self, allocator: &mut Allocator, out: &mut Output) {
+        let subscriber = Offerer::new(TransportKey(allocator.key()), allocator);
+        let credentials = subscriber.credentials.clone();
+        let config = self.transport_config(subscriber.transport, credentials, None, DataRole::Downstream);
+        out.commands.push(Command::Open(Box::new(config)));
+        self.subscriber = Some(subscriber);
+    }
+
+    fn transport_config(
+        &self,
+        key: TransportKey,
+        local: IceCredentials,
+        fingerprint: Option<Fingerprint>,
+        data: DataRole,
+    ) -> TransportConfig {
+        TransportConfig { key, room: self.params.room, speaker: self.speaker(), local, fingerprint, data }
+    }
+
+    fn speaker(&self) -> Speaker {
+        let grants = &self.params.grants;
+        Speaker {
+            key: self.speaker,
+            participant: self.params.key.participant.clone(),
+            identity: self.params.identity.clone(),
+            can_publish_data: grants.can_publish_data,
+            hidden: grants.hidden,
+            agent: grants.agent,
+        }
+    }
+
+    /// The connection whose state is the participant's.
+    fn primary(&self) -> TransportKey {
+        match (&self.subscriber, self.params.peer_connections) {
+            (Some(subscriber), PeerConnections::DualSubscriberPrimary) => subscriber.transport,
+            _ => self.publisher.transport,
+        }
+    }
+
+    fn set_state(&mut self, transport: TransportKey, state: MediaState, out: &mut Output) {
+        if transport == self.primary() && self.state != Some(state) {
+            self.state = Some(state);
+            out.messages.push(NodeToRoom::MediaState { session: self.params.key.clone(), state });
+        }
+    }
+
+    fn reject(&self, id: u32, error: &description::DescriptionError, out: &mut Output) {
+        let session = self.params.key.clone();
+        out.messages.push(NodeToRoom::DescriptionRejected { session, id, detail: error.to_string() });
+    }
+}
+
+#[cfg(test)]
+mod tests;

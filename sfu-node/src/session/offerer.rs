@@ -1,0 +1,197 @@
+//! The connection the node offers: the subscriber of `/rtc` (JSEP offerer, RFC 8829 section 5.2).
+//! **At most one offer is outstanding**; what changes meanwhile goes into the next.
+
+use shared::control::{ClientTraits, TrackKind};
+
+use super::allocator::Allocator;
+use super::codec::{CodecFormat, offered};
+use super::description::{DescriptionError, Direction, MAX_SECTIONS, RemoteDescription, SectionCodec};
+use super::extension::Extensions;
+use super::subscriptions::Subscriptions;
+use super::writer::{self, Endpoint, Header, LocalSection, MediaSection};
+use crate::media::api::{Codec, Fingerprint, IceCredentials, TransportKey};
+
+/// Feedback taken from subscribers: their bandwidth estimate comes as REMB, from abs-send-time.
+const VIDEO_FEEDBACK: [&str; 4] = ["ccm fir", "nack", "nack pli", "goog-remb"];
+/// The mid of the data section, the first.
+const DATA_MID: &str = "0";
+
+/// Negotiation state of the connection.
+#[derive(Debug)]
+pub(crate) struct Offerer {
+    pub(crate) transport: TransportKey,
+    pub(crate) credentials: IceCredentials,
+    session_id: u64,
+    version: u64,
+    next_id: u32,
+    /// Id of the offer the client has not answered yet.
+    outstanding: Option<u32>,
+    /// The first offer is due: it has the data section only.
+    is_new: bool,
+    /// Kinds of the media sections offered so far; section `n` has mid `n + 1`.
+    kinds: Vec<TrackKind>,
+    /// Sections that the client's last answer took.
+    answered: Vec<MediaSection>,
+    fingerprint: Option<Fingerprint>,
+}
+
+impl Offerer {
+    /// Before the first offer.
+    pub(crate) fn new(transport: TransportKey, allocator: &mut Allocator) -> Self {
+        Self {
+            transport,
+            credentials: allocator.ice_credentials(),
+            session_id: allocator.session_id(),
+            version: 0,
+            next_id: allocator.first_offer_id(),
+            outstanding: None,
+            is_new: true,
+            kinds: Vec::new(),
+            answered: Vec::new(),
+            fingerprint: None,
+        }
+    }
+
+    /// Media sections both sides agreed on and that carry something.
+    pub(crate) fn media_sections(&self) -> Vec<&MediaSection> {
+        self.answered.iter().collect()
+    }
+
+    /// The next offer with its id, if one is due and none outstanding.
+    pub(crate) fn next_offer(
+        &mut self,
+        endpoint: &Endpoint,
+        client: &ClientTraits,
+        subscriptions: &mut Subscriptions,
+        allocator: &mut Allocator,
+    ) -> Option<(u32, String)> {
+        if self.outstanding.is_some() || !(self.is_new || subscriptions.has_changed()) {
+            return None;
+        }
+        if !self.is_new {
+            self.place(client, subscriptions, allocator);
+            subscriptions.mark_described();
+        }
+        self.is_new = false;
+        let sections: Vec<LocalSection> = std::iter::once(LocalSection::Data { mid: DATA_MID.to_owned() })
+            .chain(self.kinds.iter().zip(1_usize..).map(|(kind, mid)| offer_section(*kind, mid, client, subscriptions)))
+            .collect();
+        self.version += 1;
+        let id = self.next_id;
+        self.next_id = self.next_id.wrapping_add(1).max(1);
+        self.outstanding = Some(id);
+        let header = Header {
+            endpoint,
+            credentials: &self.credentials,
+            session_id: self.session_id,
+            version: self.version,
+            setup: "actpass",
+            extmap_allow_mixed: true,
+        };
+        Some((id, writer::write(&header, &sections)))
+    }
+
+    /// Takes the client's answer; its fingerprint, where it is the first or another one than before.
+    ///
+    /// Native clients answer with id 0.
+    pub(crate) fn follow_answer(
+        &mut self,
+        id: u32,
+        sdp: &str,
+        client: &ClientTraits,
+        subscriptions: &Subscriptions,
+    ) -> Result<Option<Fingerprint>, DescriptionError> {
+        if !self.outstanding.is_some_and(|outstanding| id == 0 || id == outstanding) {
+            return Err(DescriptionError::NoOffer);
+        }
+        // Also when it cannot be used: the next change makes a new offer.
+        self.outstanding = None;
+        let remote = RemoteDescription::parse(sdp)?;
+        if remote.sections.len() != self.kinds.len() + 1 {
+            return Err(DescriptionError::SectionsChanged);
+        }
+        let agreed = |(kind, mid): (&TrackKind, usize)| {
+            let LocalSection::Media(mut section) = offer_section(*kind, mid, client, subscriptions) else {
+                return None;
+            };
+            let answer = remote.sections.iter().find(|answer| answer.mid == section.mid)?;
+            if section.source.is_none() || answer.unusable || !answer.direction.receives() {
+                return None;
+            }
+            let offered = std::mem::take(&mut section.codecs);
+            let feedback_of = |taken: &SectionCodec| {
+                let same = offered.iter().find(|codec| codec.format == taken.format);
+                same.map(|codec| codec.feedback.clone()).unwrap_or_default()
+            };
+            // The client's payload types, with the feedback both sides named.
+            section.codecs =
+                answer.codecs.iter().filter(|c| offered.iter().any(|o| o.format == c.format)).cloned().collect();
+            for codec in &mut section.codecs {
+                let offered = feedback_of(codec);
+                codec.feedback.retain(|feedback| offered.contains(feedback));
+            }
+            section.extensions =
+                Extensions::accept(*kind, answer.extensions.iter().map(|(id, uri)| (*id, uri.as_str())));
+            (!section.codecs.is_empty()).then_some(section)
+        };
+        self.answered = self.kinds.iter().zip(1_usize..).filter_map(agreed).collect();
+        let changed = self.fingerprint != Some(remote.fingerprint);
+        self.fingerprint = Some(remote.fingerprint);
+        Ok(changed.then_some(remote.fingerprint))
+    }
+
+    /// Gives every waiting subscription a section: a free one of its kind, or a new one.
+    fn place(&mut self, client: &ClientTraits, subscriptions: &mut Subscriptions, allocator: &mut Allocator) {
+        // Safari shows nothing in a section that changes its track.
+        let reuses = client.browser != "safari";
+        while let Some(kind) = subscriptions.first_waiting() {
+            let occupied = subscriptions.occupied();
+            let mut of_kind = self.kinds.iter().zip(1_usize..).filter(|(other, _)| **other == kind);
+            let free = of_kind.find(|(_, mid)| reuses && !occupied.contains(mid.to_string().as_str()));
+            let mid = match free {
+                Some((_, mid)) => mid,
+                None if self.kinds.len() + 1 < MAX_SECTIONS => {
+                    self.kinds.push(kind);
+                    self.kinds.len()
+                }
+                None => return,
+            };
+            subscriptions.place(&mid.to_string(), kind, allocator);
+        }
+    }
+}
+
+fn offer_section(kind: TrackKind, mid: usize, client: &ClientTraits, subscriptions: &Subscriptions) -> LocalSection {
+    let mid = mid.to_string();
+    let source = subscriptions.in_section(&mid).map(|(downtrack, place)| downtrack.source(place, true));
+    LocalSection::Media(MediaSection {
+        kind,
+        direction: if source.is_some() { Direction::SendOnly } else { Direction::Inactive },
+        codecs: offered_codecs(kind, client),
+        extensions: Extensions::offered(kind),
+        source,
+        rids: Vec::new(),
+        mid,
+    })
+}
+
+fn offered_codecs(kind: TrackKind, client: &ClientTraits) -> Vec<SectionCodec> {
+    let no_red = matches!(client.browser.as_str(), "firefox" | "safari");
+    let described = |codec: &super::codec::OfferedCodec| {
+        let format = CodecFormat::parse(codec.rtpmap, codec.fmtp)?;
+        let feedback: &[&str] = match (kind, format.codec) {
+            (TrackKind::Video, _) => &VIDEO_FEEDBACK,
+            (TrackKind::Audio, Codec::Red) => &[],
+            (TrackKind::Audio, _) => &["nack"],
+        };
+        (!(no_red && format.codec == Codec::Red)).then(|| SectionCodec {
+            pt: codec.pt,
+            format,
+            rtpmap: codec.rtpmap.to_owned(),
+            fmtp: codec.fmtp.to_owned(),
+            feedback: feedback.iter().map(|feedback| (*feedback).to_owned()).collect(),
+            rtx: (kind == TrackKind::Video).then_some(codec.pt + 1),
+        })
+    };
+    offered(kind).iter().filter_map(described).collect()
+}

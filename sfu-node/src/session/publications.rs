@@ -1,0 +1,257 @@
+//! What a participant publishes: announced tracks, the sections they arrive in, and what is known of their layers.
+
+use shared::control::{AnnouncedTrack, LayerMedia, TrackMedia};
+use shared::ids::TrackSid;
+
+use super::codec::mime;
+use super::description::{RemoteDescription, RemoteSection, SectionKind};
+use super::writer::MediaSection;
+use crate::media::api::{Codec, MAX_LAYERS, Receiver, TrackKey};
+
+/// Most tracks a session announces at a time.
+const MAX_PUBLICATIONS: usize = 64;
+/// Rid ladders clients use, lowest layer first; native SDKs list the highest first in the description.
+const LADDERS: [[&str; MAX_LAYERS]; 2] = [["q", "h", "f"], ["2", "1", "0"]];
+
+/// A track its participant has announced.
+#[derive(Debug)]
+pub(crate) struct Publication {
+    pub(crate) announced: AnnouncedTrack,
+    pub(crate) key: TrackKey,
+    pub(crate) muted: bool,
+    /// Where it arrives.
+    arrival: Option<Arrival>,
+}
+
+#[derive(Debug)]
+struct Arrival {
+    mid: String,
+    sdp_cid: String,
+    /// Lowest first, complete; SSRC 0 until seen.
+    layers: Vec<LayerMedia>,
+    codec: Option<Codec>,
+    /// Known to the room as it is now.
+    reported: bool,
+}
+
+/// All of a session's.
+#[derive(Debug, Default)]
+pub(crate) struct Publications {
+    tracks: Vec<Publication>,
+    /// Sections whose publication the room ended; not to be matched again while they send the same track.
+    retracted: Vec<(String, Option<String>)>,
+    ended: Vec<TrackSid>,
+}
+
+impl Publications {
+    /// Adds a track, or replaces what was announced of it. False: too many.
+    pub(crate) fn announce(&mut self, announced: AnnouncedTrack, key: TrackKey) -> bool {
+        if let Some(known) = self.tracks.iter_mut().find(|track| track.announced.sid == announced.sid) {
+            known.announced = announced;
+            return true;
+        }
+        if self.tracks.len() >= MAX_PUBLICATIONS {
+            return false;
+        }
+        self.tracks.push(Publication { announced, key, muted: false, arrival: None });
+        true
+    }
+
+    /// The room ended a publication.
+    pub(crate) fn retract(&mut self, sid: &TrackSid, remote: Option<&RemoteDescription>) -> bool {
+        let Some(index) = self.tracks.iter().position(|track| track.announced.sid == *sid) else { return false };
+        if let Some(arrival) = self.tracks.remove(index).arrival {
+            let section = remote.and_then(|remote| remote.sections.iter().find(|section| section.mid == arrival.mid));
+            self.retracted.push((arrival.mid, section.and_then(|section| section.msid_track.clone())));
+        }
+        true
+    }
+
+    /// Marks a track muted or not; its key, if it arrives already.
+    pub(crate) fn mute(&mut self, sid: &TrackSid, muted: bool) -> Option<TrackKey> {
+        let track = self.tracks.iter_mut().find(|track| track.announced.sid == *sid)?;
+        track.muted = muted;
+        track.arrival.is_some().then_some(track.key)
+    }
+
+    /// The track that arrives in a section.
+    pub(crate) fn in_section(&self, mid: &str) -> Option<&Publication> {
+        self.tracks.iter().find(|track| track.arrival.as_ref().is_some_and(|arrival| arrival.mid == mid))
+    }
+
+    /// After an offer: ends what is no longer sent, then matches sections and tracks.
+    pub(crate) fn follow_offer(&mut self, remote: &RemoteDescription) {
+        let sending = |mid: &str| remote.sections.iter().find(|section| section.mid == mid && is_sending(section));
+        self.retracted.retain(|(mid, track)| sending(mid).is_some_and(|section| section.msid_track == *track));
+        let mut index = 0;
+        while let Some(track) = self.tracks.get(index) {
+            let gone = track.arrival.as_ref().is_some_and(|arrival| {
+                sending(&arrival.mid).is_none_or(|section| self.is_taken_over(track, &arrival.sdp_cid, section))
+            });
+            if gone {
+                self.ended.push(self.tracks.remove(index).announced.sid);
+            } else {
+                index += 1;
+            }
+        }
+        self.match_by_cid(remote);
+        self.match_by_kind(remote);
+    }
+
+    /// Binds sections to the tracks announced for them by name.
+    pub(crate) fn match_by_cid(&mut self, remote: &RemoteDescription) {
+        for section in self.unmatched(remote) {
+            let Some(cid) = &section.msid_track else { continue };
+            let announced = self.tracks.iter_mut().find(|track| track.arrival.is_none() && has_cid(track, cid));
+            if let Some(track) = announced {
+                track.arrival = Some(Arrival::new(section));
+            }
+        }
+    }
+
+    /// Some platforms rename a track when its transceiver is made: what is left goes by kind, in order.
+    ///
+    /// Only with a fresh offer, whose tracks were all announced before it; a track announced later has its own section.
+    fn match_by_kind(&mut self, remote: &RemoteDescription) {
+        for section in self.unmatched(remote) {
+            // A second codec of a track that arrives already (LiveKit's backup codec).
+            if section.msid_track.as_deref().is_some_and(|cid| self.tracks.iter().any(|track| has_cid(track, cid))) {
+                continue;
+            }
+            let pending = self
+                .tracks
+                .iter_mut()
+                .find(|track| track.arrival.is_none() && SectionKind::Media(track.announced.kind) == section.kind);
+            if let Some(track) = pending {
+                track.arrival = Some(Arrival::new(section));
+            }
+        }
+    }
+
+    fn unmatched<'a>(&self, remote: &'a RemoteDescription) -> Vec<&'a RemoteSection> {
+        let free = |section: &&RemoteSection| {
+            is_sending(section)
+                && self.in_section(&section.mid).is_none()
+                && !self.retracted.iter().any(|(mid, _)| *mid == section.mid)
+        };
+        remote.sections.iter().filter(free).collect()
+    }
+
+    /// The section now names another announced track than the one bound to it.
+    fn is_taken_over(&self, bound: &Publication, sdp_cid: &str, section: &RemoteSection) -> bool {
+        let Some(cid) = section.msid_track.as_deref().filter(|cid| *cid != sdp_cid) else { return false };
+        let others = self.tracks.iter().filter(|track| track.announced.sid != bound.announced.sid);
+        others.filter(|track| track.arrival.is_none()).any(|track| has_cid(track, cid))
+    }
+
+    /// Tracks that ended since the last call.
+    pub(crate) fn take_ended(&mut self) -> Vec<TrackSid> {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// What the shard is to receive, from the sections as answered.
+    pub(crate) fn receivers(&self, remote: &RemoteDescription, local: &[&MediaSection]) -> Vec<Receiver> {
+        let receiver = |track: &Publication| {
+            let arrival = track.arrival.as_ref()?;
+            let offered = remote.sections.iter().find(|section| section.mid == arrival.mid)?;
+            let answered = local.iter().find(|section| section.mid == arrival.mid)?;
+            let rids = ladder(offered);
+            Some(Receiver {
+                track: track.key,
+                kind: track.announced.kind,
+                mid: arrival.mid.clone(),
+                payload_types: answered.codecs.iter().map(super::description::SectionCodec::payload_type).collect(),
+                extensions: answered.extensions.ids(),
+                ssrcs: if rids.is_empty() { offered.ssrcs.clone() } else { Default::default() },
+                rids: rids.into_iter().map(str::to_owned).take(MAX_LAYERS).collect(),
+                muted: track.muted,
+            })
+        };
+        self.tracks.iter().filter_map(receiver).collect()
+    }
+
+    /// Media was seen. True when that is news for the room.
+    pub(crate) fn layer_seen(&mut self, key: TrackKey, layer: u8, codec: Codec, ssrc: u32, repair_ssrc: u32) -> bool {
+        let Some(arrival) = self.tracks.iter_mut().find(|track| track.key == key).and_then(|t| t.arrival.as_mut())
+        else {
+            return false;
+        };
+        let Some(known) = arrival.layers.iter_mut().find(|known| known.spatial_layer == layer) else { return false };
+        let news = known.ssrc != ssrc || (repair_ssrc != 0 && known.repair_ssrc != repair_ssrc);
+        known.ssrc = ssrc;
+        if repair_ssrc != 0 {
+            known.repair_ssrc = repair_ssrc;
+        }
+        arrival.codec = Some(codec);
+        arrival.reported &= !news;
+        news
+    }
+
+    /// Tracks of which the room does not know all yet, with what is known.
+    pub(crate) fn take_news(&mut self, local: &[&MediaSection]) -> Vec<(TrackSid, TrackMedia)> {
+        let mut news = Vec::new();
+        for track in &mut self.tracks {
+            let Some(arrival) = track.arrival.as_mut().filter(|arrival| !arrival.reported) else { continue };
+            let Some(answered) = local.iter().find(|section| section.mid == arrival.mid) else { continue };
+            if arrival.layers.iter().all(|layer| layer.ssrc == 0) {
+                continue;
+            }
+            let negotiated = answered.codecs.first().map(|codec| codec.format.codec);
+            // Redundancy comes and goes packet by packet; what was agreed on says what the track is.
+            let codec = arrival.codec.filter(|codec| !matches!(codec, Codec::Opus | Codec::Red)).or(negotiated);
+            let Some(codec) = codec else { continue };
+            arrival.reported = true;
+            let media = TrackMedia {
+                mid: arrival.mid.clone(),
+                mime: mime(codec).to_owned(),
+                sdp_cid: arrival.sdp_cid.clone(),
+                layers: arrival.layers.clone(),
+            };
+            news.push((track.announced.sid.clone(), media));
+        }
+        news
+    }
+}
+
+impl Arrival {
+    fn new(section: &RemoteSection) -> Self {
+        let layer = |rid: &str, spatial_layer, ssrc, repair_ssrc| LayerMedia {
+            rid: rid.to_owned(),
+            spatial_layer,
+            ssrc,
+            repair_ssrc,
+        };
+        let rids = ladder(section);
+        let layers = if rids.is_empty() {
+            let pair = section.ssrcs.first();
+            vec![layer("", 0, pair.map_or(0, |pair| pair.ssrc), pair.and_then(|pair| pair.rtx).unwrap_or(0))]
+        } else {
+            rids.iter().zip(0..).map(|(rid, place)| layer(rid, place, 0, 0)).collect()
+        };
+        Self {
+            mid: section.mid.clone(),
+            sdp_cid: section.msid_track.clone().unwrap_or_default(),
+            layers,
+            codec: None,
+            reported: false,
+        }
+    }
+}
+
+fn is_sending(section: &RemoteSection) -> bool {
+    matches!(section.kind, SectionKind::Media(_)) && !section.unusable && section.direction.sends()
+}
+
+fn has_cid(track: &Publication, cid: &str) -> bool {
+    track.announced.codecs.iter().any(|codec| codec.cid == cid)
+}
+
+/// A section's rids, lowest layer first.
+fn ladder(section: &RemoteSection) -> Vec<&str> {
+    let mut rids: Vec<&str> = section.rids.iter().map(|rid| rid.trim_start_matches('~')).collect();
+    let place = |ladder: &[&str; MAX_LAYERS], rid: &str| ladder.iter().position(|known| *known == rid);
+    if let Some(known) = LADDERS.iter().find(|ladder| rids.iter().all(|rid| place(ladder, rid).is_some())) {
+        rids.sort_by_key(|rid| place(known, rid));
+    }
+    rids
+}

@@ -1,0 +1,205 @@
+//! What a participant is subscribed to, and the sections that carry it.
+
+use std::collections::HashSet;
+
+use shared::control::{MidTrack, Subscription, TrackKind};
+use shared::ids::TrackSid;
+
+use super::allocator::Allocator;
+use super::writer::{MediaSection, Source};
+use crate::media::api::{Sender, TrackKey};
+
+/// Most subscriptions of a session.
+const MAX_SUBSCRIPTIONS: usize = 256;
+
+/// One subscription.
+#[derive(Debug)]
+pub(crate) struct Downtrack {
+    pub(crate) subscription: Subscription,
+    pub(crate) source: TrackKey,
+    /// The section it has.
+    pub(crate) place: Option<Placement>,
+}
+
+/// A section given to a subscription.
+#[derive(Debug)]
+pub(crate) struct Placement {
+    pub(crate) mid: String,
+    ssrc: u32,
+    rtx_ssrc: Option<u32>,
+    /// The room was told that packets flow.
+    bound: bool,
+}
+
+/// All of a session's.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriptions {
+    downtracks: Vec<Downtrack>,
+    /// A section was freed, or a subscription waits, since the last description of ours.
+    changed: bool,
+}
+
+impl Subscriptions {
+    /// Adds a subscription. False: too many.
+    pub(crate) fn add(&mut self, subscription: Subscription, source: TrackKey) -> bool {
+        if self.downtracks.iter().any(|downtrack| downtrack.subscription.track == subscription.track) {
+            return true;
+        }
+        if self.downtracks.len() >= MAX_SUBSCRIPTIONS {
+            return false;
+        }
+        self.downtracks.push(Downtrack { subscription, source, place: None });
+        self.changed = true;
+        true
+    }
+
+    /// Ends a subscription.
+    pub(crate) fn remove(&mut self, track: &TrackSid, allocator: &mut Allocator) {
+        let Some(index) = self.downtracks.iter().position(|downtrack| downtrack.subscription.track == *track) else {
+            return;
+        };
+        if let Some(place) = self.downtracks.remove(index).place {
+            place.release(allocator);
+            self.changed = true;
+        }
+    }
+
+    /// Gives back what was allocated.
+    pub(crate) fn close(&mut self, allocator: &mut Allocator) {
+        for place in self.downtracks.drain(..).filter_map(|downtrack| downtrack.place) {
+            place.release(allocator);
+        }
+    }
+
+    /// Something is to be negotiated.
+    pub(crate) fn has_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// A description of ours has it all, or all that found a section.
+    pub(crate) fn mark_described(&mut self) {
+        self.changed = false;
+    }
+
+    /// A description of ours has what found a section; the rest needs another one.
+    pub(crate) fn mark_placed(&mut self) {
+        self.changed = self.downtracks.iter().any(|downtrack| downtrack.place.is_none());
+    }
+
+    /// Takes away sections that cannot carry anything any more.
+    pub(crate) fn displace(&mut self, usable: impl Fn(&str, TrackKind) -> bool, allocator: &mut Allocator) {
+        for downtrack in &mut self.downtracks {
+            let kind = downtrack.subscription.kind;
+            if let Some(place) = downtrack.place.take_if(|place| !usable(&place.mid, kind)) {
+                place.release(allocator);
+                self.changed = true;
+            }
+        }
+    }
+
+    /// Gives the section `mid` to the first of `kind` that waits.
+    pub(crate) fn place(&mut self, mid: &str, kind: TrackKind, allocator: &mut Allocator) -> bool {
+        let waits = |downtrack: &&mut Downtrack| downtrack.place.is_none() && downtrack.subscription.kind == kind;
+        let Some(downtrack) = self.downtracks.iter_mut().find(waits) else { return false };
+        downtrack.place = Some(Placement {
+            mid: mid.to_owned(),
+            ssrc: allocator.ssrc(),
+            rtx_ssrc: (kind == TrackKind::Video).then(|| allocator.ssrc()),
+            bound: false,
+        });
+        true
+    }
+
+    /// Kind of the subscription that has waited longest for a section.
+    pub(crate) fn first_waiting(&self) -> Option<TrackKind> {
+        self.downtracks.iter().find(|downtrack| downtrack.place.is_none()).map(|downtrack| downtrack.subscription.kind)
+    }
+
+    /// How many of `kind` wait for a section.
+    pub(crate) fn waiting(&self, kind: TrackKind) -> usize {
+        let waits = |downtrack: &&Downtrack| downtrack.place.is_none() && downtrack.subscription.kind == kind;
+        self.downtracks.iter().filter(waits).count()
+    }
+
+    /// Sections that carry something.
+    pub(crate) fn occupied(&self) -> HashSet<&str> {
+        self.downtracks.iter().filter_map(|downtrack| Some(downtrack.place.as_ref()?.mid.as_str())).collect()
+    }
+
+    /// What the section carries.
+    pub(crate) fn in_section(&self, mid: &str) -> Option<(&Downtrack, &Placement)> {
+        let placed = self.downtracks.iter().filter_map(|downtrack| Some((downtrack, downtrack.place.as_ref()?)));
+        placed.filter(|(_, place)| place.mid == mid).next()
+    }
+
+    /// Section by section what is carried, complete.
+    pub(crate) fn mid_to_track(&self) -> Vec<MidTrack> {
+        let entry = |downtrack: &Downtrack| {
+            Some(MidTrack { mid: downtrack.place.as_ref()?.mid.clone(), track: downtrack.subscription.track.clone() })
+        };
+        self.downtracks.iter().filter_map(entry).collect()
+    }
+
+    /// What the shard is to send in the sections negotiated.
+    pub(crate) fn senders(&self, negotiated: &[&MediaSection]) -> Vec<Sender> {
+        let sender = |downtrack: &Downtrack| {
+            let place = downtrack.place.as_ref()?;
+            let section = negotiated.iter().find(|section| place.is_in(section))?;
+            let payload_types: Vec<_> =
+                section.codecs.iter().map(super::description::SectionCodec::payload_type).collect();
+            let has_rtx = payload_types.iter().any(|payload_type| payload_type.rtx_pt.is_some());
+            Some(Sender {
+                source: downtrack.source,
+                kind: downtrack.subscription.kind,
+                mid: place.mid.clone(),
+                ssrc: place.ssrc,
+                rtx_ssrc: place.rtx_ssrc.filter(|_| has_rtx),
+                payload_types,
+                extensions: section.extensions.ids(),
+                cname: downtrack.subscription.publisher.as_str().to_owned(),
+            })
+        };
+        self.downtracks.iter().filter_map(sender).collect()
+    }
+
+    /// Tracks whose packets flow now in `negotiated`, each once for each section it gets.
+    pub(crate) fn take_bound(&mut self, negotiated: &[&MediaSection]) -> Vec<TrackSid> {
+        let mut bound = Vec::new();
+        for downtrack in &mut self.downtracks {
+            let Some(place) = downtrack.place.as_mut().filter(|place| !place.bound) else { continue };
+            if negotiated.iter().any(|section| place.is_in(section)) {
+                place.bound = true;
+                bound.push(downtrack.subscription.track.clone());
+            }
+        }
+        bound
+    }
+}
+
+impl Placement {
+    /// The section was described with this very stream in it, not with one it carried before.
+    fn is_in(&self, section: &MediaSection) -> bool {
+        section.mid == self.mid && section.source.as_ref().is_some_and(|source| source.ssrc == self.ssrc)
+    }
+
+    fn release(self, allocator: &mut Allocator) {
+        allocator.release_ssrc(self.ssrc);
+        if let Some(rtx) = self.rtx_ssrc {
+            allocator.release_ssrc(rtx);
+        }
+    }
+}
+
+impl Downtrack {
+    /// How a description names it. The stream is the track's own: clients tell by it that a reused section is another track.
+    pub(crate) fn source(&self, place: &Placement, has_rtx: bool) -> Source {
+        let (publisher, track) = (self.subscription.publisher.as_str(), self.subscription.track.as_str());
+        Source {
+            stream: format!("{publisher}|{track}"),
+            track: track.to_owned(),
+            cname: publisher.to_owned(),
+            ssrc: place.ssrc,
+            rtx_ssrc: place.rtx_ssrc.filter(|_| has_rtx),
+        }
+    }
+}

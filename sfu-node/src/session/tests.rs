@@ -1,0 +1,655 @@
+//! Negotiation against descriptions real clients made (livekit-client 2.23 in Chromium 156; native core of PyPI livekit 1.2).
+
+use std::io::Cursor;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use rtc::sdp::description::media::MediaDescription;
+use rtc::sdp::description::session::SessionDescription;
+use shared::control::{AnnouncedCodec, MidTrack, TrackMedia};
+use shared::ids::{Generation, ParticipantSid};
+
+use super::*;
+use crate::media::api::{SsrcPair, TransportConfig};
+
+const JS_JOIN: &str = include_str!("../../tests/fixtures/js_single_join_offer.sdp");
+const JS_PUBLISH: &str = include_str!("../../tests/fixtures/js_single_publish_offer.sdp");
+const JS_MICROPHONE: &str = "74a69993-1bd6-4a4e-9ee7-e56dbc050e71";
+const JS_CAMERA: &str = "9e9a9dfc-024a-4d1b-b3d9-2bdfc96daff3";
+const NATIVE_JOIN: &str = include_str!("../../tests/fixtures/native_single_join_offer.sdp");
+const NATIVE_PUBLISH: &str = include_str!("../../tests/fixtures/native_single_publish_offer.sdp");
+const NATIVE_MICROPHONE: &str = "41c0d6aa-d2d4-4784-bd13-e19496f0fd5f";
+const NATIVE_CAMERA: &str = "8754b815-2957-46a1-bf4e-91bd36c68bff";
+const DUAL_PUBLISHER_JOIN: &str = include_str!("../../tests/fixtures/js_dual_publisher_join_offer.sdp");
+const DUAL_PUBLISH: &str = include_str!("../../tests/fixtures/js_dual_publish_offer.sdp");
+const DUAL_DATA_ANSWER: &str = include_str!("../../tests/fixtures/js_dual_subscriber_data_answer.sdp");
+/// Answers sections 1 (video) and 2 (audio).
+const DUAL_MEDIA_ANSWER: &str = include_str!("../../tests/fixtures/js_dual_subscriber_media_answer.sdp");
+const NATIVE_DATA_ANSWER: &str = include_str!("../../tests/fixtures/native_dual_data_answer.sdp");
+
+struct Story {
+    session: Session,
+    allocator: Allocator,
+    endpoint: Endpoint,
+    out: Output,
+    ended: Vec<TrackSid>,
+}
+
+impl Story {
+    fn open(peer_connections: PeerConnections) -> Self {
+        Self::open_as(peer_connections, ClientTraits { sdk: "js".into(), protocol: 17, ..ClientTraits::default() })
+    }
+
+    fn open_as(peer_connections: PeerConnections, client: ClientTraits) -> Self {
+        let mut allocator = Allocator::new([7; 32]);
+        let mut out = Output::default();
+        let params = SessionParams {
+            key: SessionKey { participant: ParticipantSid::try_from("PA_ada").unwrap(), generation: Generation(1) },
+            room: RoomKey(1),
+            identity: Identity::try_from("ada").unwrap(),
+            grants: MediaGrants {
+                can_publish: true,
+                can_subscribe: true,
+                can_publish_data: true,
+                hidden: false,
+                agent: false,
+            },
+            peer_connections,
+            client,
+        };
+        let session = Session::open(params, &mut allocator, &mut out);
+        let endpoint = Endpoint {
+            candidates: vec!["127.0.0.1:7900".parse().unwrap(), "[2001:db8::1]:7900".parse().unwrap()],
+            fingerprint: "AA:BB".into(),
+        };
+        Self { session, allocator, endpoint, out, ended: Vec::new() }
+    }
+
+    fn flush(&mut self) {
+        self.ended.extend(self.session.flush(&self.endpoint, &mut self.allocator, &mut self.out));
+    }
+
+    /// Offers and returns the answer's sections with the mid map.
+    fn offer(&mut self, id: u32, sdp: &str) -> (SessionDescription, Vec<MidTrack>) {
+        let description = Description { kind: DescriptionKind::Offer, id, sdp: sdp.to_owned() };
+        self.session.offer(&description, &self.endpoint, &mut self.allocator, &mut self.out);
+        self.flush();
+        let index = self.out.messages.iter().position(|m| matches!(m, NodeToRoom::Answer { .. })).expect("an answer");
+        let NodeToRoom::Answer { description, mid_to_track, .. } = self.out.messages.remove(index) else { panic!() };
+        assert_eq!((description.id, description.kind), (id, DescriptionKind::Answer));
+        (read(&description.sdp), mid_to_track)
+    }
+
+    fn answer(&mut self, id: u32, sdp: &str) {
+        let description = Description { kind: DescriptionKind::Answer, id, sdp: sdp.to_owned() };
+        self.session.answer(&description, &mut self.out);
+        self.flush();
+    }
+
+    fn announce(&mut self, sid: &str, kind: TrackKind, cid: &str, mime: &str) {
+        let codecs = vec![AnnouncedCodec { mime: mime.into(), cid: cid.into() }];
+        let sid = TrackSid::try_from(sid).unwrap();
+        let (stereo, disable_dtx, disable_red) = (false, false, false);
+        let key = TrackKey(self.allocator.key());
+        assert!(self.session.announce(AnnouncedTrack { sid, kind, codecs, stereo, disable_dtx, disable_red }, key));
+        self.flush();
+    }
+
+    fn subscribe(&mut self, sids: &[(&str, TrackKind)]) {
+        for (sid, kind) in sids {
+            let track = TrackSid::try_from(*sid).unwrap();
+            let subscription =
+                Subscription { publisher: ParticipantSid::try_from("PA_bob").unwrap(), track, kind: *kind };
+            let source = TrackKey(self.allocator.key());
+            assert!(self.session.subscribe(subscription, source, &mut self.allocator, &mut self.out));
+        }
+        self.flush();
+    }
+
+    fn unsubscribe(&mut self, sid: &str) {
+        self.session.unsubscribe(&TrackSid::try_from(sid).unwrap(), &mut self.allocator);
+        self.flush();
+    }
+
+    fn connect(&mut self) {
+        for transport in self.session.transports() {
+            self.session.connected(transport, &mut self.out);
+        }
+        self.flush();
+    }
+
+    fn take_messages(&mut self) -> Vec<NodeToRoom> {
+        std::mem::take(&mut self.out.messages)
+    }
+
+    fn asked(&mut self) -> Vec<(u32, u32)> {
+        let asked = |message| match message {
+            NodeToRoom::SectionsNeeded { audios, videos, .. } => Some((audios, videos)),
+            _ => None,
+        };
+        self.take_messages().into_iter().filter_map(asked).collect()
+    }
+
+    fn received(&mut self) -> Vec<(String, TrackMedia)> {
+        let received = |message| match message {
+            NodeToRoom::TrackReceived { track, media, .. } => Some((String::from(track), media)),
+            _ => None,
+        };
+        self.take_messages().into_iter().filter_map(received).collect()
+    }
+
+    fn offered(&mut self) -> Option<(u32, SessionDescription, Vec<MidTrack>)> {
+        self.take_messages().into_iter().find_map(|message| match message {
+            NodeToRoom::Offer { description, mid_to_track, .. } => {
+                Some((description.id, read(&description.sdp), mid_to_track))
+            }
+            _ => None,
+        })
+    }
+
+    fn opened(&self) -> Vec<&TransportConfig> {
+        let opened = |command| match command {
+            &Command::Open(ref config) => Some(&**config),
+            _ => None,
+        };
+        self.out.commands.iter().filter_map(opened).collect()
+    }
+
+    fn receivers(&self) -> Vec<Receiver> {
+        let set = |command: &Command| match command {
+            Command::SetReceivers(_, receivers) => Some(receivers.clone()),
+            _ => None,
+        };
+        self.out.commands.iter().rev().find_map(set).unwrap_or_default()
+    }
+
+    fn senders(&self) -> Vec<Sender> {
+        let set = |command: &Command| match command {
+            Command::SetSenders(_, senders) => Some(senders.clone()),
+            _ => None,
+        };
+        self.out.commands.iter().rev().find_map(set).unwrap_or_default()
+    }
+}
+
+fn read(sdp: &str) -> SessionDescription {
+    SessionDescription::unmarshal(&mut Cursor::new(sdp.as_bytes())).expect("our own description parses")
+}
+
+fn section<'a>(description: &'a SessionDescription, mid: &str) -> &'a MediaDescription {
+    let has_mid = |media: &&MediaDescription| media.attribute("mid").flatten() == Some(mid);
+    description.media_descriptions.iter().find(has_mid).expect("the section is there")
+}
+
+fn values<'a>(media: &'a MediaDescription, key: &str) -> Vec<&'a str> {
+    media.attributes.iter().filter(|a| a.key == key).filter_map(|a| a.value.as_deref()).collect()
+}
+
+fn mids(map: &[MidTrack]) -> Vec<(&str, &str)> {
+    map.iter().map(|entry| (entry.mid.as_str(), entry.track.as_str())).collect()
+}
+
+const AUDIO: TrackKind = TrackKind::Audio;
+const VIDEO: TrackKind = TrackKind::Video;
+
+#[test]
+fn the_first_answer_of_a_browser_carries_everything_it_needs() {
+    let mut story = Story::open(PeerConnections::Single);
+    let (answer, map) = story.offer(1, JS_JOIN);
+    assert!(map.is_empty());
+    assert!(answer.has_attribute("ice-lite"));
+    assert_eq!(answer.attribute("group").unwrap(), "BUNDLE 0 1 2 3 4 5 6");
+    assert_eq!(answer.media_descriptions.len(), 7);
+    let opened = story.opened();
+    assert_eq!(opened.len(), 1);
+    assert!(opened[0].fingerprint.is_some());
+    for media in &answer.media_descriptions {
+        assert_eq!(media.attribute("setup").flatten(), Some("passive"));
+        assert_eq!(media.attribute("ice-ufrag").flatten(), Some(opened[0].local.ufrag.as_str()));
+        assert_eq!(media.attribute("ice-pwd").flatten(), Some(opened[0].local.password.as_str()));
+    }
+    let first = &answer.media_descriptions[0];
+    assert_eq!(
+        values(first, "candidate"),
+        ["1 1 udp 2130706431 127.0.0.1 7900 typ host", "2 1 udp 2130706175 2001:db8::1 7900 typ host"]
+    );
+    assert!(first.has_attribute("end-of-candidates") && first.has_attribute("sendonly"));
+    assert_eq!(first.media_name.formats, ["111", "63", "0", "8"]);
+    for mid in ["3", "4", "5"] {
+        let video = section(&answer, mid);
+        let accepted: Vec<&str> =
+            values(video, "extmap").iter().map(|value| value.split_once(' ').unwrap().1).collect();
+        for uri in [
+            "urn:ietf:params:rtp-hdrext:sdes:mid",
+            "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
+            "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
+            "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
+            "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
+            "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension",
+        ] {
+            assert!(accepted.contains(&uri), "{uri} on mid {mid}");
+        }
+        assert!(values(video, "candidate").is_empty());
+        assert!(values(video, "rtcp-fb").contains(&"96 transport-cc"));
+        assert!(video.has_attribute("rtcp-mux") && video.has_attribute("rtcp-rsize"));
+    }
+    let data = section(&answer, "6");
+    assert_eq!(data.attribute("max-message-size").flatten(), Some("65535"));
+    assert_eq!(data.media_name.formats, ["webrtc-datachannel"]);
+}
+
+#[test]
+fn a_browser_publishes_microphone_and_simulcast_camera() {
+    let mut story = Story::open(PeerConnections::Single);
+    story.offer(1, JS_JOIN);
+    story.announce("TR_AMmic", AUDIO, JS_MICROPHONE, "");
+    story.announce("TR_VCcam", VIDEO, JS_CAMERA, "video/vp8");
+    story.take_messages();
+    let (answer, _) = story.offer(3, JS_PUBLISH);
+    let audio = section(&answer, "7");
+    assert!(audio.has_attribute("recvonly"));
+    assert_eq!(audio.media_name.formats, ["63", "111", "0", "8"]);
+    assert!(values(audio, "fmtp").contains(&"111 minptime=10;useinbandfec=1;usedtx=1"));
+    let video = section(&answer, "8");
+    assert_eq!(values(video, "rid"), ["q recv", "h recv", "f recv"]);
+    assert_eq!(values(video, "simulcast"), ["recv q;h;f"]);
+    assert_eq!(video.media_name.formats[0], "96");
+
+    // Audio is named by SSRC: there at once. The camera waits for packets.
+    let received = story.received();
+    assert_eq!(received.len(), 1);
+    assert_eq!((received[0].0.as_str(), received[0].1.mime.as_str()), ("TR_AMmic", "audio/red"));
+    assert_eq!((received[0].1.mid.as_str(), received[0].1.layers[0].ssrc), ("7", 3_242_662_516));
+
+    let receivers = story.receivers();
+    assert_eq!(receivers.len(), 2);
+    assert_eq!(receivers[0].ssrcs.as_slice(), [SsrcPair { ssrc: 3_242_662_516, rtx: None }]);
+    let camera = receivers.iter().find(|receiver| receiver.kind == VIDEO).unwrap();
+    assert_eq!(camera.rids.as_slice(), ["q", "h", "f"]);
+    assert_eq!((camera.extensions.rid, camera.extensions.mid), (Some(10), Some(4)));
+    let vp8 = camera.payload_types[0];
+    assert_eq!((vp8.pt, vp8.codec, vp8.rtx_pt, vp8.nack, vp8.pli), (96, Codec::Vp8, Some(97), true, true));
+
+    let camera = camera.track;
+    story.session.layer_seen(camera, 0, Codec::Vp8, 55, 0);
+    story.flush();
+    let received = story.received();
+    assert_eq!(received.len(), 1);
+    assert_eq!(received[0].1.mime, "video/VP8");
+    assert_eq!(
+        received[0].1.layers.iter().map(|l| (l.rid.as_str(), l.ssrc)).collect::<Vec<_>>(),
+        [("q", 55), ("h", 0), ("f", 0)]
+    );
+    story.session.layer_seen(camera, 2, Codec::Vp8, 57, 58);
+    story.flush();
+    assert_eq!(story.received()[0].1.layers[2].repair_ssrc, 58);
+    story.session.layer_seen(camera, 2, Codec::Vp8, 57, 58);
+    story.flush();
+    assert!(story.received().is_empty(), "nothing new");
+}
+
+#[test]
+fn sections_may_come_before_their_announcement() {
+    let mut story = Story::open(PeerConnections::Single);
+    story.offer(3, JS_PUBLISH);
+    assert!(story.receivers().is_empty() && story.received().is_empty());
+    story.announce("TR_AMother", AUDIO, "another-cid", "");
+    assert!(story.receivers().is_empty(), "a track announced later is not taken for an older section");
+    story.announce("TR_AMmic", AUDIO, JS_MICROPHONE, "");
+    assert_eq!(story.received()[0].0, "TR_AMmic");
+    assert_eq!(story.receivers()[0].mid, "7");
+}
+
+#[test]
+fn a_renamed_track_is_matched_by_kind_and_its_new_name_recorded() {
+    let mut story = Story::open(PeerConnections::Single);
+    story.announce("TR_AMmic", AUDIO, "name-before-the-transceiver", "");
+    story.offer(1, JS_PUBLISH);
+    assert_eq!(story.received()[0].1.sdp_cid, JS_MICROPHONE);
+}
+
+#[test]
+fn unpublishing_ends_the_track() {
+    let mut story = Story::open(PeerConnections::Single);
+    story.announce("TR_VCcam", VIDEO, JS_CAMERA, "video/vp8");
+    story.offer(1, JS_PUBLISH);
+    story.take_messages();
+    let unpublish = stop_sending(JS_PUBLISH, "8", "inactive");
+    let (answer, _) = story.offer(2, &unpublish);
+    assert!(section(&answer, "8").has_attribute("inactive"));
+    let messages = story.take_messages();
+    assert!(
+        matches!(&messages[..], [NodeToRoom::TrackEnded { track, .. }] if track.as_str() == "TR_VCcam"),
+        "{messages:?}"
+    );
+    assert!(story.receivers().is_empty());
+    story.offer(3, &unpublish);
+    assert!(story.take_messages().is_empty(), "once");
+}
+
+#[test]
+fn a_retracted_track_is_received_no_more() {
+    let mut story = Story::open(PeerConnections::Single);
+    story.announce("TR_VCcam", VIDEO, JS_CAMERA, "video/vp8");
+    story.offer(1, JS_PUBLISH);
+    assert_eq!(story.receivers().len(), 1);
+    assert!(story.session.retract(&TrackSid::try_from("TR_VCcam").unwrap()));
+    story.flush();
+    story.announce("TR_VCother", VIDEO, "other", "video/vp8");
+    story.offer(2, JS_PUBLISH);
+    assert!(story.receivers().is_empty(), "nor taken for another track");
+}
+
+#[test]
+fn existing_tracks_are_in_the_first_answer_and_bound_once_connected() {
+    let mut story = Story::open(PeerConnections::Single);
+    story.subscribe(&[("TR_AMbob", AUDIO), ("TR_VCbob", VIDEO)]);
+    assert!(story.asked().is_empty(), "the client offers by itself first");
+    let (answer, map) = story.offer(1, JS_JOIN);
+    assert_eq!(mids(&map), [("0", "TR_AMbob"), ("3", "TR_VCbob")]);
+    let video = section(&answer, "3");
+    assert!(video.has_attribute("sendonly"));
+    assert_eq!(values(video, "msid"), ["PA_bob|TR_VCbob TR_VCbob"]);
+    assert!(!values(video, "rtcp-fb").contains(&"96 transport-cc"));
+    let senders = story.senders();
+    let camera = senders.iter().find(|sender| sender.kind == VIDEO).unwrap();
+    let group = format!("FID {} {}", camera.ssrc, camera.rtx_ssrc.unwrap());
+    assert_eq!(values(video, "ssrc-group"), [group.as_str()]);
+    assert_eq!((camera.mid.as_str(), camera.cname.as_str()), ("3", "PA_bob"));
+    assert!(values(section(&answer, "4"), "msid").is_empty());
+    assert!(!story.take_messages().iter().any(|m| matches!(m, NodeToRoom::TrackBound { .. })));
+    story.connect();
+    let messages = story.take_messages();
+    assert!(matches!(messages[0], NodeToRoom::MediaState { state: MediaState::Connected, .. }));
+    assert_eq!(messages.iter().filter(|m| matches!(m, NodeToRoom::TrackBound { .. })).count(), 2);
+}
+
+#[test]
+fn late_tracks_make_the_client_offer_and_freed_sections_are_used_again() {
+    let mut story = Story::open(PeerConnections::Single);
+    story.offer(1, JS_JOIN);
+    story.connect();
+    story.take_messages();
+    story.subscribe(&[("TR_VCb", VIDEO)]);
+    assert_eq!(story.asked(), [(0, 0)]);
+    let (_, map) = story.offer(2, JS_JOIN);
+    assert_eq!(mids(&map), [("3", "TR_VCb")]);
+    assert!(story.take_messages().iter().any(|m| matches!(m, NodeToRoom::TrackBound { .. })));
+    let first_ssrc = story.senders()[0].ssrc;
+
+    story.unsubscribe("TR_VCb");
+    assert_eq!(story.asked(), [(0, 0)]);
+    assert!(story.senders().is_empty());
+    let (answer, map) = story.offer(3, JS_JOIN);
+    assert!(map.is_empty() && section(&answer, "3").has_attribute("inactive"));
+
+    story.subscribe(&[("TR_VCc", VIDEO)]);
+    assert_eq!(story.asked(), [(0, 0)]);
+    let (answer, map) = story.offer(4, JS_JOIN);
+    assert_eq!(mids(&map), [("3", "TR_VCc")]);
+    assert!(section(&answer, "3").has_attribute("sendonly"));
+    assert_ne!(story.senders()[0].ssrc, first_ssrc);
+}
+
+#[test]
+fn missing_sections_are_asked_for_exactly_and_once() {
+    let mut story = Story::open(PeerConnections::Single);
+    story.offer(1, JS_JOIN);
+    story.take_messages();
+    let tracks: Vec<String> = (0..5).map(|n| format!("TR_VC{n}")).collect();
+    let four: Vec<_> = tracks[..4].iter().map(|sid| (sid.as_str(), VIDEO)).collect();
+    story.subscribe(&four);
+    assert_eq!(story.asked(), [(0, 1)]);
+    story.flush();
+    assert!(story.asked().is_empty());
+    story.subscribe(&[(&tracks[4], VIDEO), ("TR_AM1", AUDIO)]);
+    assert_eq!(story.asked(), [(0, 1)], "only what the client was not asked for yet");
+
+    // An offer that crossed the request on its way changes nothing of it.
+    let (_, map) = story.offer(2, JS_JOIN);
+    assert_eq!(map.len(), 4);
+    assert!(story.asked().is_empty());
+    let (_, map) = story.offer(3, &with_more_video(JS_JOIN, &["20", "21"]));
+    assert_eq!(map.len(), 6);
+    assert!(story.asked().is_empty());
+}
+
+#[test]
+fn a_client_whose_sections_never_help_is_not_asked_for_ever() {
+    let mut story = Story::open(PeerConnections::Single);
+    let audio_only = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
+        m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=mid:0\r\na=ice-ufrag:abcd\r\na=ice-pwd:x\r\n\
+        a=fingerprint:sha-256 F\r\na=setup:actpass\r\na=rtpmap:111 opus/48000/2\r\na=recvonly\r\n"
+        .replace("sha-256 F", &format!("sha-256 {}", ["0A"; 32].join(":")));
+    story.offer(1, &audio_only);
+    story.subscribe(&[("TR_VCb", VIDEO)]);
+    let mut asks = story.asked().len();
+    for id in 2..20 {
+        story.offer(id, &audio_only);
+        asks += story.asked().len();
+    }
+    assert!((1..=usize::from(MAX_FRUITLESS_ASKS)).contains(&asks), "{asks}");
+}
+
+#[test]
+fn an_ice_restart_gets_new_credentials_and_an_ordinary_offer_does_not() {
+    let mut story = Story::open(PeerConnections::Single);
+    let (first, _) = story.offer(1, JS_JOIN);
+    let (second, _) = story.offer(2, JS_JOIN);
+    let ufrag = |answer: &SessionDescription| values(&answer.media_descriptions[0], "ice-ufrag")[0].to_owned();
+    assert_eq!(ufrag(&first), ufrag(&second));
+    let (third, _) = story.offer(3, &JS_JOIN.replace("uquv", "wxyz"));
+    assert_ne!(ufrag(&first), ufrag(&third));
+    let restarts = story.out.commands.iter().filter(|command| matches!(command, Command::RestartIce(..)));
+    assert_eq!(restarts.count(), 1);
+    assert!(third.origin.session_version > second.origin.session_version);
+    assert_eq!(third.origin.session_id, first.origin.session_id);
+}
+
+#[test]
+fn a_native_client_publishes_with_its_own_ids_and_ladder() {
+    let mut story = Story::open(PeerConnections::Single);
+    story.offer(0, NATIVE_JOIN);
+    story.announce("TR_AMmic", AUDIO, NATIVE_MICROPHONE, "");
+    story.announce("TR_VCcam", VIDEO, NATIVE_CAMERA, "video/vp8");
+    let (answer, _) = story.offer(0, NATIVE_PUBLISH);
+    assert_eq!(values(section(&answer, "8"), "simulcast"), ["recv h;q"]);
+    let receivers = story.receivers();
+    let camera = receivers.iter().find(|receiver| receiver.kind == VIDEO).unwrap();
+    assert_eq!(camera.rids.as_slice(), ["q", "h"], "lowest first");
+}
+
+#[test]
+fn first_mids_need_not_be_zero() {
+    let mut story = Story::open(PeerConnections::Single);
+    let mut offer = NATIVE_JOIN.replace("BUNDLE 0 1 2 3 4 5 6", "BUNDLE 7 8 9 10 11 12 13");
+    for mid in (0..7).rev() {
+        offer = offer.replace(&format!("a=mid:{mid}\r\n"), &format!("a=mid:{}\r\n", mid + 7));
+    }
+    story.subscribe(&[("TR_AMb", AUDIO)]);
+    let (answer, map) = story.offer(0, &offer);
+    assert_eq!(mids(&map), [("7", "TR_AMb")]);
+    assert_eq!(answer.attribute("group").unwrap(), "BUNDLE 7 8 9 10 11 12 13");
+}
+
+#[test]
+fn sections_that_cannot_be_answered_are_rejected_alone() {
+    let mut story = Story::open(PeerConnections::Single);
+    let offer = JS_JOIN.replacen("a=rtpmap:111 opus/48000/2\r\n", "a=rtpmap:111 unheard/48000/2\r\n", 1);
+    let offer = offer.replacen("UDP/TLS/RTP/SAVPF 111 63 9 0 8 13 110 126", "UDP/TLS/RTP/SAVPF 111", 1);
+    let (answer, _) = story.offer(1, &offer);
+    assert_eq!(answer.media_descriptions[0].media_name.port.value, 0);
+    assert_eq!(answer.attribute("group").unwrap(), "BUNDLE 1 2 3 4 5 6");
+    assert!(!values(&answer.media_descriptions[1], "candidate").is_empty(), "in the first bundled section");
+}
+
+#[test]
+fn bad_descriptions_are_refused_and_the_session_goes_on() {
+    let mut story = Story::open(PeerConnections::Single);
+    story.offer(1, JS_JOIN);
+    story.take_messages();
+    let long = "v=0\r\n".repeat(200_000);
+    let two_mids = JS_JOIN.replace("a=mid:1\r\n", "a=mid:0\r\n");
+    let no_fingerprint = JS_JOIN.replace("sha-256", "sha-1");
+    let smuggled = JS_JOIN.replace("minptime=10", "minptime=10\ra=candidate:x");
+    let passive = JS_JOIN.replace("setup:actpass", "setup:passive");
+    let fewer = DUAL_PUBLISHER_JOIN;
+    for bad in ["", "garbage", &long, &two_mids, &no_fingerprint, &smuggled, &passive, fewer] {
+        let description = Description { kind: DescriptionKind::Offer, id: 9, sdp: bad.to_owned() };
+        story.session.offer(&description, &story.endpoint, &mut story.allocator, &mut story.out);
+        story.flush();
+        let messages = story.take_messages();
+        assert!(matches!(messages[..], [NodeToRoom::DescriptionRejected { id: 9, .. }]), "{messages:?}");
+    }
+    story.offer(10, JS_JOIN);
+}
+
+#[test]
+fn dual_subscriber_offers_data_first_then_tracks_one_offer_at_a_time() {
+    let mut story = Story::open(PeerConnections::DualSubscriberPrimary);
+    assert_eq!(story.opened().len(), 1, "the subscriber's");
+    assert_eq!(story.opened()[0].data, DataRole::Downstream);
+    story.subscribe(&[("TR_VCb", VIDEO)]);
+    let (id, offer, map) = story.offered().unwrap();
+    assert!((1..=256).contains(&id) && map.is_empty());
+    assert_eq!(offer.media_descriptions.len(), 1);
+    assert_eq!(values(&offer.media_descriptions[0], "setup"), ["actpass"]);
+    assert!(!values(&offer.media_descriptions[0], "candidate").is_empty());
+    story.flush();
+    assert!(story.offered().is_none(), "one at a time");
+
+    story.answer(id, DUAL_DATA_ANSWER);
+    assert!(story.out.commands.iter().any(|command| matches!(command, Command::SetFingerprint(..))));
+    let (second, offer, map) = story.offered().unwrap();
+    assert_eq!((second, mids(&map)), (id + 1, vec![("1", "TR_VCb")]));
+    let video = section(&offer, "1");
+    assert_eq!(values(video, "msid"), ["PA_bob|TR_VCb TR_VCb"]);
+    assert!(video.has_attribute("sendonly"));
+    assert!(story.senders().is_empty(), "nothing before the answer");
+
+    story.subscribe(&[("TR_AMb", AUDIO)]);
+    assert!(story.offered().is_none());
+    let media_answer = format!("{}m=audio{}", DUAL_MEDIA_ANSWER.split("m=audio").next().unwrap(), "");
+    let video_answer = media_answer.trim_end_matches("m=audio").replace("BUNDLE 0 1 2", "BUNDLE 0 1");
+    story.answer(second, &video_answer);
+    let (third, _, map) = story.offered().unwrap();
+    assert_eq!(mids(&map), [("1", "TR_VCb"), ("2", "TR_AMb")]);
+    assert_eq!(story.senders().len(), 1);
+    story.answer(third, DUAL_MEDIA_ANSWER);
+    let senders = story.senders();
+    assert_eq!(senders.len(), 2);
+    let vp8 = senders[0].payload_types[0];
+    assert_eq!((vp8.pt, vp8.codec, vp8.rtx_pt, vp8.nack), (96, Codec::Vp8, Some(97), true));
+    assert!(!senders[0].payload_types.iter().any(|pt| pt.codec == Codec::H265), "the client took it out");
+    story.connect();
+    assert_eq!(story.take_messages().iter().filter(|m| matches!(m, NodeToRoom::TrackBound { .. })).count(), 2);
+
+    // A released section is inactive, and a track in it later is sent only when the client has agreed.
+    story.unsubscribe("TR_VCb");
+    let (fourth, offer, _) = story.offered().unwrap();
+    assert!(section(&offer, "1").has_attribute("inactive"));
+    story.answer(fourth, DUAL_MEDIA_ANSWER);
+    story.subscribe(&[("TR_VCc", VIDEO)]);
+    let (fifth, offer, map) = story.offered().unwrap();
+    assert_eq!(offer.media_descriptions.len(), 3);
+    assert_eq!(mids(&map), [("2", "TR_AMb"), ("1", "TR_VCc")]);
+    assert_eq!(story.senders().len(), 1);
+    story.answer(fifth, DUAL_MEDIA_ANSWER);
+    assert_eq!(story.senders().len(), 2);
+}
+
+#[test]
+fn native_answers_have_id_zero_and_stale_answers_are_refused() {
+    let mut story = Story::open(PeerConnections::DualSubscriberPrimary);
+    story.flush();
+    let (id, ..) = story.offered().unwrap();
+    story.answer(id + 7, NATIVE_DATA_ANSWER);
+    assert!(matches!(story.take_messages()[..], [NodeToRoom::DescriptionRejected { .. }]));
+    story.answer(0, NATIVE_DATA_ANSWER);
+    assert!(story.take_messages().is_empty());
+    story.answer(0, NATIVE_DATA_ANSWER);
+    assert!(matches!(story.take_messages()[..], [NodeToRoom::DescriptionRejected { .. }]));
+}
+
+#[test]
+fn a_dual_publisher_is_answered_without_subscriptions() {
+    let mut story = Story::open(PeerConnections::DualSubscriberPrimary);
+    story.offer(1, DUAL_PUBLISHER_JOIN);
+    assert_eq!(story.opened()[1].data, DataRole::Upstream);
+    story.announce("TR_AMmic", AUDIO, "2980a9dd-6dc2-4a06-a259-c13a216b7ee2", "");
+    story.announce("TR_VCcam", VIDEO, "7374d67b-0d1b-458d-89b6-3626294eea76", "video/vp8");
+    story.subscribe(&[("TR_VCb", VIDEO)]);
+    let (answer, map) = story.offer(2, DUAL_PUBLISH);
+    assert!(map.is_empty());
+    assert_eq!(answer.media_descriptions[2].media_name.formats[0], "96");
+    assert_eq!(story.receivers().len(), 2);
+    // Publisher up alone is not the participant's state.
+    let publisher = story.session.publisher.transport;
+    story.session.connected(publisher, &mut story.out);
+    assert!(!story.take_messages().iter().any(|m| matches!(m, NodeToRoom::MediaState { .. })));
+}
+
+#[test]
+fn firefox_and_safari_get_no_redundant_audio() {
+    let client = ClientTraits { browser: "firefox".into(), ..ClientTraits::default() };
+    let mut story = Story::open_as(PeerConnections::Single, client);
+    story.subscribe(&[("TR_AMb", AUDIO)]);
+    let (answer, _) = story.offer(1, JS_JOIN);
+    assert_eq!(section(&answer, "0").media_name.formats, ["111", "0", "8"]);
+}
+
+#[test]
+fn mutated_descriptions_never_panic_and_answers_parse() {
+    let mut rng = StdRng::seed_from_u64(1);
+    let originals = [JS_JOIN, JS_PUBLISH, NATIVE_PUBLISH, DUAL_PUBLISH, DUAL_MEDIA_ANSWER];
+    let mut answered = 0;
+    for round in 0..600 {
+        let mut bytes = originals[round % originals.len()].as_bytes().to_vec();
+        for _ in 0..rng.random_range(1..8) {
+            let at = rng.random_range(0..bytes.len());
+            match rng.random_range(0..4) {
+                0 => bytes[at] = rng.random(),
+                1 => drop(bytes.remove(at)),
+                2 => bytes.truncate(at.max(100)),
+                _ => {
+                    let from = rng.random_range(0..bytes.len());
+                    let copy = bytes[from..(from + 80).min(bytes.len())].to_vec();
+                    bytes.splice(at..at, copy);
+                }
+            }
+        }
+        let sdp = String::from_utf8_lossy(&bytes).into_owned();
+        let mut story = Story::open(PeerConnections::Single);
+        story.subscribe(&[("TR_VCb", VIDEO), ("TR_AMb", AUDIO)]);
+        story.announce("TR_VCcam", VIDEO, JS_CAMERA, "video/vp8");
+        let description = Description { kind: DescriptionKind::Offer, id: 1, sdp: sdp.clone() };
+        story.session.offer(&description, &story.endpoint, &mut story.allocator, &mut story.out);
+        story.flush();
+        for message in story.take_messages() {
+            if let NodeToRoom::Answer { description, .. } = message {
+                read(&description.sdp);
+                answered += 1;
+            }
+        }
+        let mut dual = Story::open(PeerConnections::DualSubscriberPrimary);
+        dual.flush();
+        dual.answer(0, &sdp);
+    }
+    assert!(answered > 100, "mutations leave enough to answer: {answered}");
+}
+
+/// The offer with `mid`'s direction changed from sendonly.
+fn stop_sending(offer: &str, mid: &str, direction: &str) -> String {
+    let at = offer.find(&format!("a=mid:{mid}\r\n")).unwrap();
+    let (before, after) = offer.split_at(at);
+    before.to_owned() + &after.replacen("a=sendonly", &format!("a={direction}"), 1)
+}
+
+/// The offer with its first video section repeated under new mids.
+fn with_more_video(offer: &str, mids: &[&str]) -> String {
+    let start = offer.find("m=video").unwrap();
+    let end = start + 7 + offer[start + 7..].find("\r\nm=").unwrap() + 2;
+    let video = &offer[start..end];
+    let more: String = mids.iter().map(|mid| video.replace("a=mid:3\r\n", &format!("a=mid:{mid}\r\n"))).collect();
+    offer.replace("BUNDLE 0 1 2 3 4 5 6", &format!("BUNDLE 0 1 2 3 4 5 6 {}", mids.join(" "))) + &more
+}
