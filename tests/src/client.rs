@@ -10,6 +10,7 @@ mod source;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
@@ -169,6 +170,8 @@ pub struct Observed {
     pub leave: Option<LeaveRequest>,
     /// The WebSocket is closed; the code, if there was a close frame.
     pub closed: Option<Option<u16>>,
+    /// Where its media sockets are bound.
+    pub sockets: Vec<SocketAddr>,
     /// What broke, if something did.
     pub failure: Option<String>,
     /// When things happened.
@@ -199,6 +202,7 @@ pub(crate) enum Command {
     Frame(Frame),
     Datagram(SocketAddr, Vec<u8>),
     Kept(oneshot::Sender<Vec<(SocketAddr, Vec<u8>)>>),
+    Sent(Range<u64>, oneshot::Sender<usize>),
     DropSocket,
 }
 
@@ -329,6 +333,16 @@ impl Client {
     pub async fn kept_datagrams(&self) -> anyhow::Result<Vec<(SocketAddr, Vec<u8>)>> {
         let (answer, answered) = oneshot::channel();
         self.tell(Command::Kept(answer)).await?;
+        answered.await.context("the client ended")
+    }
+
+    /// How many media packets it sent in this time (nanoseconds of Unix time).
+    ///
+    /// # Errors
+    /// The client's task ended.
+    pub async fn sent_within(&self, window: Range<u64>) -> anyhow::Result<usize> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Command::Sent(window, answer)).await?;
         answered.await.context("the client ended")
     }
 

@@ -2,5 +2,6 @@
 //! the meters of the benchmarks.
 
 pub mod client;
+pub mod load;
 pub mod signal;
 pub mod token;

@@ -54,6 +54,8 @@ pub(crate) struct Driver {
     /// Which connections are up: publisher, subscriber.
     up: (bool, bool),
     labels: Vec<(Which, ChannelId, String)>,
+    /// When each media packet was sent, nanoseconds of Unix time.
+    sent: Vec<u64>,
     inbox: mpsc::Receiver<Command>,
     state: watch::Sender<Observed>,
     sink: Option<Box<dyn PacketSink>>,
@@ -76,6 +78,8 @@ impl Driver {
         if single && let Some(offer) = negotiation.offer(&mut publisher)? {
             request.publisher_offer = Some(offer.description);
         }
+        let sockets = [Some(publisher.socket.local()), subscriber.as_ref().map(|s| s.socket.local())];
+        state.send_modify(|o| o.sockets = sockets.into_iter().flatten().collect());
         state.send_modify(|o| o.timeline.started = Some(Instant::now()));
         let signal = Signal::join(&options.server, &options.token, options.mode, &request).await?;
         state.send_modify(|o| o.timeline.upgraded = Some(Instant::now()));
@@ -88,6 +92,7 @@ impl Driver {
             sections: std::collections::HashMap::new(),
             up: (false, false),
             labels: Vec::new(),
+            sent: Vec::new(),
             inbox,
             state,
             sink,
@@ -168,7 +173,7 @@ impl Driver {
         }
         if self.up.0 {
             for track in &mut self.outgoing {
-                track.send_due(now, &mut self.publisher)?;
+                track.send_due(now, &mut self.publisher, &mut self.sent)?;
             }
         }
         if self.state.borrow().join.is_some()
@@ -289,6 +294,9 @@ impl Driver {
             Command::Kept(answer) => {
                 // Who asked may be gone.
                 let _ = answer.send(self.publisher.kept());
+            }
+            Command::Sent(window, answer) => {
+                let _ = answer.send(self.sent.iter().filter(|at| window.contains(at)).count());
             }
             Command::DropSocket => {
                 if let Some(signal) = self.signal.take() {

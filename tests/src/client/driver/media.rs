@@ -9,7 +9,7 @@ use str0m::rtp::{ExtensionValues, RtpWrite};
 use super::super::Publish;
 use super::super::negotiation::RIDS;
 use super::super::peer::Peer;
-use super::super::source::{AUDIO_INTERVAL, AudioSource, VideoSource};
+use super::super::source::{AUDIO_INTERVAL, AudioSource, Stamp, VideoSource};
 
 /// RTP clocks, Hz.
 const VIDEO_CLOCK: u32 = 90_000;
@@ -131,11 +131,11 @@ impl Outgoing {
         self.due
     }
 
-    /// Sends what is due, each packet on its own so that its stamp is the time of its sending.
+    /// Sends what is due, each packet on its own so that its stamp is the time of its sending; notes the stamps in `sent`.
     ///
     /// # Errors
     /// The connection is broken.
-    pub(crate) fn send_due(&mut self, now: Instant, peer: &mut Peer) -> anyhow::Result<()> {
+    pub(crate) fn send_due(&mut self, now: Instant, peer: &mut Peer, sent: &mut Vec<u64>) -> anyhow::Result<()> {
         let (Some(due), Some(mid), Some(pt)) = (self.due, self.mid, self.payload_type) else { return Ok(()) };
         if due > now {
             return Ok(());
@@ -151,7 +151,9 @@ impl Outgoing {
                     voice_activity: Some(true),
                     ..ExtensionValues::default()
                 };
-                let write = RtpWrite::new(pt, (*sequence).into(), timestamp, now, source.packet());
+                let payload = source.packet();
+                sent.extend(Stamp::read(&payload).map(|s| s.sent));
+                let write = RtpWrite::new(pt, (*sequence).into(), timestamp, now, payload);
                 *sequence += 1;
                 send(peer, mid, None, write.marker(true).ext_vals(extensions))?;
             }
@@ -161,6 +163,7 @@ impl Outgoing {
                     let packets = layer.source.packets_per_frame();
                     for index in 0..packets {
                         let payload = layer.source.packet(frame, index);
+                        sent.extend(Stamp::read(&payload).map(|s| s.sent));
                         let write = RtpWrite::new(pt, layer.sequence.into(), timestamp, now, payload);
                         layer.sequence += 1;
                         send(peer, mid, layer.rid, write.marker(index + 1 == packets).nackable(true))?;
