@@ -1,7 +1,9 @@
 //! Setting up and starting the parts of Meridian: shared by `cargo xtask` and the system tests.
 
+pub mod node;
 pub mod page;
 pub mod process;
 pub mod progress;
 pub mod repo;
+pub mod secrets;
 pub mod setup;
