@@ -4,3 +4,6 @@
 //! and `forward` (plain RTP and RTCP in, plain RTP and RTCP out).
 
 pub mod api;
+pub mod demux;
+pub mod ice;
+pub mod srtp;
