@@ -5,5 +5,6 @@
 
 pub mod api;
 pub mod demux;
+pub mod dtls;
 pub mod ice;
 pub mod srtp;
