@@ -1,5 +1,6 @@
 //! Setting up and starting the parts of Meridian: shared by `cargo xtask` and the system tests.
 
+pub mod edge;
 pub mod node;
 pub mod page;
 pub mod process;
@@ -7,3 +8,4 @@ pub mod progress;
 pub mod repo;
 pub mod secrets;
 pub mod setup;
+pub mod wasm;
