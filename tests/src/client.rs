@@ -60,7 +60,7 @@ impl ClientOptions {
             server: server.to_owned(),
             token: token.to_owned(),
             mode: Mode::Single,
-            srtp: SrtpOffer::GcmFirst,
+            srtp: SrtpOffer::Gcm,
             publish: Vec::new(),
             bind: SocketAddr::from(([127, 0, 0, 1], 0)),
             keep_datagrams: false,

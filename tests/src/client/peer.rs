@@ -131,3 +131,75 @@ impl Peer {
         self.socket.readable().await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use str0m::change::SdpOffer;
+    use str0m::media::MediaKind;
+    use str0m::rtp::RtpWrite;
+
+    use super::super::negotiation::{Negotiation, NewSection};
+    use super::super::profile::SrtpOffer;
+    use super::super::source::{AudioSource, Stamp};
+    use super::*;
+
+    /// Takes in what is there, lets time pass, and gives all events.
+    async fn step(peer: &mut Peer) -> Vec<Event> {
+        let wait = peer.deadline().saturating_duration_since(Instant::now()).min(Duration::from_millis(5));
+        let _ = tokio::time::timeout(wait, peer.readable()).await;
+        peer.receive().unwrap();
+        peer.tick().unwrap();
+        std::iter::from_fn(|| peer.event()).map(|e| e.event).collect()
+    }
+
+    /// A client with this offer calls another str0m, publishes audio and hears that it arrived.
+    async fn call(offer: SrtpOffer) {
+        let bind = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut client = Peer::new(bind, offer.provider(), false).await.unwrap();
+        let mut server = Peer::new(bind, SrtpOffer::Gcm.provider(), false).await.unwrap();
+        let mut negotiation = Negotiation::new(true);
+        negotiation.add(NewSection { cid: "mic".to_owned(), kind: MediaKind::Audio, layers: 1 });
+        let offer = negotiation.offer(&mut client).unwrap().unwrap();
+        let mid = offer.sections[0].1;
+        let sdp = SdpOffer::from_sdp_string(&offer.description.sdp).unwrap();
+        let answer = server.rtc.sdp_api().accept_offer(sdp).unwrap();
+        server.drain(0).unwrap();
+        let mut description = offer.description;
+        description.sdp = answer.to_sdp_string();
+        assert!(negotiation.answered(&mut client, &description).unwrap());
+
+        let pt = client.payload_type(mid, Codec::Opus).unwrap();
+        let (mut source, mut up, mut sent) = (AudioSource::default(), false, 0_u64);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            assert!(Instant::now() < deadline, "connected: {up}, sent {sent}");
+            up |= step(&mut client).await.iter().any(|e| matches!(e, Event::Connected));
+            let heard = step(&mut server).await.into_iter().find_map(|e| match e {
+                Event::RtpPacket(packet) => Stamp::read(&packet.payload),
+                _ => None,
+            });
+            if heard.is_some() {
+                return;
+            }
+            if up {
+                sent += 1;
+                let time = u32::try_from(sent).unwrap() * 960;
+                let write = RtpWrite::new(pt, sent.into(), time, Instant::now(), source.packet());
+                client.rtc.direct_api().stream_tx_by_mid(mid, None).unwrap().write_rtp(write);
+                client.tick().unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_talks_to_another_stack() {
+        call(SrtpOffer::Gcm).await;
+    }
+
+    #[tokio::test]
+    async fn a_client_without_gcm_does_too() {
+        call(SrtpOffer::CmOnly).await;
+    }
+}
