@@ -1,0 +1,172 @@
+// A LiveKit client that a test drives: window.client, one call or question a method. Everything it hears is in `events`.
+
+import { Room, RoomEvent, Track } from "livekit-client";
+
+const TOPIC = "test";
+const POLL_MS = 50;
+
+let room;
+/** What happened, in order: { event, … } */
+const events = [];
+const waiting = new Set();
+
+function happened(event, detail = {}) {
+  events.push({ event, at: performance.now(), ...detail });
+  for (const check of waiting) check();
+}
+
+const matches = (entry, wanted) => Object.entries(wanted).every(([key, value]) => entry[key] === value);
+
+const named = (publication, participant) => ({
+  identity: participant.identity,
+  source: publication.source,
+  kind: publication.kind,
+  trackSid: publication.trackSid,
+});
+
+window.client = {
+  /** Connects; resolves when the room is joined. */
+  async join(url, token, { singlePeerConnection = true } = {}) {
+    room = new Room({ singlePeerConnection, dynacast: true, adaptiveStream: false });
+    room
+      .on(RoomEvent.ParticipantConnected, (who) => happened("participantConnected", { identity: who.identity }))
+      .on(RoomEvent.ParticipantDisconnected, (who) => happened("participantDisconnected", { identity: who.identity }))
+      .on(RoomEvent.TrackSubscribed, (track, publication, who) => {
+        document.getElementById("media").append(track.attach());
+        happened("trackSubscribed", named(publication, who));
+        if (track.kind === Track.Kind.Video) watchFirstFrame(track, who, publication);
+      })
+      .on(RoomEvent.TrackUnsubscribed, (track, publication, who) => {
+        track.detach().forEach((element) => element.remove());
+        happened("trackUnsubscribed", named(publication, who));
+      })
+      .on(RoomEvent.TrackMuted, (publication, who) => happened("trackMuted", named(publication, who)))
+      .on(RoomEvent.TrackUnmuted, (publication, who) => happened("trackUnmuted", named(publication, who)))
+      .on(RoomEvent.TrackSubscriptionFailed, (trackSid, who) => happened("subscriptionFailed", { trackSid, identity: who.identity }))
+      .on(RoomEvent.Reconnecting, () => happened("reconnecting"))
+      .on(RoomEvent.SignalReconnecting, () => happened("signalReconnecting"))
+      .on(RoomEvent.Reconnected, () => happened("reconnected"))
+      .on(RoomEvent.Disconnected, (reason) => happened("disconnected", { reason }))
+      .on(RoomEvent.DataReceived, (payload, who, kind, topic) =>
+        happened("data", { identity: who?.identity, topic, text: new TextDecoder().decode(payload) }),
+      );
+    room.registerTextStreamHandler(TOPIC, async (reader, from) =>
+      happened("text", { identity: from.identity, text: await reader.readAll() }),
+    );
+    await room.connect(url, token);
+    happened("joined");
+    return { identity: room.localParticipant.identity, sid: room.localParticipant.sid, others: [...room.remoteParticipants.keys()] };
+  },
+
+  /** Publishes the (fake) camera, simulcast on, and microphone. */
+  async publish() {
+    await room.localParticipant.enableCameraAndMicrophone();
+    return [...room.localParticipant.trackPublications.values()].map((publication) => publication.trackSid);
+  },
+
+  async setMicrophone(on) {
+    await room.localParticipant.setMicrophoneEnabled(on);
+  },
+
+  async setCamera(on) {
+    await room.localParticipant.setCameraEnabled(on);
+  },
+
+  /** A data packet to everyone, or to some identities. */
+  async sendData(text, { reliable = true, to } = {}) {
+    await room.localParticipant.publishData(new TextEncoder().encode(text), { reliable, topic: TOPIC, destinationIdentities: to });
+  },
+
+  /** A text stream to everyone. */
+  async sendText(text) {
+    await room.localParticipant.sendText(text, { topic: TOPIC });
+  },
+
+  /** Per subscribed track: what arrived, was decoded and heard; and the transports' ciphers. */
+  async stats() {
+    const tracks = [];
+    const ciphers = new Set();
+    for (const participant of room.remoteParticipants.values()) {
+      for (const publication of participant.trackPublications.values()) {
+        const report = await publication.track?.getRTCStatsReport();
+        for (const stat of report?.values() ?? []) {
+          if (stat.type === "transport" && stat.srtpCipher) ciphers.add(stat.srtpCipher);
+          if (stat.type !== "inbound-rtp") continue;
+          tracks.push({
+            identity: participant.identity,
+            kind: stat.kind,
+            packetsReceived: stat.packetsReceived,
+            packetsLost: stat.packetsLost,
+            framesDecoded: stat.framesDecoded ?? 0,
+            totalAudioEnergy: stat.totalAudioEnergy ?? 0,
+          });
+        }
+      }
+    }
+    return { tracks, ciphers: [...ciphers] };
+  },
+
+  /** What the room looks like from here. */
+  picture() {
+    return [...room.remoteParticipants.values()].map((participant) => ({
+      identity: participant.identity,
+      sid: participant.sid,
+      tracks: [...participant.trackPublications.values()].map((publication) => ({
+        sid: publication.trackSid,
+        source: publication.source,
+        muted: publication.isMuted,
+        subscribed: publication.isSubscribed,
+      })),
+    }));
+  },
+
+  /** The first event from index `since` on that has all of these values; waits for it. */
+  waitFor(wanted, { since = 0, timeoutMs }) {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        waiting.delete(check);
+        reject(new Error(`no ${JSON.stringify(wanted)} in ${timeoutMs} ms; heard ${JSON.stringify(events)}`));
+      }, timeoutMs);
+      function check() {
+        const index = events.findIndex((entry, index) => index >= since && matches(entry, wanted));
+        if (index < 0) return;
+        clearTimeout(timer);
+        waiting.delete(check);
+        resolve({ index, ...events[index] });
+      }
+      waiting.add(check);
+      check();
+    });
+  },
+
+  /** How many events there were: a `since` for later. */
+  mark() {
+    return events.length;
+  },
+
+  /** Waits until every kind of `identity`'s media has progressed since this call: frames decoded, audio energy. */
+  async waitForMedia(identity, { kinds, timeoutMs }) {
+    const progress = ({ tracks }, kind) => {
+      const track = tracks.find((one) => one.identity === identity && one.kind === kind);
+      return (kind === "video" ? track?.framesDecoded : track?.totalAudioEnergy) ?? 0;
+    };
+    const before = await this.stats();
+    const deadline = performance.now() + timeoutMs;
+    for (;;) {
+      const now = await this.stats();
+      if (kinds.every((kind) => progress(now, kind) > progress(before, kind))) return now;
+      if (performance.now() > deadline) throw new Error(`no ${kinds} of ${identity} in ${timeoutMs} ms: ${JSON.stringify(now)}`);
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
+  },
+
+  async leave() {
+    await room.disconnect();
+  },
+};
+
+function watchFirstFrame(track, participant, publication) {
+  const element = track.attachedElements[0];
+  element.muted = true;
+  element.requestVideoFrameCallback(() => happened("firstFrame", named(publication, participant)));
+}

@@ -1,0 +1,103 @@
+// Drives Chromium for the system tests: one JSON request a line on stdin, one answer a line on stdout.
+// { id, method, … } -> { id, ok } or { id, error }. The process ends, and the browser with it, when stdin closes.
+
+import { createServer } from "node:http";
+import { readFile } from "node:fs/promises";
+import { createInterface } from "node:readline";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+
+const [executablePath, testPageDirectory] = process.argv.slice(2);
+const CALL_LIMIT_MS = 60_000;
+
+const server = await serve(testPageDirectory);
+const testPage = `http://127.0.0.1:${server.address().port}/client.html`;
+const browser = await chromium.launch({
+  executablePath,
+  headless: true,
+  args: [
+    "--no-sandbox",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--auto-accept-this-tab-capture",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+  ],
+});
+const pages = new Map();
+
+const methods = {
+  /** Opens a page in a context of its own: the test client, or any URL. */
+  async open({ page: name, url, width = 1280, height = 800 }) {
+    const context = await browser.newContext({ viewport: { width, height }, permissions: ["camera", "microphone"] });
+    const page = await context.newPage();
+    page.setDefaultTimeout(CALL_LIMIT_MS);
+    page.on("console", (message) => log(name, `${message.type()}: ${message.text()}`));
+    page.on("pageerror", (error) => log(name, `uncaught: ${error.message}`));
+    pages.set(name, page);
+    await page.goto(url ?? testPage, { waitUntil: "load" });
+  },
+  /** Calls a method of window.client. */
+  async call({ page, name, args }) {
+    return pages.get(page).evaluate(([name, args]) => window.client[name](...args), [name, args]);
+  },
+  async evaluate({ page, expression }) {
+    return pages.get(page).evaluate(expression);
+  },
+  /** Waits until an expression is true in the page. */
+  async until({ page, expression, timeoutMs }) {
+    await pages.get(page).waitForFunction(expression, undefined, { timeout: timeoutMs, polling: 100 });
+  },
+  async click({ page, selector }) {
+    await pages.get(page).click(selector);
+  },
+  async fill({ page, selector, text }) {
+    await pages.get(page).fill(selector, text);
+  },
+  async screenshot({ page, path }) {
+    await pages.get(page).screenshot({ path });
+  },
+  /** Ends a page as a crash or a closed tab would: without a word. */
+  async close({ page }) {
+    await pages.get(page).context().close();
+    pages.delete(page);
+  },
+};
+
+const requests = createInterface({ input: process.stdin });
+requests.on("line", async (line) => {
+  const { id, method, ...parameters } = JSON.parse(line);
+  try {
+    answer({ id, ok: (await methods[method](parameters)) ?? null });
+  } catch (error) {
+    answer({ id, error: error.message });
+  }
+});
+requests.on("close", async () => {
+  await browser.close();
+  process.exit(0);
+});
+answer({ id: 0, ok: browser.version() });
+
+function answer(message) {
+  process.stdout.write(`${JSON.stringify(message)}\n`);
+}
+
+function log(page, text) {
+  process.stderr.write(`${page} ${text}\n`);
+}
+
+function serve(directory) {
+  const types = { html: "text/html", js: "text/javascript", map: "application/json" };
+  const server = createServer(async (request, response) => {
+    const name = new URL(request.url, "http://localhost").pathname.slice(1);
+    if (!/^client\.(html|js|js\.map)$/.test(name)) return response.writeHead(404).end();
+    const body = await readFile(join(directory, name));
+    response.writeHead(200, { "Content-Type": types[name.split(".").pop()] }).end(body);
+  });
+  return new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve(server)));
+}
