@@ -7,12 +7,12 @@ import { icon } from "./icons.js";
 /** @returns {{ element: HTMLElement, update(): void }} the controls of a room. */
 export function controls({ room, chat, leave, complain }) {
   const me = room.localParticipant;
-  const microphone = control("mic", "Microphone", () => device(microphone, () => me.setMicrophoneEnabled(!me.isMicrophoneEnabled)));
-  const camera = control("camera", "Camera", () => device(camera, () => me.setCameraEnabled(!me.isCameraEnabled)));
-  const screen = control("screen", "Share screen", () => device(screen, () => me.setScreenShareEnabled(!me.isScreenShareEnabled)));
-  const talk = control("chat", "Chat", () => chat.toggle());
-  const share = control("link", "Copy link", copyLink);
-  const end = control("leave", "Leave", leave);
+  const microphone = control("mic", "Mic", "Microphone", () => device(microphone, () => me.setMicrophoneEnabled(!me.isMicrophoneEnabled)));
+  const camera = control("camera", "Camera", "Camera", () => device(camera, () => me.setCameraEnabled(!me.isCameraEnabled)));
+  const screen = control("screen", "Share", "Share your screen", () => device(screen, () => me.setScreenShareEnabled(!me.isScreenShareEnabled)));
+  const talk = control("chat", "Chat", "Chat", () => chat.toggle());
+  const share = control("link", "Link", "Copy the room’s link", copyLink);
+  const end = control("leave", "Leave", "Leave the call", leave);
   end.button.classList.add("danger");
   screen.button.hidden = !navigator.mediaDevices?.getDisplayMedia;
   const badge = el("span", { class: "badge", hidden: true });
@@ -50,7 +50,7 @@ export function controls({ room, chat, leave, complain }) {
       await navigator.clipboard.writeText(location.href);
       share.label("Copied");
       announce("Link copied");
-      setTimeout(() => share.label("Copy link"), 2000);
+      setTimeout(() => share.label("Link"), 2000);
     } catch {
       complain(`Copy this link: ${location.href}`);
     }
@@ -60,9 +60,9 @@ export function controls({ room, chat, leave, complain }) {
   return { element, update };
 }
 
-function control(iconName, text, act) {
+function control(iconName, text, name, act) {
   const caption = el("span", { class: "label" }, text);
-  const button = el("button", { type: "button", class: "control", "data-control": iconName, onclick: act }, icon(iconName), caption);
+  const button = el("button", { type: "button", class: "control", "data-control": iconName, "aria-label": name, title: name, onclick: act }, icon(iconName), caption);
   return {
     button,
     label: (changed) => (caption.textContent = changed),

@@ -1,5 +1,7 @@
 //! Setting up and starting the parts of Meridian: shared by `cargo xtask` and the system tests.
 
+pub mod bench;
+pub mod dev;
 pub mod edge;
 pub mod node;
 pub mod page;
@@ -8,4 +10,6 @@ pub mod progress;
 pub mod repo;
 pub mod secrets;
 pub mod setup;
+pub mod stack;
+pub mod suite;
 pub mod wasm;

@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{page, setup};
+use xtask::bench::Bench;
+use xtask::dev::Dev;
+use xtask::suite::Suite;
+use xtask::{page, setup, wasm};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Meridian: develop, test and measure")]
@@ -15,14 +18,19 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
+    Dev(Dev),
+    Test(Suite),
+    Bench(Bench),
     /// Install what is missing for everything else.
     Setup,
     /// Bundle the meeting page into web/dist.
     Page,
+    /// Build the Worker for deployment.
+    Worker,
 }
 
 fn main() -> ExitCode {
-    match run(Args::parse().command) {
+    match run(&Args::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -31,12 +39,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(task: Task) -> Result<()> {
+fn run(task: &Task) -> Result<()> {
     match task {
+        Task::Dev(dev) => dev.run(),
+        Task::Test(suite) => suite.run(),
+        Task::Bench(bench) => bench.run(),
         Task::Setup => setup::for_tests(),
         Task::Page => {
             setup::for_build()?;
             page::build()
+        }
+        Task::Worker => {
+            setup::for_build()?;
+            page::build()?;
+            wasm::build(wasm::Profile::Release).map(drop)
         }
     }
 }

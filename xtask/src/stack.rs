@@ -1,0 +1,223 @@
+//! A whole local deployment: one edge and its nodes, started together and stopped together.
+
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::edge::{Edge, EdgeConfig};
+use crate::node::{self, Node, NodeConfig};
+use crate::process::Output;
+use crate::secrets::Secrets;
+use crate::{page, wasm};
+
+pub use crate::edge::Mode;
+pub use crate::node::Profile;
+pub use crate::secrets::{API_KEY, API_SECRET, access_token};
+
+/// Where local regions lie: the first where local workerd says every client is, the others far away.
+const PLACES: [&str; 4] = ["30.27,-97.74", "52.52,13.4", "35.68,139.69", "-23.55,-46.63"];
+/// Colours of the logs (ANSI 256): the edge, then the nodes in turn.
+const COLOURS: [u8; 5] = [75, 114, 179, 176, 80];
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct StackConfig {
+    /// How many nodes, in regions `local-a`, `local-b`, …
+    pub nodes: usize,
+    /// What runs the Worker.
+    pub mode: Mode,
+    /// Debug or release.
+    pub profile: Profile,
+    /// Which ports.
+    pub ports: Ports,
+    /// State of edge and nodes, secrets, and logs unless they go to the terminal.
+    pub state_dir: PathBuf,
+    /// Logs to this terminal instead of files.
+    pub show_logs: bool,
+    /// Runs each node under another program, such as `taskset -c 0`.
+    pub node_wrapper: Vec<String>,
+}
+
+/// Which ports a stack takes.
+#[derive(Debug, Clone, Copy)]
+pub enum Ports {
+    /// Any that are free: tests.
+    Free,
+    /// The edge's port; nodes take UDP from 7900 and HTTP from 7980.
+    From(u16),
+}
+
+impl StackConfig {
+    /// What tests want: bare workerd, debug builds, free ports, logs in `state_dir`.
+    #[must_use]
+    pub fn for_tests(nodes: usize, state_dir: PathBuf) -> Self {
+        Self {
+            nodes,
+            mode: Mode::Workerd,
+            profile: Profile::Dev,
+            ports: Ports::Free,
+            state_dir,
+            show_logs: false,
+            node_wrapper: Vec::new(),
+        }
+    }
+}
+
+/// A running deployment. **Dropping it kills every process.**
+pub struct Stack {
+    // Nodes go first: an edge that vanishes under them only fills their logs.
+    nodes: Vec<Node>,
+    edge: Edge,
+    config: StackConfig,
+    secrets: Secrets,
+    node_binary: PathBuf,
+}
+
+impl Stack {
+    /// Builds what is not built, starts everything and waits until it is ready.
+    ///
+    /// # Errors
+    /// The first part that does not build, start or become ready; with its last log lines.
+    pub fn start(config: StackConfig) -> Result<Self> {
+        let wasm_profile = match config.profile {
+            Profile::Dev => wasm::Profile::Dev,
+            Profile::Release => wasm::Profile::Release,
+        };
+        page::build()?;
+        let bundle = wasm::build(wasm_profile)?;
+        let node_binary = node::build(config.profile)?;
+        let secrets = Secrets::load_or_make(&config.state_dir)?;
+        let edge = Edge::start(EdgeConfig {
+            bundle,
+            mode: config.mode,
+            port: match config.ports {
+                Ports::Free => free_tcp_port()?,
+                Ports::From(port) => port,
+            },
+            state_dir: config.state_dir.join("edge"),
+            vars: secrets.vars()?,
+            output: output(&config, "edge", 0),
+        })?;
+        let nodes = Vec::new();
+        let wanted = config.nodes;
+        let mut stack = Self { nodes, edge, config, secrets, node_binary };
+        for _ in 0..wanted {
+            stack.spawn_node()?;
+        }
+        for node in &mut stack.nodes {
+            node.wait_until_ready()?;
+        }
+        Ok(stack)
+    }
+
+    /// Starts one more node and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not start or become ready.
+    pub fn add_node(&mut self) -> Result<&mut Node> {
+        self.spawn_node()?;
+        let node = self.nodes.last_mut().context("a node was just started")?;
+        node.wait_until_ready()?;
+        Ok(node)
+    }
+
+    /// The edge, `http://127.0.0.1:PORT`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.edge.url()
+    }
+
+    /// The edge for LiveKit clients, `ws://127.0.0.1:PORT`.
+    #[must_use]
+    pub fn ws_url(&self) -> String {
+        self.url().replacen("http", "ws", 1)
+    }
+
+    /// The edge's process, to kill and restart.
+    pub fn edge(&mut self) -> &mut Edge {
+        &mut self.edge
+    }
+
+    /// The nodes, in the order they were started.
+    pub fn nodes(&mut self) -> &mut [Node] {
+        &mut self.nodes
+    }
+
+    /// The deployment's secrets: enrolment tokens and the Worker's variables.
+    #[must_use]
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// The first part that ended by itself, in words.
+    ///
+    /// # Errors
+    /// When the system cannot say.
+    pub fn fallen(&mut self) -> Result<Option<String>> {
+        if let Some(status) = self.edge.exited()? {
+            return Ok(Some(format!("the edge ended ({status})")));
+        }
+        for node in &mut self.nodes {
+            if let Some(status) = node.exited()? {
+                return Ok(Some(format!("{} ended ({status})", node.name())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends everything in order: nodes first, then the edge.
+    pub fn stop(self) {
+        let Self { mut nodes, mut edge, .. } = self;
+        std::thread::scope(|scope| {
+            for node in &mut nodes {
+                scope.spawn(|| node.stop());
+            }
+        });
+        edge.stop();
+    }
+
+    fn spawn_node(&mut self) -> Result<()> {
+        let index = self.nodes.len();
+        let letter = char::from(b'a' + u8::try_from(index % 26)?);
+        let place = PLACES.get(index % PLACES.len()).copied().unwrap_or("0,0");
+        let name = format!("node-{letter}");
+        let offset = u16::try_from(index)?;
+        let (udp_port, http_port) = match self.config.ports {
+            Ports::Free => (free_udp_port()?, free_tcp_port()?),
+            Ports::From(_) => (7900 + offset, 7980 + offset),
+        };
+        let node = Node::start(
+            &name,
+            NodeConfig {
+                binary: self.node_binary.clone(),
+                region: format!("local-{letter}@{place}"),
+                edge_url: self.url(),
+                enrolment_token: self.secrets.enrolment_token()?,
+                state_dir: self.config.state_dir.join(&name),
+                udp_port,
+                http_port,
+                output: output(&self.config, &name, index + 1),
+                wrapper: self.config.node_wrapper.clone(),
+            },
+        )?;
+        self.nodes.push(node);
+        Ok(())
+    }
+}
+
+fn output(config: &StackConfig, name: &str, index: usize) -> Output {
+    if config.show_logs {
+        Output::Terminal { colour: COLOURS.get(index % COLOURS.len()).copied().unwrap_or_default() }
+    } else {
+        Output::File(config.state_dir.join(format!("{name}.log")))
+    }
+}
+
+fn free_tcp_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+fn free_udp_port() -> Result<u16> {
+    Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}

@@ -1,0 +1,182 @@
+//! `cargo xtask test`: every check and every test, to the end, whatever fails on the way.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::setup::wasm_target;
+use crate::{node, page, repo, setup, wasm};
+
+/// Run every check and test; closes with `N passed, N failed`.
+#[derive(Args)]
+pub struct Suite {
+    /// Only the system tests whose file has this in its name.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+#[derive(Default)]
+struct Tally {
+    passed: u32,
+    failed: u32,
+    /// Names of what failed, for the end.
+    failures: Vec<String>,
+}
+
+impl Suite {
+    /// Runs it all.
+    ///
+    /// # Errors
+    /// When setup fails, or anything failed: after the summary line.
+    pub fn run(&self) -> Result<()> {
+        let mut tally = Tally::default();
+        if let Err(error) = setup::for_tests() {
+            tally.fail("setup", &error);
+            return tally.close();
+        }
+        if let Some(only) = &self.only {
+            tally.build();
+            tally.tests("system tests", system_tests().arg("--test").arg(format!("*{only}*")));
+            return tally.close();
+        }
+        tally.check("cargo fmt", repo::cargo().args(["fmt", "--all", "--check"]));
+        tally.check("clippy", clippy().args(["--workspace", "--all-targets", "--", "-D", "warnings"]));
+        match wasm_target::detect() {
+            Some(source) => {
+                tally.check("clippy for the Worker", wasm::cargo("clippy", source).args(["--", "-D", "warnings"]));
+            }
+            None => tally.fail("clippy for the Worker", &"no std for it"),
+        }
+        tally.tests("unit tests", cargo_test().args(["--workspace", "--exclude", "meridian-tests"]));
+        tally.build();
+        tally.tests("system tests", &mut system_tests());
+        tally.close()
+    }
+}
+
+fn clippy() -> Command {
+    let mut cargo = repo::cargo();
+    cargo.arg("clippy");
+    cargo
+}
+
+fn cargo_test() -> Command {
+    let mut cargo = repo::cargo();
+    cargo.args(["test", "--no-fail-fast"]);
+    cargo
+}
+
+fn system_tests() -> Command {
+    let mut cargo = cargo_test();
+    cargo.args(["--package", "meridian-tests"]);
+    cargo
+}
+
+impl Tally {
+    /// One command that counts as one test.
+    fn check(&mut self, name: &str, command: &mut Command) {
+        let started = headline(name);
+        match command.status() {
+            Ok(status) if status.success() => {
+                self.passed += 1;
+                println!("{name}: ok, {:.0} s", started.elapsed().as_secs_f32());
+            }
+            Ok(status) => self.fail(name, &status),
+            Err(error) => self.fail(name, &error),
+        }
+    }
+
+    /// What the system tests start; built here so that no test waits for a compiler.
+    fn build(&mut self) {
+        headline("building what the system tests start");
+        let built = page::build()
+            .and_then(|()| page::build_test_page().map(drop))
+            .and_then(|()| wasm::build(wasm::Profile::Dev).map(drop))
+            .and_then(|()| node::build(node::Profile::Dev).map(drop));
+        if let Err(error) = built {
+            self.fail("build", &format!("{error:#}"));
+        }
+    }
+
+    /// A `cargo test`, whose own results count.
+    fn tests(&mut self, name: &str, command: &mut Command) {
+        let started = headline(name);
+        match self.count(command) {
+            Ok((success, failed)) => {
+                // A test binary that does not build or dies has no result line.
+                if !success && failed == 0 {
+                    self.fail(name, &"a test binary did not build or ended early");
+                }
+                println!("{name}: {:.0} s", started.elapsed().as_secs_f32());
+            }
+            Err(error) => self.fail(name, &error),
+        }
+    }
+
+    /// Whether cargo was content, and how many tests failed.
+    fn count(&mut self, command: &mut Command) -> Result<(bool, u32)> {
+        let mut child = command.stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
+        let stdout = child.stdout.take().context("cargo has no stdout")?;
+        let failed_before = self.failed;
+        for line in BufReader::new(stdout).split(b'\n') {
+            let line = String::from_utf8_lossy(&line?).into_owned();
+            println!("{line}");
+            if let Some((passed, failed)) = parse_result(&line) {
+                self.passed += passed;
+                self.failed += failed;
+            }
+            if let Some(test) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+                self.failures.push(test.to_owned());
+            }
+        }
+        Ok((child.wait()?.success(), self.failed - failed_before))
+    }
+
+    fn fail(&mut self, name: &str, reason: &impl std::fmt::Display) {
+        eprintln!("{name}: FAILED ({reason})");
+        self.failed += 1;
+        self.failures.push(name.to_owned());
+    }
+
+    fn close(self) -> Result<()> {
+        for failure in &self.failures {
+            println!("failed: {failure}");
+        }
+        println!("{} passed, {} failed", self.passed, self.failed);
+        std::io::stdout().flush()?;
+        if self.failed > 0 {
+            bail!("not everything passed");
+        }
+        Ok(())
+    }
+}
+
+fn headline(name: &str) -> Instant {
+    println!("\n== {name}");
+    Instant::now()
+}
+
+/// `test result: ok. 3 passed; 0 failed; …`
+fn parse_result(line: &str) -> Option<(u32, u32)> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let number = |name: &str| {
+        let part = counts.split("; ").find_map(|part| part.trim().strip_suffix(name))?;
+        part.trim().parse().ok()
+    };
+    Some((number("passed")?, number("failed")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_read_as_cargo_prints_them() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 2.07s";
+        assert_eq!(parse_result(line), Some((12, 3)));
+        assert_eq!(parse_result("test tests::it_works ... ok"), None);
+    }
+}
