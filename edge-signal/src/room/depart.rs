@@ -50,7 +50,7 @@ impl Room {
     /// Takes a participant out of the room with its session and tracks, without a word to anyone's client.
     pub(super) fn erase(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
         if let Some((node, session)) = self.open_session_of(sid) {
-            turn.to_node(&node, RoomToNode::CloseSession { session });
+            turn.send_node(&node, RoomToNode::CloseSession { session });
         }
         let Some((participant, _)) = self.take_participant(sid) else { return };
         for track in &participant.tracks {
@@ -62,7 +62,7 @@ impl Room {
     /// Media is over for good, but the client may join anew: it is told to, and kept in the list meanwhile.
     pub(super) fn end_session(&mut self, turn: &mut Turn, sid: &ParticipantSid, reason: DisconnectReason) {
         if let Some((node, session)) = self.open_session_of(sid) {
-            turn.to_node(&node, RoomToNode::CloseSession { session });
+            turn.send_node(&node, RoomToNode::CloseSession { session });
         }
         let Some(session) = self.session_mut(sid) else { return };
         session.media = Media::Ended;

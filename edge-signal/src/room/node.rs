@@ -65,7 +65,7 @@ impl Room {
         let sessions = self.sessions_on(id).into_iter().filter_map(|sid| Some(self.sessions.get(&sid)?.key(&sid)));
         let welcome =
             RoomToNode::Welcome { room_sid: self.record.sid.clone(), rejoin_ticket, sessions: sessions.collect() };
-        turn.to_node(id, welcome);
+        turn.send_node(id, welcome);
     }
 
     pub(super) fn node_gone(&mut self, since: UnixMs, id: &NodeId) {
@@ -138,23 +138,35 @@ impl Room {
         if self.record.lost_node.is_some() {
             self.record_mut().lost_node = None;
         }
-        let mut expected = Vec::new();
+        let (mut live, mut missing, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
         for sid in self.sessions_on(id) {
-            let Some(session) = self.sessions.get(&sid) else { continue };
-            let key = session.key(&sid);
-            if !session.opened {
-                self.open_session(turn, &sid);
-            } else if present.contains(&key) {
-                self.bring_up_to_date(turn, &sid, id);
-                expected.push(key);
-            } else if session.media == Media::New {
+            match self.sessions.get(&sid) {
+                Some(session) if !session.opened => fresh.push(sid),
+                Some(session) if present.contains(&session.key(&sid)) => live.push(sid),
+                _ => missing.push(sid),
+            }
+        }
+        for session in present.iter().filter(|session| !self.is_current(id, session)) {
+            turn.send_node(id, RoomToNode::CloseSession { session: session.clone() });
+        }
+        for sid in &missing {
+            // From here on nothing is sent to a session that is not there.
+            if let Some(session) = self.session_mut(sid) {
+                session.opened = false;
+            }
+        }
+        for sid in live {
+            self.bring_up_to_date(turn, &sid, id);
+        }
+        for sid in missing {
+            if self.sessions.get(&sid).is_some_and(|session| session.media == Media::New) {
                 self.renew_session(turn, &sid);
             } else {
                 self.end_session(turn, &sid, DisconnectReason::ServerShutdown);
             }
         }
-        for session in present.iter().filter(|session| !expected.contains(session)) {
-            turn.to_node(id, RoomToNode::CloseSession { session: session.clone() });
+        for sid in fresh {
+            self.open_session(turn, &sid);
         }
     }
 
@@ -165,7 +177,7 @@ impl Room {
         let own = self.participants.get(sid).map(|participant| participant.tracks.clone()).unwrap_or_default();
         for (track, publication) in own.iter().filter_map(|t| Some((t, self.publications.get(t)?))) {
             let track = track_info::announcement(track, &publication.info);
-            turn.to_node(id, RoomToNode::AnnounceTrack { session: key.clone(), track });
+            turn.send_node(id, RoomToNode::AnnounceTrack { session: key.clone(), track });
         }
         self.mute_anew(turn, id, &key);
         let subscriptions = self.served_to(sid);
@@ -173,10 +185,10 @@ impl Room {
         let stops: Vec<TrackSid> =
             self.visible_tracks().into_iter().filter(|t| !served.contains(&t) && !own.contains(t)).collect();
         if !subscriptions.is_empty() {
-            turn.to_node(id, RoomToNode::Subscribe { session: key.clone(), subscriptions });
+            turn.send_node(id, RoomToNode::Subscribe { session: key.clone(), subscriptions });
         }
         if !stops.is_empty() {
-            turn.to_node(id, RoomToNode::Unsubscribe { session: key, tracks: stops });
+            turn.send_node(id, RoomToNode::Unsubscribe { session: key, tracks: stops });
         }
         self.pass_on(turn, sid);
     }
@@ -187,11 +199,11 @@ impl Room {
         let Some(session) = self.session_mut(sid) else { return };
         if let Some(offer) = session.offer.clone().filter(|_| session.offer_progress == Progress::Unsent) {
             session.offer_progress = Progress::Sent;
-            turn.to_node(&node, RoomToNode::Offer { session: key.clone(), description: offer });
+            turn.send_node(&node, RoomToNode::Offer { session: key.clone(), description: offer });
         }
         if let Some(answer) = session.client_answer.clone().filter(|_| !session.client_answer_sent) {
             session.client_answer_sent = true;
-            turn.to_node(&node, RoomToNode::Answer { session: key, description: answer });
+            turn.send_node(&node, RoomToNode::Answer { session: key, description: answer });
         }
     }
 
@@ -200,7 +212,7 @@ impl Room {
         let own = self.participants.get(&session.participant).into_iter().flat_map(|p| &p.tracks);
         for track in own.filter(|t| self.publications.get(t).is_some_and(|p| p.info.muted)) {
             let mute = RoomToNode::MuteTrack { session: session.clone(), track: track.clone(), muted: true };
-            turn.to_node(id, mute);
+            turn.send_node(id, mute);
         }
     }
 

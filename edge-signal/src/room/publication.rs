@@ -140,7 +140,7 @@ impl Room {
         let mut was_visible = false;
         let mut cids = Vec::new();
         for track in tracks {
-            if !self.publications.get(track).is_some_and(|p| p.publisher == *sid) {
+            if self.publications.get(track).is_none_or(|p| p.publisher != *sid) {
                 self.counters.unknown_track += 1;
                 continue;
             }
@@ -188,7 +188,7 @@ impl Room {
             self.publish_update(turn, sid);
         }
         if let Some((node, session)) = self.open_session_of(sid) {
-            turn.to_node(&node, RoomToNode::MuteTrack { session, track, muted: request.muted });
+            turn.send_node(&node, RoomToNode::MuteTrack { session, track, muted: request.muted });
         }
     }
 
@@ -258,6 +258,6 @@ impl Room {
         let Some((node, session)) = self.open_session_of(sid) else { return };
         let Some(publication) = self.publications.get(track) else { return };
         let track = track_info::announcement(track, &publication.info);
-        turn.to_node(&node, RoomToNode::AnnounceTrack { session, track });
+        turn.send_node(&node, RoomToNode::AnnounceTrack { session, track });
     }
 }

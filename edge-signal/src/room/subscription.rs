@@ -135,10 +135,10 @@ impl Room {
         }
         let Some((node, session)) = self.open_session_of(subscriber) else { return };
         if !starts.is_empty() {
-            turn.to_node(&node, RoomToNode::Subscribe { session: session.clone(), subscriptions: starts });
+            turn.send_node(&node, RoomToNode::Subscribe { session: session.clone(), subscriptions: starts });
         }
         if !stops.is_empty() {
-            turn.to_node(&node, RoomToNode::Unsubscribe { session, tracks: stops });
+            turn.send_node(&node, RoomToNode::Unsubscribe { session, tracks: stops });
         }
     }
 
@@ -178,7 +178,7 @@ impl Room {
                 }
             }
             if let Some((node, session)) = self.open_session_of(&subscriber).filter(|_| !stops.is_empty()) {
-                turn.to_node(&node, RoomToNode::Unsubscribe { session, tracks: stops });
+                turn.send_node(&node, RoomToNode::Unsubscribe { session, tracks: stops });
             }
         }
     }

@@ -31,12 +31,12 @@ impl Turn {
         bytes
     }
 
-    pub(super) fn to_client(&mut self, connection: &ConnectionId, message: Message) {
+    pub(super) fn send_client(&mut self, connection: &ConnectionId, message: Message) {
         let message = Box::new(SignalResponse { message: Some(message) });
         self.effects.push(Effect::ToClient { connection: connection.clone(), message });
     }
 
-    pub(super) fn to_node(&mut self, node: &NodeId, message: RoomToNode) {
+    pub(super) fn send_node(&mut self, node: &NodeId, message: RoomToNode) {
         self.effects.push(Effect::ToNode { node: node.clone(), message: Box::new(message) });
     }
 }

@@ -22,7 +22,7 @@ impl Room {
     /// Sends to a participant's client, if it has one now.
     pub(super) fn send(&self, turn: &mut Turn, sid: &ParticipantSid, message: Message) {
         if let Some(connection) = self.participants.get(sid).and_then(|participant| participant.connection.as_ref()) {
-            turn.to_client(connection, message);
+            turn.send_client(connection, message);
         }
     }
 
@@ -65,7 +65,7 @@ impl Room {
     ) {
         for (sid, participant) in &self.participants {
             if let Some(connection) = participant.connection.as_ref().filter(|_| filter(sid, participant.protocol())) {
-                turn.to_client(connection, update(info.clone()));
+                turn.send_client(connection, update(info.clone()));
             }
         }
     }
@@ -86,7 +86,7 @@ impl Room {
         self.note_counts(turn);
         let room = self.record.info(counts);
         for connection in self.participants.values().filter_map(|participant| participant.connection.as_ref()) {
-            turn.to_client(connection, Message::RoomUpdate(proto::RoomUpdate { room: Some(room.clone()) }));
+            turn.send_client(connection, Message::RoomUpdate(proto::RoomUpdate { room: Some(room.clone()) }));
         }
     }
 
@@ -130,7 +130,7 @@ pub(super) fn leave(protocol: u32, reason: proto::DisconnectReason, action: prot
 
 /// Sends a leave and closes: **nothing may follow on this connection.**
 pub(super) fn dismiss(turn: &mut Turn, connection: &ConnectionId, leave: Message) {
-    turn.to_client(connection, leave);
+    turn.send_client(connection, leave);
     turn.effects.push(Effect::CloseClient { connection: connection.clone() });
 }
 

@@ -1,0 +1,20 @@
+//! The room machine as its clients and nodes see it, in a virtual world that also checks, event by event, that a room
+//! rebuilt from its rows goes on exactly like one that never slept.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test may panic"
+)]
+
+mod departures;
+mod joining;
+mod negotiation;
+mod node_loss;
+mod publishing;
+mod random_events;
+mod subscribing;
+mod virtual_client;
+mod virtual_node;
+mod world;

@@ -1,0 +1,188 @@
+//! Anything may happen in any order. The world checks every event; a seed that ever failed is kept in `SEEDS`.
+
+use edge_signal::room::event::{ConnectionId, Event};
+use livekit_protocol as proto;
+use livekit_protocol::signal_request::Message as Asked;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use shared::control::{MediaState, NodeToRoom, RefusalReason};
+use shared::ids::{NodeId, SessionKey, TrackSid};
+
+use crate::world::{Who, World, description, media, microphone, mid_tracks, node_id, region, session_description};
+
+/// Runs of 300 events each.
+const RUNS: u64 = 150;
+const EVENTS: usize = 300;
+/// Seeds that found a bug once.
+const SEEDS: [u64; 0] = [];
+
+#[test]
+fn any_order_of_events_keeps_the_room_consistent() {
+    for seed in SEEDS.into_iter().chain(0..RUNS) {
+        println!("seed {seed}"); // shown when the run fails
+        let mut chaos = Chaos { world: World::new(), rng: ChaCha8Rng::seed_from_u64(seed), tracks: Vec::new() };
+        for _ in 0..EVENTS {
+            if chaos.world.room.is_over() {
+                break;
+            }
+            chaos.one_event();
+        }
+    }
+}
+
+struct Chaos {
+    world: World,
+    rng: ChaCha8Rng,
+    tracks: Vec<TrackSid>,
+}
+
+impl Chaos {
+    fn below(&mut self, limit: usize) -> usize {
+        self.rng.next_u32() as usize % limit.max(1)
+    }
+
+    fn one_event(&mut self) {
+        match self.below(20) {
+            0 | 1 => self.join(),
+            2..=8 => self.client_speaks(),
+            9..=13 => self.node_speaks(),
+            14 => self.link_changes(),
+            15 => {
+                let node = node_id(self.below(3) as u8);
+                self.world.nodes.entry(node.clone()).or_default();
+                let node = (self.below(3) > 0).then(|| (node, region()));
+                self.world.step(Event::Placed { node });
+            }
+            16 => {
+                if let Some(client) = self.open_client() {
+                    self.world.cut(&client);
+                }
+            }
+            17 => self.world.step(Event::Alarm),
+            _ => {
+                let ms = [10, 700, 3_000, 15_000][self.below(4)];
+                self.world.pass(ms);
+            }
+        }
+    }
+
+    fn join(&mut self) {
+        let names = ["ada", "bob", "eve", "dan", "old"];
+        let mut who = Who::named(names[self.below(names.len())]);
+        let node = node_id(self.below(3) as u8);
+        self.world.fleet = (self.below(5) > 0).then_some(node);
+        match self.below(8) {
+            0 => who = who.dual(),
+            1 => who = who.protocol(9),
+            2 => who = who.no_auto_subscribe(),
+            3 => who = who.grant(|grant| grant.hidden = true),
+            4 => who = who.grant(|grant| grant.agent = true),
+            5 => who.request.reconnect = true,
+            _ => who = who.offering(1),
+        }
+        if self.world.try_join(&who).is_ok() && self.below(3) > 0 {
+            self.world.link_expected();
+        }
+    }
+
+    fn open_client(&mut self) -> Option<ConnectionId> {
+        let open: Vec<_> = self.world.clients.iter().filter(|(_, c)| !c.closed).map(|(id, _)| id.clone()).collect();
+        (!open.is_empty()).then(|| open[self.below(open.len())].clone())
+    }
+
+    fn any_track(&mut self) -> TrackSid {
+        let unknown = TrackSid::try_from("TR_AMnobodyknows").unwrap();
+        let all = std::mem::take(&mut self.tracks);
+        let chosen = if all.is_empty() { unknown } else { all[self.below(all.len())].clone() };
+        self.tracks = all;
+        chosen
+    }
+
+    fn client_speaks(&mut self) {
+        let Some(client) = self.open_client() else { return };
+        let track = self.any_track();
+        let number = self.below(4) as u32;
+        let flag = self.below(2) == 0;
+        let message = match self.below(10) {
+            0..=2 => {
+                let request = microphone(&format!("cid{number}"));
+                self.tracks.extend(self.world.add_track(&client, request));
+                return;
+            }
+            3 => Asked::Offer(session_description("offer", number)),
+            4 => Asked::Answer(session_description("answer", number)),
+            5 => Asked::Mute(proto::MuteTrackRequest { sid: track.to_string(), muted: flag }),
+            6 | 7 => {
+                let track_sids = vec![track.to_string()];
+                Asked::Subscription(proto::UpdateSubscription { track_sids, subscribe: flag, ..Default::default() })
+            }
+            8 => {
+                let entry = proto::TrackPermission {
+                    participant_identity: "bob".into(),
+                    all_tracks: true,
+                    ..Default::default()
+                };
+                let track_permissions = vec![entry];
+                Asked::SubscriptionPermission(proto::SubscriptionPermission {
+                    all_participants: flag,
+                    track_permissions,
+                })
+            }
+            _ if number == 0 => Asked::Leave(proto::LeaveRequest::default()),
+            _ => Asked::Ping(1),
+        };
+        self.world.say(&client, message);
+    }
+
+    fn node_speaks(&mut self) {
+        let sessions: Vec<(NodeId, SessionKey)> = (self.world.nodes.iter())
+            .filter(|(_, node)| node.linked && node.said_hello)
+            .flat_map(|(id, node)| node.sessions.keys().map(move |key| (id.clone(), key.clone())))
+            .collect();
+        if sessions.is_empty() {
+            return;
+        }
+        let (node, session) = sessions[self.below(sessions.len())].clone();
+        let own: Vec<_> = self.world.nodes[&node].sessions[&session].tracks.iter().cloned().collect();
+        let track = if own.is_empty() { self.any_track() } else { own[self.below(own.len())].clone() };
+        let id = self.below(4) as u32;
+        let message = match self.below(12) {
+            0..=2 => NodeToRoom::MediaState { session, state: MediaState::Connected },
+            3 => NodeToRoom::MediaState { session, state: MediaState::Disconnected },
+            4 if id == 0 => {
+                self.world.nodes.get_mut(&node).unwrap().close(&session);
+                NodeToRoom::MediaState { session, state: MediaState::Failed }
+            }
+            4..=7 => NodeToRoom::TrackReceived { session, track, media: media("7", id) },
+            8 => NodeToRoom::TrackEnded { session, track },
+            9 => NodeToRoom::TrackBound { session, track },
+            10 if id == 0 => {
+                self.world.nodes.get_mut(&node).unwrap().close(&session);
+                let reason = [RefusalReason::BadToken, RefusalReason::NoCapacity][self.below(2)];
+                NodeToRoom::SessionRefused { session: Some(session), reason, detail: String::new() }
+            }
+            10 => {
+                let description = description(shared::control::DescriptionKind::Offer, id);
+                NodeToRoom::Offer { session, description, mid_to_track: mid_tracks(&[]) }
+            }
+            _ => {
+                let description = description(shared::control::DescriptionKind::Answer, id);
+                NodeToRoom::Answer { session, description, mid_to_track: mid_tracks(&[("0", &track)]) }
+            }
+        };
+        self.world.node_says(&node, message);
+    }
+
+    fn link_changes(&mut self) {
+        let node = node_id(self.below(3) as u8);
+        let state = self.world.nodes.entry(node.clone()).or_default();
+        let (linked, said_hello) = (state.linked, state.said_hello);
+        match (linked, self.below(3)) {
+            (true, _) if !said_hello => self.world.hello(&node),
+            (true, 0) => self.world.kill(&node),
+            (true, 1) => self.world.unlink(&node),
+            (_, 2) => self.world.dial(&node),
+            _ => self.world.link(&node),
+        }
+    }
+}

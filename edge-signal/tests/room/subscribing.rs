@@ -1,0 +1,171 @@
+//! Subscribing: who is served what, by wish, permission and visibility.
+
+use livekit_protocol as proto;
+use livekit_protocol::signal_request::Message as Asked;
+use livekit_protocol::signal_response::Message;
+use shared::control::{MediaState, NodeToRoom};
+use shared::ids::TrackSid;
+
+use crate::world::{Who, World, microphone, names};
+
+fn wish(tracks: &[&TrackSid], subscribe: bool) -> Asked {
+    let track_sids = tracks.iter().map(ToString::to_string).collect();
+    Asked::Subscription(proto::UpdateSubscription { track_sids, subscribe, ..Default::default() })
+}
+
+fn allow(identity: &str, tracks: &[&TrackSid]) -> Asked {
+    let entry = proto::TrackPermission {
+        participant_identity: identity.into(),
+        track_sids: tracks.iter().map(ToString::to_string).collect(),
+        ..Default::default()
+    };
+    Asked::SubscriptionPermission(proto::SubscriptionPermission {
+        all_participants: false,
+        track_permissions: vec![entry],
+    })
+}
+
+#[test]
+fn a_latecomer_with_one_connection_opens_with_all_tracks() {
+    let mut world = World::new();
+    let ada = world.join_active(&Who::named("ada"));
+    let track = world.publish(&ada, "m");
+    let bob = world.join(&Who::named("bob").offering(1));
+    let names = names(&world.inbox(&bob));
+    assert_eq!(names, ["join", "subscription_permission_update"]);
+    assert_eq!(world.served(&bob), [track], "inside the opening message, so that the first answer has it");
+}
+
+#[test]
+fn with_two_connections_subscriptions_wait_for_the_primary() {
+    let mut world = World::new();
+    let ada = world.join_active(&Who::named("ada"));
+    let track = world.publish(&ada, "m");
+    let bob = world.join(&Who::named("bob").dual());
+    assert!(world.served(&bob).is_empty());
+    world.media(&bob, MediaState::Connected);
+    assert_eq!(world.served(&bob), [track]);
+}
+
+#[test]
+fn without_auto_subscribe_only_what_is_asked_for_is_served() {
+    let mut world = World::new();
+    let ada = world.join_active(&Who::named("ada"));
+    let (one, two) = (world.publish(&ada, "m"), world.publish(&ada, "n"));
+    let bob = world.join_active(&Who::named("bob").no_auto_subscribe());
+    assert!(world.served(&bob).is_empty());
+    let listed = proto::ParticipantTracks { track_sids: vec![two.to_string()], ..Default::default() };
+    let request = proto::UpdateSubscription { subscribe: true, participant_tracks: vec![listed], ..Default::default() };
+    world.say(&bob, Asked::Subscription(request));
+    assert_eq!(world.served(&bob), std::slice::from_ref(&two));
+    world.say(&bob, wish(&[&one, &two], true));
+    world.say(&bob, wish(&[&two], false));
+    assert_eq!(world.served(&bob), [one]);
+}
+
+#[test]
+fn a_track_given_up_can_be_had_again() {
+    let mut world = World::new();
+    let ada = world.join_active(&Who::named("ada"));
+    let bob = world.join_active(&Who::named("bob"));
+    let track = world.publish(&ada, "m");
+    world.say(&bob, wish(&[&track], false));
+    assert!(world.served(&bob).is_empty());
+    world.look_away();
+    world.say(&bob, wish(&[&track], true));
+    assert_eq!(world.served(&bob), [track]);
+    assert_eq!(names(&world.inbox(&bob)), ["subscription_permission_update"]);
+}
+
+#[test]
+fn a_wish_for_an_unknown_track_is_remembered() {
+    let mut world = World::new();
+    let ada = world.join_active(&Who::named("ada"));
+    let bob = world.join_active(&Who::named("bob").no_auto_subscribe());
+    let track = world.add_track(&ada, microphone("m")).unwrap();
+    world.say(&bob, wish(&[&track], true));
+    assert!(world.served(&bob).is_empty());
+    world.receive_track(&ada, &track);
+    assert_eq!(world.served(&bob), [track]);
+}
+
+#[test]
+fn wishes_for_tracks_that_never_come_are_bounded() {
+    let mut world = World::new();
+    let bob = world.join_active(&Who::named("bob"));
+    let unknown: Vec<TrackSid> = (0..300).map(|n| TrackSid::try_from(format!("TR_AM{n:012}")).unwrap()).collect();
+    world.say(&bob, wish(&unknown.iter().collect::<Vec<_>>(), true));
+    assert_eq!(world.room.counters().unknown_track, 300 - 256);
+    let nonsense = proto::UpdateSubscription { track_sids: vec!["nonsense".into()], ..Default::default() };
+    world.say(&bob, Asked::Subscription(nonsense));
+    assert_eq!(world.room.counters().unknown_track, 300 - 256 + 1);
+}
+
+#[test]
+fn who_may_not_subscribe_is_served_nothing_and_told_nothing() {
+    let mut world = World::new();
+    let ada = world.join_active(&Who::named("ada"));
+    let bob = world.join_active(&Who::named("bob").grant(|grant| grant.can_subscribe = Some(false)));
+    let track = world.publish(&ada, "m");
+    world.say(&bob, wish(&[&track], true));
+    assert!(world.served(&bob).is_empty());
+    assert!(world.client(&bob).allowed.is_empty());
+}
+
+#[test]
+fn tracks_of_a_hidden_participant_are_offered_to_nobody() {
+    let mut world = World::new();
+    let bob = world.join_active(&Who::named("bob"));
+    let spy = world.join_active(&Who::named("spy").grant(|grant| grant.hidden = true));
+    let track = world.publish(&spy, "m");
+    world.say(&bob, wish(&[&track], true));
+    assert!(world.served(&bob).is_empty());
+}
+
+#[test]
+fn a_publisher_decides_who_may_have_its_tracks() {
+    let mut world = World::new();
+    let (ada, bob, eve) = (
+        world.join_active(&Who::named("ada")),
+        world.join_active(&Who::named("bob")),
+        world.join_active(&Who::named("eve")),
+    );
+    let (one, two) = (world.publish(&ada, "m"), world.publish(&ada, "n"));
+    world.look_away();
+    world.say(&ada, allow("bob", &[&one]));
+    assert_eq!(world.served(&bob), std::slice::from_ref(&one));
+    assert!(world.served(&eve).is_empty());
+    let denied = |inbox: Vec<Message>| {
+        let gone = inbox.into_iter().filter(|m| matches!(m, Message::SubscriptionPermissionUpdate(u) if !u.allowed));
+        gone.count()
+    };
+    assert_eq!((denied(world.inbox(&bob)), denied(world.inbox(&eve))), (1, 2));
+
+    let late = world.join_active(&Who::named("late"));
+    assert!(world.served(&late).is_empty());
+    let agent = world.join_active(&Who::named("bot").grant(|grant| grant.agent = true));
+    assert_eq!(world.served(&agent).len(), 2, "agents are exempt");
+
+    let everyone = proto::SubscriptionPermission { all_participants: true, ..Default::default() };
+    world.say(&ada, Asked::SubscriptionPermission(everyone));
+    let mut both = vec![one, two];
+    both.sort();
+    assert_eq!((world.served(&bob), world.served(&eve)), (both.clone(), both));
+}
+
+#[test]
+fn the_publisher_hears_once_that_someone_is_subscribed() {
+    let mut world = World::new();
+    let (ada, bob, eve) = (
+        world.join_active(&Who::named("ada")),
+        world.join_active(&Who::named("bob")),
+        world.join_active(&Who::named("eve")),
+    );
+    let track = world.publish(&ada, "m");
+    world.look_away();
+    for subscriber in [&bob, &eve] {
+        let (node, session) = world.session_of(subscriber);
+        world.node_says(&node, NodeToRoom::TrackBound { session, track: track.clone() });
+    }
+    assert_eq!(names(&world.inbox(&ada)), ["track_subscribed"]);
+}

@@ -1,0 +1,93 @@
+//! A node's end of the room link, without media: sessions, announced tracks, what each session is served.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shared::control::{Description, FirstSession, RoomToNode};
+use shared::ids::{Generation, ParticipantSid, SessionKey, TrackSid};
+
+/// One node.
+#[derive(Default)]
+pub(crate) struct VirtualNode {
+    pub(crate) linked: bool,
+    pub(crate) said_hello: bool,
+    pub(crate) sessions: BTreeMap<SessionKey, VirtualSession>,
+    pub(crate) welcomes: usize,
+}
+
+/// One session on it.
+#[derive(Default, Debug, Clone, PartialEq)]
+pub(crate) struct VirtualSession {
+    pub(crate) tracks: BTreeSet<TrackSid>,
+    pub(crate) muted: BTreeSet<TrackSid>,
+    pub(crate) served: BTreeSet<TrackSid>,
+    pub(crate) offers: Vec<Description>,
+    pub(crate) answers: Vec<Description>,
+}
+
+impl VirtualNode {
+    pub(crate) fn open(&mut self, first: &FirstSession) {
+        let older = self.sessions.keys().filter(|key| key.participant == first.participant);
+        older.cloned().collect::<Vec<_>>().iter().for_each(|key| self.close(key));
+        let session = VirtualSession {
+            tracks: first.open.tracks.iter().map(|track| track.sid.clone()).collect(),
+            served: first.open.subscriptions.iter().map(|subscription| subscription.track.clone()).collect(),
+            offers: first.open.offer.iter().cloned().collect(),
+            ..VirtualSession::default()
+        };
+        assert_eq!(first.open.token, "", "the shell mints the token");
+        self.sessions.insert(key(&first.participant, first.generation), session);
+    }
+
+    pub(crate) fn receive(&mut self, message: RoomToNode) {
+        assert!(self.linked, "sent to a node that is not linked: {message:?}");
+        assert!(self.said_hello || matches!(message, RoomToNode::Welcome { .. }), "sent before hello: {message:?}");
+        match message {
+            RoomToNode::Welcome { sessions, .. } => {
+                self.welcomes += 1;
+                let extra: Vec<_> = self.sessions.keys().filter(|key| !sessions.contains(key)).cloned().collect();
+                extra.iter().for_each(|key| self.close(key));
+            }
+            RoomToNode::OpenSession(_) => panic!("the shell makes this one from Effect::OpenSession"),
+            RoomToNode::CloseSession { session } => {
+                self.close(&session);
+            }
+            RoomToNode::Offer { session, description } => self.at(&session).offers.push(description),
+            RoomToNode::Answer { session, description } => self.at(&session).answers.push(description),
+            RoomToNode::AnnounceTrack { session, track } => {
+                self.at(&session).tracks.insert(track.sid);
+            }
+            RoomToNode::RetractTrack { session, track } => {
+                self.at(&session).tracks.remove(&track);
+            }
+            RoomToNode::MuteTrack { session, track, muted } => {
+                let all = &mut self.at(&session).muted;
+                if muted {
+                    all.insert(track)
+                } else {
+                    all.remove(&track)
+                };
+            }
+            RoomToNode::Subscribe { session, subscriptions } => {
+                self.at(&session).served.extend(subscriptions.into_iter().map(|subscription| subscription.track));
+            }
+            RoomToNode::Unsubscribe { session, tracks } => self.at(&session).served.retain(|t| !tracks.contains(t)),
+            RoomToNode::UpdateGrants { .. } => {}
+        }
+    }
+
+    /// A session's tracks end with it.
+    pub(crate) fn close(&mut self, key: &SessionKey) {
+        let Some(closed) = self.sessions.remove(key) else { return };
+        for session in self.sessions.values_mut() {
+            session.served.retain(|track| !closed.tracks.contains(track));
+        }
+    }
+
+    fn at(&mut self, key: &SessionKey) -> &mut VirtualSession {
+        self.sessions.get_mut(key).unwrap_or_else(|| panic!("no session {key} here"))
+    }
+}
+
+fn key(participant: &ParticipantSid, generation: Generation) -> SessionKey {
+    SessionKey { participant: participant.clone(), generation }
+}
