@@ -8,3 +8,4 @@ pub mod demux;
 pub mod dtls;
 pub mod ice;
 pub mod srtp;
+pub mod forward;

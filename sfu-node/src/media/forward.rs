@@ -1,0 +1,330 @@
+//! Forwarding: plain RTP and RTCP in, plain RTP and RTCP out. **A pure machine: no sockets, crypto, clock or randomness
+//! of its own. A packet received allocates nothing in the steady state.**
+
+mod cache;
+mod clock;
+mod egress;
+mod feedback;
+mod header;
+mod keyframe;
+mod keyframe_request;
+mod missing;
+mod picture;
+mod publisher;
+mod receive;
+mod reception;
+mod red;
+mod retransmission;
+mod rtcp;
+mod rtp;
+mod schedule;
+mod sequence;
+mod subscriber;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod transport;
+mod twcc;
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use slab::Slab;
+
+use self::clock::{Clock, Time, wrap32};
+use self::egress::Scratch;
+use self::publisher::{Route, Source, Track};
+use self::rtp::MAX_RTP_LEN;
+use self::subscriber::Subscription;
+use self::timers::Timers;
+use self::transport::{StreamRef, Transport};
+use crate::media::api::{Event, Receiver, RoomKey, Sender, ShardStats, TrackKey, TransportKey};
+
+/// Where the forwarder's packets and news go.
+pub trait Sink {
+    /// Sends an RTP packet, given in two parts. Both may be reused when this returns.
+    fn rtp(&mut self, to: TransportKey, header: &[u8], payload: &[u8]);
+    /// Sends an RTCP packet, compound or reduced-size (RFC 5506).
+    fn rtcp(&mut self, to: TransportKey, compound: &[u8]);
+    /// Tells the control thread.
+    fn event(&mut self, event: Event);
+}
+
+/// All transports, tracks and subscriptions of a shard.
+pub struct Forwarder {
+    transports: Slab<Transport>,
+    transport_slots: HashMap<TransportKey, usize>,
+    tracks: Slab<Track>,
+    track_slots: HashMap<TrackKey, usize>,
+    subscriptions: Slab<Subscription>,
+    clock: Clock,
+    timers: Timers,
+    random: SplitMix,
+    stats: ShardStats,
+    scratch: Box<Scratch>,
+}
+
+impl Forwarder {
+    /// `seed` gives SSRCs and first sequence numbers.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self {
+            transports: Slab::new(),
+            transport_slots: HashMap::new(),
+            tracks: Slab::new(),
+            track_slots: HashMap::new(),
+            subscriptions: Slab::new(),
+            clock: Clock::default(),
+            timers: Timers::default(),
+            random: SplitMix(seed),
+            stats: ShardStats::default(),
+            scratch: Box::new([0; MAX_RTP_LEN + 2]),
+        }
+    }
+
+    /// Opens a transport. Nothing is sent to it until it is connected.
+    pub fn open(&mut self, transport: TransportKey, room: RoomKey) {
+        if self.transport_slots.contains_key(&transport) {
+            return;
+        }
+        let ssrc = wrap32(self.random.next()).max(1);
+        let slot = self.transports.insert(Transport::new(transport, room, ssrc));
+        self.transport_slots.insert(transport, slot);
+    }
+
+    /// Ends a transport, its receivers and senders.
+    pub fn close<S: Sink>(&mut self, now: Instant, transport: TransportKey, sink: &mut S) {
+        self.set_receivers(now, transport, Vec::new(), sink);
+        self.set_senders(now, transport, Vec::new(), sink);
+        if let Some(slot) = self.transport_slots.remove(&transport) {
+            self.transports.remove(slot);
+        }
+    }
+
+    /// The transport can be sent to from now on, or not. Video starts with a keyframe each time.
+    pub fn connected<S: Sink>(&mut self, now: Instant, transport: TransportKey, connected: bool, sink: &mut S) {
+        let now = self.clock.time(now);
+        let Some(slot) = self.transport_slots.get(&transport).copied() else { return };
+        let Some(entry) = self.transports.get_mut(slot) else { return };
+        entry.connected = connected;
+        let mut waiting = Vec::new();
+        for subscription in &entry.subscriptions {
+            if let Some(subscription) = self.subscriptions.get_mut(*subscription) {
+                subscription.pause();
+                waiting.push(subscription.track);
+            }
+        }
+        self.schedule_reports(now, slot);
+        for track in waiting {
+            self.request_keyframe(now, track);
+            self.serve_track(now, track, sink);
+        }
+    }
+
+    /// Sets all tracks this transport sends us; those missing end, those known go on.
+    pub fn set_receivers<S: Sink>(
+        &mut self,
+        now: Instant,
+        transport: TransportKey,
+        receivers: Vec<Receiver>,
+        sink: &mut S,
+    ) {
+        let now = self.clock.time(now);
+        let Some(slot) = self.transport_slots.get(&transport).copied() else { return };
+        let before = self.transports.get(slot).map(|entry| entry.tracks.clone()).unwrap_or_default();
+        let mut tracks = Vec::with_capacity(receivers.len());
+        for receiver in receivers {
+            let track = self.track_slot(receiver.track);
+            if !tracks.contains(&track) {
+                self.receive_track(now, slot, track, receiver);
+                tracks.push(track);
+            }
+        }
+        for track in before.iter().filter(|track| !tracks.contains(track)) {
+            self.end_track(slot, *track);
+        }
+        if let Some(entry) = self.transports.get_mut(slot) {
+            entry.tracks.clone_from(&tracks);
+        }
+        self.schedule_reports(now, slot);
+        for track in tracks {
+            self.request_keyframe(now, track);
+            self.serve_track(now, track, sink);
+        }
+    }
+
+    /// Sets all tracks sent to this transport; those missing end. One with a known SSRC goes on in its numbers.
+    pub fn set_senders<S: Sink>(&mut self, now: Instant, transport: TransportKey, senders: Vec<Sender>, sink: &mut S) {
+        let now = self.clock.time(now);
+        let Some(slot) = self.transport_slots.get(&transport).copied() else { return };
+        let before = self.transports.get(slot).map(|entry| entry.subscriptions.clone()).unwrap_or_default();
+        let mut after = Vec::with_capacity(senders.len());
+        for sender in senders {
+            let by_ssrc = |known: &usize| self.subscriptions.get(*known).is_some_and(|s| s.ssrc == sender.ssrc);
+            let known = before.iter().copied().find(by_ssrc);
+            let track = self.track_slot(sender.source);
+            let subscription = match known {
+                Some(known) => self.change_subscription(known, track, sender),
+                None => {
+                    let random = self.random.next();
+                    let added = self.subscriptions.insert(Subscription::new(slot, track, sender, random));
+                    self.join_track(added, track);
+                    added
+                }
+            };
+            if !after.contains(&subscription) {
+                after.push(subscription);
+            }
+        }
+        for gone in before.iter().filter(|known| !after.contains(known)) {
+            if let Some(subscription) = self.subscriptions.try_remove(*gone) {
+                self.leave_track(*gone, subscription.track);
+            }
+        }
+        let tracks: Vec<usize> =
+            after.iter().filter_map(|known| self.subscriptions.get(*known)).map(|known| known.track).collect();
+        if let Some(entry) = self.transports.get_mut(slot) {
+            entry.subscriptions = after;
+        }
+        self.schedule_reports(now, slot);
+        for track in tracks {
+            self.set_routes(track);
+            self.request_keyframe(now, track);
+            self.serve_track(now, track, sink);
+        }
+    }
+
+    /// Mutes or unmutes a received track: a muted one is not asked for keyframes.
+    pub fn set_muted<S: Sink>(&mut self, now: Instant, track: TrackKey, muted: bool, sink: &mut S) {
+        let now = self.clock.time(now);
+        let Some(slot) = self.track_slots.get(&track).copied() else { return };
+        if let Some(source) = self.tracks.get_mut(slot).and_then(|track| track.source.as_mut()) {
+            source.receiver.muted = muted;
+        }
+        self.request_keyframe(now, slot);
+        self.serve_track(now, slot, sink);
+    }
+
+    /// When [`Forwarder::on_timeout`] wants to be called.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.clock.instant(self.timers.next()?)
+    }
+
+    /// Counters: receivers, senders, packets and bytes of plain RTP each way, malformed, NACK, PLI, retransmissions.
+    #[must_use]
+    pub fn stats(&self) -> ShardStats {
+        let receivers = self.tracks.iter().filter(|(_, track)| track.source.is_some()).count() as u64;
+        ShardStats { receivers, senders: self.subscriptions.len() as u64, ..self.stats }
+    }
+
+    /// The slot of a track, made when either side names it first.
+    fn track_slot(&mut self, key: TrackKey) -> usize {
+        let tracks = &mut self.tracks;
+        *self.track_slots.entry(key).or_insert_with(|| tracks.insert(Track::new(key)))
+    }
+
+    fn receive_track(&mut self, now: Time, transport: usize, track: usize, receiver: Receiver) {
+        let Some(entry) = self.transports.get_mut(transport) else { return };
+        let Some(known) = self.tracks.get_mut(track) else { return };
+        let ssrcs = receiver.ssrcs.clone();
+        match known.source.as_mut() {
+            Some(source) if source.transport == transport && source.fits(&receiver) => source.receiver = receiver,
+            _ => {
+                entry.unbind(track);
+                known.source = Some(Source::new(transport, entry.room, receiver));
+            }
+        }
+        for (layer, pair) in (0..).zip(&ssrcs) {
+            let stream = StreamRef { track, layer, repair: false };
+            let Some(known) = known.source.as_mut().and_then(|source| source.layer_mut(layer)) else { continue };
+            if known.ssrc != Some(pair.ssrc) {
+                known.rebind(now, pair.ssrc);
+                entry.bind(pair.ssrc, stream);
+            }
+            if let Some(rtx) = pair.rtx.filter(|rtx| known.repair_ssrc != Some(*rtx)) {
+                known.repair_ssrc = Some(rtx);
+                entry.bind(rtx, StreamRef { repair: true, ..stream });
+            }
+        }
+        self.set_routes(track);
+    }
+
+    /// The transport does not send the track any more.
+    fn end_track(&mut self, transport: usize, track: usize) {
+        if let Some(entry) = self.transports.get_mut(transport) {
+            entry.unbind(track);
+        }
+        let Some(known) = self.tracks.get_mut(track) else { return };
+        if known.source.as_ref().is_some_and(|source| source.transport == transport) {
+            known.source = None;
+            self.set_routes(track);
+        }
+        self.drop_unused(track);
+    }
+
+    fn change_subscription(&mut self, known: usize, track: usize, sender: Sender) -> usize {
+        let Some(subscription) = self.subscriptions.get_mut(known) else { return known };
+        let old = subscription.track;
+        if old != track {
+            subscription.track = track;
+            subscription.source = sender.source;
+            subscription.kind = sender.kind;
+            subscription.forget_source();
+        }
+        subscription.configure(sender);
+        if old != track {
+            self.leave_track(known, old);
+            self.join_track(known, track);
+        }
+        known
+    }
+
+    fn join_track(&mut self, subscription: usize, track: usize) {
+        if let Some(track) = self.tracks.get_mut(track) {
+            track.subscriptions.push(subscription);
+        }
+    }
+
+    fn leave_track(&mut self, subscription: usize, track: usize) {
+        if let Some(track) = self.tracks.get_mut(track) {
+            track.subscriptions.retain(|known| *known != subscription);
+        }
+        self.drop_unused(track);
+    }
+
+    fn drop_unused(&mut self, track: usize) {
+        if self.tracks.get(track).is_some_and(Track::unused) {
+            let removed = self.tracks.remove(track);
+            self.track_slots.remove(&removed.key);
+        }
+    }
+
+    /// Works out how a track's payload types go out to each of its subscribers; not at all into another room.
+    fn set_routes(&mut self, track: usize) {
+        let Some(track) = self.tracks.get(track) else { return };
+        for subscription in &track.subscriptions {
+            let Some(subscription) = self.subscriptions.get_mut(*subscription) else { continue };
+            let room = self.transports.get(subscription.transport).map(|transport| transport.room);
+            let source = track.source.as_ref().filter(|source| Some(source.room) == room);
+            if source.is_none() {
+                subscription.forget_source();
+            }
+            let offered = source.map(|source| source.receiver.payload_types.as_slice()).unwrap_or_default();
+            subscription.set_routes(Route::all(offered, &subscription.payload_types));
+        }
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): numbers that need not be secret, from a seed given.
+#[derive(Debug)]
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}

@@ -1,0 +1,108 @@
+//! What peers say by RTCP: publishers' clocks, subscribers' losses and keyframe requests.
+
+use std::time::Instant;
+
+use crate::media::api::TransportKey;
+use crate::media::forward::clock::{Time, ntp_middle};
+use crate::media::forward::egress::Egress;
+use crate::media::forward::picture::PictureIds;
+use crate::media::forward::reception::SenderClocks;
+use crate::media::forward::rtcp::{self, Said};
+use crate::media::forward::subscriber::Incoming;
+use crate::media::forward::{Forwarder, Sink};
+
+impl Forwarder {
+    /// Takes a plain RTCP packet.
+    pub fn on_rtcp<S: Sink>(&mut self, now: Instant, from: TransportKey, compound: &[u8], sink: &mut S) {
+        let now = self.clock.time(now);
+        let Some(slot) = self.transport_slots.get(&from).copied() else { return };
+        if rtcp::read(compound, |said| self.hear(now, slot, said, sink)).is_err() {
+            self.stats.dropped_malformed += 1;
+        }
+    }
+
+    fn hear<S: Sink>(&mut self, now: Time, slot: usize, said: Said, sink: &mut S) {
+        match said {
+            Said::Clocks { ssrc, ntp, rtp } => self.set_clocks(slot, ssrc, SenderClocks { ntp, rtp, at: now }),
+            Said::Reception { ssrc, last_sender_report, delay } => {
+                let Some(subscription) = self.sending(slot, ssrc).and_then(|s| self.subscriptions.get_mut(s)) else {
+                    return;
+                };
+                subscription.ssrc_known = true;
+                let round_trip = ntp_middle(now.ntp()).wrapping_sub(last_sender_report).wrapping_sub(delay);
+                if last_sender_report != 0 && round_trip.cast_signed() > 0 {
+                    subscription.budget.measured((u64::from(round_trip) * 1_000_000) >> 16);
+                }
+            }
+            Said::Nack { ssrc, first, following } => {
+                let Some(subscription) = self.sending(slot, ssrc) else { return };
+                self.stats.nacks_received += 1;
+                self.retransmit(now, subscription, first, sink);
+                for bit in (0..16).filter(|bit| following >> bit & 1 == 1) {
+                    self.retransmit(now, subscription, first.wrapping_add(bit + 1), sink);
+                }
+            }
+            Said::KeyframeNeeded { ssrc } => {
+                let Some(subscription) = self.sending(slot, ssrc) else { return };
+                self.stats.plis_received += 1;
+                self.relay_keyframe_request(now, subscription, sink);
+            }
+        }
+    }
+
+    /// The subscription that goes out with this SSRC.
+    fn sending(&self, slot: usize, ssrc: u32) -> Option<usize> {
+        let subscriptions = &self.transports.get(slot)?.subscriptions;
+        subscriptions.iter().copied().find(|known| self.subscriptions.get(*known).is_some_and(|s| s.ssrc == ssrc))
+    }
+
+    fn set_clocks(&mut self, slot: usize, ssrc: u32, clocks: SenderClocks) {
+        let Some(transport) = self.transports.get_mut(slot) else { return };
+        let Some(stream) = transport.stream(ssrc).filter(|stream| !stream.repair) else { return };
+        transport.ntp_offset.get_or_insert(clocks.at.ntp().wrapping_sub(clocks.ntp));
+        let source = self.tracks.get_mut(stream.track).and_then(|track| track.source.as_mut());
+        if let Some(layer) = source.and_then(|source| source.layer_mut(stream.layer)) {
+            layer.clocks = Some(clocks);
+        }
+    }
+
+    fn relay_keyframe_request<S: Sink>(&mut self, now: Time, subscription: usize, sink: &mut S) {
+        let Some(subscription) = self.subscriptions.get(subscription) else { return };
+        let track = subscription.track;
+        let Some(source) = self.tracks.get_mut(track).and_then(|track| track.source.as_mut()) else { return };
+        let layer = subscription.current().or(source.best);
+        if let Some(layer) = layer.and_then(|layer| source.layer_mut(layer)) {
+            layer.keyframe.want(now);
+        }
+        self.serve_track(now, track, sink);
+    }
+
+    /// Sends a packet again, from the layer's cache, as far as the subscriber's budget goes.
+    fn retransmit<S: Sink>(&mut self, now: Time, slot: usize, sequence: u16, sink: &mut S) {
+        let Self { transports, tracks, subscriptions, stats, scratch, .. } = self;
+        let Some(subscription) = subscriptions.get_mut(slot) else { return };
+        let Some((layer, number)) = subscription.sent(sequence) else { return };
+        let Some(source) = tracks.get(subscription.track).and_then(|track| track.source.as_ref()) else { return };
+        let Some(entry) = source.layer(layer) else { return };
+        let Some(packet) = entry.cache.as_ref().and_then(|cache| cache.lookup(now, number)) else { return };
+        let Some(transport) = transports.get_mut(subscription.transport).filter(|to| to.connected) else { return };
+        let Some(codec) = source.payload_type(packet.slot).map(|pt| pt.codec) else { return };
+        if !subscription.budget.spend(now, sequence, packet.payload.len()) {
+            return;
+        }
+        let pictures = PictureIds::read(codec, packet.payload);
+        let incoming = Incoming { layer, epoch: entry.epoch, late: true, keyframe: false, pictures, packet };
+        let mut out = Egress {
+            now,
+            abs_send_time: now.abs_send_time(),
+            to: transport.key,
+            transport_cc: &mut transport.transport_cc,
+            scratch,
+            stats,
+            sink,
+        };
+        if subscription.resend(sequence, &incoming, &mut out) {
+            stats.retransmissions_sent += 1;
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! When a layer's publisher is asked for a keyframe: at once, then throttled, then repeated with backoff until it comes.
+
+use std::time::Duration;
+
+use crate::media::forward::clock::{Time, micros};
+
+/// Least time between two requests for one layer.
+const MIN_INTERVAL: Duration = Duration::from_millis(500);
+/// Longest wait between repeated requests.
+const MAX_INTERVAL: Duration = Duration::from_secs(4);
+
+/// One layer's outstanding request.
+#[derive(Debug, Default)]
+pub(crate) struct KeyframeRequest {
+    last: Option<Time>,
+    next: Option<Time>,
+    repeats: u32,
+}
+
+impl KeyframeRequest {
+    /// Somebody needs a keyframe. The request is due at once, or when the throttle allows.
+    pub(crate) fn want(&mut self, now: Time) {
+        let earliest = self.last.map_or(now, |last| last.plus(MIN_INTERVAL).max(now));
+        self.next = Some(self.next.map_or(earliest, |next| next.min(earliest)));
+    }
+
+    /// A keyframe came, or nobody waits any more.
+    pub(crate) fn settle(&mut self) {
+        self.next = None;
+        self.repeats = 0;
+    }
+
+    /// When to send.
+    pub(crate) fn next_due(&self) -> Option<Time> {
+        self.next
+    }
+
+    /// True when a request is to be sent now; schedules its repetition.
+    pub(crate) fn take_due(&mut self, now: Time) -> bool {
+        if self.next.is_none_or(|next| next > now) {
+            return false;
+        }
+        let wait = MIN_INTERVAL.saturating_mul(1 << self.repeats.min(3)).min(MAX_INTERVAL);
+        self.repeats = self.repeats.saturating_add(1);
+        self.last = Some(now);
+        self.next = Some(Time(now.0.saturating_add(micros(wait))));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_throttled_and_back_off() {
+        let mut request = KeyframeRequest::default();
+        request.want(Time(0));
+        assert!(request.take_due(Time(0)), "at once");
+        request.want(Time(1));
+        assert!(!request.take_due(Time(499_999)));
+        let mut sent = vec![];
+        for _ in 0..6 {
+            let due = request.next_due().unwrap();
+            assert!(request.take_due(due));
+            sent.push(due.0);
+        }
+        assert_eq!(sent, [500_000, 1_500_000, 3_500_000, 7_500_000, 11_500_000, 15_500_000]);
+        request.settle();
+        assert_eq!(request.next_due(), None);
+        request.want(Time(15_500_001));
+        assert!(!request.take_due(Time(15_999_999)), "the throttle holds over a keyframe");
+        assert!(request.take_due(Time(16_000_000)));
+    }
+}

@@ -1,0 +1,217 @@
+//! The receive side of a track: its layers, each with its window, holes, cache, statistics and keyframe request.
+
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+use shared::control::TrackKind;
+
+use crate::media::api::{Codec, Event, MAX_LAYERS, PayloadType, Receiver, RoomKey, TrackKey};
+use crate::media::forward::cache::{CacheSize, PacketCache, SourcePacket};
+use crate::media::forward::clock::{Time, micros};
+use crate::media::forward::keyframe_request::KeyframeRequest;
+use crate::media::forward::missing::Missing;
+use crate::media::forward::reception::{Reception, SenderClocks};
+use crate::media::forward::sequence::Window;
+use crate::media::forward::timers::Armed;
+
+/// A layer this far behind the liveliest one has stopped.
+const LAYER_STALL: Duration = Duration::from_millis(700);
+
+/// A track somebody publishes, subscribes to, or both.
+#[derive(Debug)]
+pub(crate) struct Track {
+    pub(crate) key: TrackKey,
+    /// `None`: not received, or not yet.
+    pub(crate) source: Option<Source>,
+    /// Slots of its subscriptions.
+    pub(crate) subscriptions: Vec<usize>,
+    pub(crate) armed: Armed,
+}
+
+/// Who publishes it.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// Slot of the transport.
+    pub(crate) transport: usize,
+    pub(crate) room: RoomKey,
+    pub(crate) receiver: Receiver,
+    pub(crate) layers: ArrayVec<Layer, MAX_LAYERS>,
+    /// Highest layer that is live: what subscribers are to get.
+    pub(crate) best: Option<u8>,
+}
+
+/// One received stream.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    /// `None`: no packet yet.
+    pub(crate) ssrc: Option<u32>,
+    pub(crate) repair_ssrc: Option<u32>,
+    /// When the media SSRC was bound.
+    pub(crate) bound: Option<Time>,
+    /// Counts new SSRCs and sequence restarts: numbers of two epochs have nothing to do with each other.
+    pub(crate) epoch: u32,
+    pub(crate) window: Window,
+    pub(crate) missing: Missing,
+    pub(crate) cache: Option<PacketCache>,
+    pub(crate) reception: Reception,
+    pub(crate) clocks: Option<SenderClocks>,
+    pub(crate) keyframe: KeyframeRequest,
+    /// Last packet.
+    pub(crate) last: Option<Time>,
+    /// Place of the last payload type.
+    pub(crate) slot: u8,
+    announced: Option<(u32, Option<u32>)>,
+}
+
+impl Track {
+    pub(crate) fn new(key: TrackKey) -> Self {
+        Self { key, source: None, subscriptions: Vec::new(), armed: Armed::default() }
+    }
+
+    /// Nobody needs it any more.
+    pub(crate) fn unused(&self) -> bool {
+        self.source.is_none() && self.subscriptions.is_empty()
+    }
+}
+
+impl Source {
+    pub(crate) fn new(transport: usize, room: RoomKey, receiver: Receiver) -> Self {
+        let count = receiver.rids.len().max(receiver.ssrcs.len()).max(1);
+        let layers = (0..count).map(|_| Layer::new()).take(MAX_LAYERS).collect();
+        Self { transport, room, receiver, layers, best: None }
+    }
+
+    /// The receiver is this one still, perhaps with other payload types or extensions.
+    pub(crate) fn fits(&self, receiver: &Receiver) -> bool {
+        self.receiver.kind == receiver.kind
+            && self.receiver.rids == receiver.rids
+            && receiver.ssrcs.len() <= self.layers.len()
+    }
+
+    pub(crate) fn layer(&self, layer: u8) -> Option<&Layer> {
+        self.layers.get(usize::from(layer))
+    }
+
+    pub(crate) fn layer_mut(&mut self, layer: u8) -> Option<&mut Layer> {
+        self.layers.get_mut(usize::from(layer))
+    }
+
+    pub(crate) fn payload_type(&self, slot: u8) -> Option<&PayloadType> {
+        self.receiver.payload_types.get(usize::from(slot))
+    }
+
+    /// Place of a media payload type.
+    pub(crate) fn media_slot(&self, pt: u8) -> Option<u8> {
+        self.slot(|known| known.pt == pt)
+    }
+
+    /// Place of the media payload type this one retransmits.
+    pub(crate) fn repaired_slot(&self, pt: u8) -> Option<u8> {
+        self.slot(|known| known.rtx_pt == Some(pt))
+    }
+
+    fn slot(&self, fits: impl Fn(&PayloadType) -> bool) -> Option<u8> {
+        self.receiver.payload_types.iter().position(fits).and_then(|slot| u8::try_from(slot).ok())
+    }
+
+    /// A keyframe can be asked for on this layer.
+    pub(crate) fn takes_requests(&self, layer: u8) -> bool {
+        let negotiated = || self.payload_type(self.layer(layer)?.slot).map(|pt| pt.pli);
+        self.receiver.kind == TrackKind::Video && !self.receiver.muted && negotiated() == Some(true)
+    }
+
+    /// Finds the highest layer that is not far behind the liveliest. True when it is another than before.
+    pub(crate) fn choose_layer(&mut self) -> bool {
+        let liveliest = self.layers.iter().filter_map(|layer| layer.last).max();
+        let live = |layer: &Layer| match (liveliest, layer.last) {
+            (Some(newest), Some(last)) => newest.since(last) <= micros(LAYER_STALL),
+            _ => false,
+        };
+        let best = self.layers.iter().rposition(live).and_then(|best| u8::try_from(best).ok());
+        let changed = best != self.best;
+        self.best = best;
+        changed
+    }
+
+    /// The news about a layer's streams, once each.
+    pub(crate) fn announce(&mut self, track: TrackKey, layer: u8) -> Option<Event> {
+        let codec = self.payload_type(self.layer(layer)?.slot)?.codec;
+        let entry = self.layer_mut(layer)?;
+        let streams = (entry.ssrc?, entry.repair_ssrc);
+        if entry.announced == Some(streams) || entry.last.is_none() {
+            return None;
+        }
+        entry.announced = Some(streams);
+        Some(Event::LayerSeen { track, layer, codec, ssrc: streams.0, repair_ssrc: streams.1.unwrap_or(0) })
+    }
+}
+
+impl Layer {
+    fn new() -> Self {
+        Self {
+            ssrc: None,
+            repair_ssrc: None,
+            bound: None,
+            epoch: 0,
+            window: Window::new(),
+            missing: Missing::default(),
+            cache: None,
+            reception: Reception::default(),
+            clocks: None,
+            keyframe: KeyframeRequest::default(),
+            last: None,
+            slot: 0,
+            announced: None,
+        }
+    }
+
+    /// The stream has another SSRC: nothing of the old one holds.
+    pub(crate) fn rebind(&mut self, now: Time, ssrc: u32) {
+        if self.ssrc.replace(ssrc).is_some() {
+            self.window.restart();
+        }
+        self.bound = Some(now);
+    }
+
+    /// The packet with these numbers is the first of a run.
+    pub(crate) fn begin_epoch(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.missing.clear();
+        self.reception = Reception::default();
+        self.clocks = None;
+    }
+
+    /// Keeps a packet for retransmission; allocates on the layer's first.
+    pub(crate) fn keep(&mut self, now: Time, kind: TrackKind, packet: &SourcePacket<'_>) {
+        let size = if kind == TrackKind::Video { CacheSize::VIDEO } else { CacheSize::AUDIO };
+        self.cache.get_or_insert_with(|| PacketCache::new(size)).insert(now, packet);
+    }
+}
+
+/// How a source's payload type goes out to a subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) pt: u8,
+    pub(crate) rtx_pt: Option<u8>,
+    /// Only the primary block of redundant audio goes out; it must have this payload type.
+    pub(crate) primary: Option<u8>,
+    pub(crate) codec: Codec,
+    pub(crate) clock_rate: u32,
+}
+
+impl Route {
+    /// Routes for each of the source's payload types, in their order.
+    pub(crate) fn all(source: &[PayloadType], wanted: &[PayloadType]) -> Vec<Option<Self>> {
+        let route = |from: &PayloadType| {
+            let same = |to: &&PayloadType| (to.codec, to.format) == (from.codec, from.format);
+            let opus = |pt: &&PayloadType| pt.codec == Codec::Opus;
+            let (to, primary) = match wanted.iter().find(same) {
+                Some(to) => (to, None),
+                None if from.codec == Codec::Red => (wanted.iter().find(opus)?, Some(source.iter().find(opus)?.pt)),
+                None => return None,
+            };
+            Some(Self { pt: to.pt, rtx_pt: to.rtx_pt, primary, codec: from.codec, clock_rate: from.clock_rate })
+        };
+        source.iter().map(route).collect()
+    }
+}

@@ -1,0 +1,162 @@
+//! What happens by time: NACK and keyframe requests of a track, transport-wide feedback and reports of a transport.
+
+use std::time::{Duration, Instant};
+
+use rtc::rtcp::packet::Packet;
+
+use crate::media::api::TransportKey;
+use crate::media::forward::clock::{Time, wrap16};
+use crate::media::forward::rtcp::{self, MAX_REPORTS};
+use crate::media::forward::timers::Owner;
+use crate::media::forward::{Forwarder, Sink};
+
+/// Time between the reports of a transport.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a simulcast track is looked at for layers that stopped.
+const LAYER_CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// Sender reports that go into one compound packet: with names of the longest they stay under 1,200 bytes.
+const REPORTS_A_PACKET: usize = 3;
+
+impl Forwarder {
+    /// Does what is due.
+    pub fn on_timeout<S: Sink>(&mut self, now: Instant, sink: &mut S) {
+        let now = self.clock.time(now);
+        while let Some((at, owner)) = self.timers.take_due(now) {
+            match owner {
+                Owner::Track(slot) => {
+                    if self.tracks.get_mut(slot).is_some_and(|track| track.armed.fires(at)) {
+                        self.check_layers(now, slot);
+                        self.serve_track(now, slot, sink);
+                    }
+                }
+                Owner::Transport(slot) => {
+                    if self.transports.get_mut(slot).is_some_and(|transport| transport.armed.fires(at)) {
+                        self.serve_transport(now, slot, sink);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks for a keyframe of the layer that is to go out, if a subscriber waits for one.
+    pub(super) fn request_keyframe(&mut self, now: Time, track: usize) {
+        let Some(track) = self.tracks.get_mut(track) else { return };
+        let Some(source) = track.source.as_mut() else { return };
+        let Some(best) = source.best else { return };
+        let mut subscriptions = track.subscriptions.iter().filter_map(|slot| self.subscriptions.get(*slot));
+        let connected = |transport: usize| self.transports.get(transport).is_some_and(|to| to.connected);
+        let wanted = subscriptions.any(|subscription| subscription.awaits(best) && connected(subscription.transport));
+        if let Some(layer) = source.layer_mut(best).filter(|_| wanted) {
+            layer.keyframe.want(now);
+        }
+    }
+
+    /// Sends the requests that are due to a track's publisher, and arms its timer.
+    pub(super) fn serve_track<S: Sink>(&mut self, now: Time, slot: usize, sink: &mut S) {
+        let Some(track) = self.tracks.get_mut(slot) else { return };
+        let Some(source) = track.source.as_mut() else { return };
+        let Some(publisher) = self.transports.get(source.transport) else { return };
+        let mut next = (source.layers.len() > 1 && source.best.is_some()).then(|| now.plus(LAYER_CHECK_INTERVAL));
+        for index in (0..).take(source.layers.len()) {
+            let asks = source.takes_requests(index);
+            let Some(layer) = source.layer_mut(index) else { continue };
+            if !asks {
+                layer.keyframe.settle();
+            }
+            let Some(ssrc) = layer.ssrc else { continue };
+            if layer.keyframe.take_due(now) {
+                self.stats.plis_sent += 1;
+                send(publisher.key, &[Box::new(rtcp::pli(publisher.ssrc, ssrc))], sink);
+            }
+            let due = layer.missing.take_due(now);
+            if !due.is_empty() {
+                self.stats.nacks_sent += 1;
+                let sequences: Vec<u16> = due.iter().map(|sequence| wrap16(*sequence)).collect();
+                send(publisher.key, &[Box::new(rtcp::nack(publisher.ssrc, ssrc, &sequences))], sink);
+            }
+            next = [next, layer.keyframe.next_due(), layer.missing.next_due()].into_iter().flatten().min();
+        }
+        if let Some(next) = next {
+            self.timers.arm(Owner::Track(slot), &mut track.armed, next);
+        }
+    }
+
+    /// Starts a transport's reports once it is connected.
+    pub(super) fn schedule_reports(&mut self, now: Time, slot: usize) {
+        let Some(transport) = self.transports.get_mut(slot) else { return };
+        if transport.connected && transport.report_due.is_none() {
+            let due = now.plus(REPORT_INTERVAL);
+            transport.report_due = Some(due);
+            self.timers.arm(Owner::Transport(slot), &mut transport.armed, due);
+        }
+    }
+
+    fn check_layers(&mut self, now: Time, slot: usize) {
+        let source = self.tracks.get_mut(slot).and_then(|track| track.source.as_mut());
+        if source.is_some_and(|source| source.layers.len() > 1 && source.choose_layer()) {
+            self.request_keyframe(now, slot);
+        }
+    }
+
+    fn serve_transport<S: Sink>(&mut self, now: Time, slot: usize, sink: &mut S) {
+        let Some(transport) = self.transports.get_mut(slot) else { return };
+        if transport.feedback_due.is_some_and(|due| due <= now) {
+            transport.feedback_due = None;
+            let (to, ssrc, media) = (transport.key, transport.ssrc, transport.feedback_ssrc);
+            while let Some(report) = transport.recorder.as_mut().and_then(|recorder| recorder.report(ssrc, media)) {
+                send(to, &[Box::new(report)], sink);
+            }
+        }
+        if transport.report_due.is_some_and(|due| due <= now) {
+            transport.report_due = transport.connected.then(|| now.plus(REPORT_INTERVAL));
+            if transport.connected {
+                self.report_reception(now, slot, sink);
+                self.report_sending(now, slot, sink);
+            }
+        }
+        let Some(transport) = self.transports.get_mut(slot) else { return };
+        if let Some(next) = [transport.feedback_due, transport.report_due].into_iter().flatten().min() {
+            self.timers.arm(Owner::Transport(slot), &mut transport.armed, next);
+        }
+    }
+
+    /// Receiver reports on all streams that had packets since the last.
+    fn report_reception<S: Sink>(&mut self, now: Time, slot: usize, sink: &mut S) {
+        let Some(transport) = self.transports.get(slot) else { return };
+        let mut reports = Vec::new();
+        for track in &transport.tracks {
+            let Some(source) = self.tracks.get_mut(*track).and_then(|track| track.source.as_mut()) else { continue };
+            for layer in &mut source.layers {
+                let Some(ssrc) = layer.ssrc else { continue };
+                reports.extend(layer.reception.report(now, ssrc, layer.window.reported(), layer.clocks));
+            }
+        }
+        for reports in reports.chunks(MAX_REPORTS) {
+            send(transport.key, &[Box::new(rtcp::receiver_report(transport.ssrc, reports.to_vec()))], sink);
+        }
+    }
+
+    /// Sender reports on all streams that had packets since the last.
+    fn report_sending<S: Sink>(&mut self, now: Time, slot: usize, sink: &mut S) {
+        let Some(transport) = self.transports.get(slot) else { return };
+        let mut packets = Vec::new();
+        for subscription in &transport.subscriptions {
+            let Some(subscription) = self.subscriptions.get_mut(*subscription) else { continue };
+            let source = self.tracks.get(subscription.track).and_then(|track| track.source.as_ref());
+            let publisher = source.and_then(|source| self.transports.get(source.transport));
+            let offset = publisher.and_then(|publisher| publisher.ntp_offset);
+            if let Some(report) = subscription.report(now, source, offset) {
+                packets.extend(rtcp::sender_report(&report, subscription.cname()));
+            }
+        }
+        for packets in packets.chunks(2 * REPORTS_A_PACKET) {
+            send(transport.key, packets, sink);
+        }
+    }
+}
+
+fn send<S: Sink>(to: TransportKey, packets: &[Box<dyn Packet>], sink: &mut S) {
+    if let Some(compound) = rtcp::compound(packets) {
+        sink.rtcp(to, &compound);
+    }
+}

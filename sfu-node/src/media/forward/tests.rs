@@ -1,0 +1,1 @@
+//! The forwarder in a small virtual network.

@@ -1,0 +1,80 @@
+//! What the forwarder knows of a transport: its streams, its subscriptions, its feedback.
+
+use crate::media::api::{RoomKey, TransportKey};
+use crate::media::forward::clock::Time;
+use crate::media::forward::timers::Armed;
+use crate::media::forward::twcc::ArrivalRecorder;
+
+/// Where a received SSRC belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StreamRef {
+    /// Slot of the track.
+    pub(crate) track: usize,
+    pub(crate) layer: u8,
+    /// An RTX stream (RFC 4588).
+    pub(crate) repair: bool,
+}
+
+/// One transport.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    pub(crate) key: TransportKey,
+    pub(crate) room: RoomKey,
+    pub(crate) connected: bool,
+    /// Slots of the tracks it sends us.
+    pub(crate) tracks: Vec<usize>,
+    /// Slots of the subscriptions we send it.
+    pub(crate) subscriptions: Vec<usize>,
+    /// Received SSRCs. One a layer and kind: bounded by the receivers.
+    streams: Vec<(u32, StreamRef)>,
+    /// Our SSRC in feedback.
+    pub(crate) ssrc: u32,
+    /// Next transport-wide number out.
+    pub(crate) transport_cc: u16,
+    /// Transport-wide arrivals; `None` before the first.
+    pub(crate) recorder: Option<ArrivalRecorder>,
+    /// The media SSRC feedback is addressed to: libwebrtc ignores feedback for an SSRC it does not send.
+    pub(crate) feedback_ssrc: u32,
+    pub(crate) feedback_due: Option<Time>,
+    pub(crate) report_due: Option<Time>,
+    /// Added to the peer's NTP times gives ours; fixed by its first sender report, so that its tracks stay in step.
+    pub(crate) ntp_offset: Option<u64>,
+    pub(crate) armed: Armed,
+}
+
+impl Transport {
+    pub(crate) fn new(key: TransportKey, room: RoomKey, ssrc: u32) -> Self {
+        Self {
+            key,
+            room,
+            connected: false,
+            tracks: Vec::new(),
+            subscriptions: Vec::new(),
+            streams: Vec::new(),
+            ssrc,
+            transport_cc: 0,
+            recorder: None,
+            feedback_ssrc: 0,
+            feedback_due: None,
+            report_due: None,
+            ntp_offset: None,
+            armed: Armed::default(),
+        }
+    }
+
+    /// Where a received SSRC belongs.
+    pub(crate) fn stream(&self, ssrc: u32) -> Option<StreamRef> {
+        self.streams.iter().find(|(known, _)| *known == ssrc).map(|(_, stream)| *stream)
+    }
+
+    /// Binds an SSRC, in place of what the stream and the SSRC were bound to.
+    pub(crate) fn bind(&mut self, ssrc: u32, stream: StreamRef) {
+        self.streams.retain(|(known, bound)| *known != ssrc && *bound != stream);
+        self.streams.push((ssrc, stream));
+    }
+
+    /// Forgets a track's streams.
+    pub(crate) fn unbind(&mut self, track: usize) {
+        self.streams.retain(|(_, stream)| stream.track != track);
+    }
+}
