@@ -4,8 +4,13 @@
 //! and `forward` (plain RTP and RTCP in, plain RTP and RTCP out).
 
 pub mod api;
+pub mod batch;
+pub mod datachannel;
 pub mod demux;
 pub mod dtls;
-pub mod ice;
-pub mod srtp;
 pub mod forward;
+pub mod ice;
+pub mod shard;
+pub mod socket;
+pub mod srtp;
+pub mod transport;

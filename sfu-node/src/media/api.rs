@@ -1,6 +1,7 @@
 //! What the control thread tells a shard and hears from it. All ids are the control thread's; a shard keeps no names
 //! but those in [`Speaker`].
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use arrayvec::ArrayVec;
@@ -37,6 +38,16 @@ pub struct IceCredentials {
 /// SHA-256 fingerprint of the peer's certificate (RFC 8122).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 32]);
+
+/// As in `a=fingerprint`: upper-case hex pairs and colons.
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, byte) in self.0.iter().enumerate() {
+            write!(f, "{}{byte:02X}", if i == 0 { "" } else { ":" })?;
+        }
+        Ok(())
+    }
+}
 
 /// Which data channels a transport has and which way they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -265,6 +276,8 @@ pub enum FailReason {
     FingerprintMismatch,
     /// The handshake failed, or the peer closed.
     Dtls,
+    /// Not opened: the shard is full, or key or ufrag are taken.
+    Refused,
 }
 
 /// SRTP protection profile (RFC 5764, RFC 7714).
@@ -312,6 +325,8 @@ pub struct ShardStats {
     pub retransmissions_sent: u64,
     pub data_messages_received: u64,
     pub data_messages_sent: u64,
+    /// Not sent: the receiver does not keep up or has no such channel.
+    pub data_messages_dropped: u64,
 }
 
 /// Starts of a shard.

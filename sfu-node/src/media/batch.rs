@@ -1,0 +1,210 @@
+//! Outgoing datagrams of a receive batch, gathered per destination so that runs of equal size leave with one system
+//! call (UDP generic segmentation offload). Buffers are reused.
+
+use std::net::SocketAddr;
+
+/// Most bytes in one run: what one UDP send may carry, with room for headers.
+const MAX_RUN_LEN: usize = 60_000;
+/// Room first made in a slot: a few packets.
+const SLOT_CAPACITY: usize = 8 * 1024;
+/// A slot that grew beyond this is shrunk after use, bytes.
+const SLOT_KEEP: usize = 256 * 1024;
+
+/// Datagrams for one address, back to back in the slot's buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Run {
+    to: SocketAddr,
+    start: usize,
+    end: usize,
+    /// Length of every datagram but the last, which may be shorter.
+    segment: usize,
+    count: usize,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    buffer: Vec<u8>,
+    runs: Vec<Run>,
+}
+
+/// Datagrams to one address, to be cut every `segment` bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Burst<'a> {
+    /// Destination.
+    pub to: SocketAddr,
+    /// The datagrams, back to back.
+    pub bytes: &'a [u8],
+    /// Length of each but the last.
+    pub segment: usize,
+    /// How many.
+    pub count: usize,
+}
+
+/// What a shard wants to send.
+#[derive(Debug)]
+pub struct SendBatch {
+    slots: Vec<Slot>,
+    active: Vec<usize>,
+    len: usize,
+    max_segments: usize,
+}
+
+impl SendBatch {
+    /// An empty batch; `max_segments` is what the socket takes at once, 1 without segmentation offload.
+    #[must_use]
+    pub fn new(max_segments: usize) -> Self {
+        Self { slots: Vec::new(), active: Vec::new(), len: 0, max_segments: max_segments.max(1) }
+    }
+
+    /// Adds a datagram for `to`. `write` appends it to the buffer it gets, whose present length is where it starts.
+    ///
+    /// # Errors
+    /// Those of `write`; nothing is added then.
+    pub fn push<E>(
+        &mut self,
+        slot: usize,
+        to: SocketAddr,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, Slot::default);
+        }
+        let Some(Slot { buffer, runs }) = self.slots.get_mut(slot) else { return Ok(()) };
+        if buffer.capacity() == 0 {
+            buffer.reserve(SLOT_CAPACITY);
+        }
+        let start = buffer.len();
+        let written = write(buffer);
+        if written.is_err() {
+            buffer.truncate(start);
+        }
+        let end = buffer.len();
+        let len = end.saturating_sub(start);
+        if len == 0 {
+            return written;
+        }
+        if runs.is_empty() {
+            self.active.push(slot);
+        }
+        self.len += len;
+        match runs.last_mut() {
+            Some(run) if run.takes(to, len, self.max_segments) => {
+                run.end = end;
+                run.count += 1;
+            }
+            _ => runs.push(Run { to, start, end, segment: len, count: 1 }),
+        }
+        written
+    }
+
+    /// Bytes waiting.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What waits, in order for each destination.
+    pub fn bursts(&self) -> impl Iterator<Item = Burst<'_>> {
+        let slots = self.active.iter().filter_map(|slot| self.slots.get(*slot));
+        slots.flat_map(|slot| {
+            slot.runs.iter().filter_map(|run| {
+                let bytes = slot.buffer.get(run.start..run.end)?;
+                Some(Burst { to: run.to, bytes, segment: run.segment, count: run.count })
+            })
+        })
+    }
+
+    /// Forgets everything that waits; keeps the buffers.
+    pub fn clear(&mut self) {
+        for slot in self.active.drain(..) {
+            if let Some(slot) = self.slots.get_mut(slot) {
+                slot.buffer.clear();
+                slot.buffer.shrink_to(SLOT_KEEP);
+                slot.runs.clear();
+            }
+        }
+        self.len = 0;
+    }
+}
+
+impl Run {
+    /// Only equal datagrams may follow one another, and after a shorter one none.
+    fn takes(&self, to: SocketAddr, len: usize, max_segments: usize) -> bool {
+        let whole = self.end - self.start == self.segment * self.count;
+        self.to == to
+            && whole
+            && len <= self.segment
+            && self.count < max_segments
+            && self.end - self.start + len <= MAX_RUN_LEN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    fn push(batch: &mut SendBatch, slot: usize, port: u16, len: usize) {
+        let write = |buffer: &mut Vec<u8>| {
+            buffer.resize(buffer.len() + len, 1);
+            Ok::<_, ()>(())
+        };
+        batch.push(slot, at(port), write).unwrap();
+    }
+
+    fn shapes(batch: &SendBatch) -> Vec<(u16, usize, usize, usize)> {
+        batch.bursts().map(|b| (b.to.port(), b.segment, b.count, b.bytes.len())).collect()
+    }
+
+    #[test]
+    fn equal_datagrams_run_together_and_a_shorter_one_ends_the_run() {
+        let mut batch = SendBatch::new(64);
+        for len in [100, 100, 60, 60, 100] {
+            push(&mut batch, 3, 1, len);
+        }
+        assert_eq!(shapes(&batch), [(1, 100, 3, 260), (1, 60, 1, 60), (1, 100, 1, 100)]);
+        assert_eq!(batch.len(), 420);
+        batch.clear();
+        assert!(batch.is_empty() && batch.bursts().next().is_none());
+    }
+
+    #[test]
+    fn runs_end_at_the_limits_of_a_send() {
+        let mut batch = SendBatch::new(4);
+        (0..6).for_each(|_| push(&mut batch, 0, 1, 10));
+        assert_eq!(shapes(&batch), [(1, 10, 4, 40), (1, 10, 2, 20)]);
+        let mut batch = SendBatch::new(64);
+        (0..64).for_each(|_| push(&mut batch, 0, 1, 1200));
+        assert_eq!(shapes(&batch), [(1, 1200, 50, 60_000), (1, 1200, 14, 16_800)]);
+    }
+
+    #[test]
+    fn a_new_address_starts_a_new_run() {
+        let mut batch = SendBatch::new(64);
+        for (slot, port) in [(0, 1), (0, 2), (1, 9), (0, 2)] {
+            push(&mut batch, slot, port, 50);
+        }
+        assert_eq!(shapes(&batch), [(1, 50, 1, 50), (2, 50, 2, 100), (9, 50, 1, 50)]);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_nothing() {
+        let mut batch = SendBatch::new(64);
+        push(&mut batch, 0, 1, 50);
+        let failed = batch.push(0, at(1), |buffer| {
+            buffer.extend([0; 20]);
+            Err(())
+        });
+        assert!(failed.is_err());
+        assert_eq!(shapes(&batch), [(1, 50, 1, 50)]);
+    }
+}

@@ -1,0 +1,337 @@
+//! Data channels of one transport: SCTP over DTLS (RFC 8831), DCEP (RFC 8832), LiveKit's three labels. Bytes in,
+//! messages out. **Goes by label, never by stream id; what a peer does not read is bounded and dropped.**
+
+pub mod packet;
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rtc::datachannel::data_channel::{DataChannel, DataChannelConfig, DataChannelMessage};
+use rtc::datachannel::message::message_channel_open::ChannelType;
+use rtc::sansio::Protocol;
+use rtc::sctp::{
+    Association, AssociationHandle, DatagramEvent, Endpoint, EndpointConfig, Event, Payload, PayloadProtocolIdentifier,
+    ServerConfig, StreamEvent, StreamId, TransportConfig,
+};
+use rtc::shared::TransportProtocol;
+
+use super::api::DataRole;
+
+/// Longest message taken or sent, bytes: what livekit-client sends at most, plus the stamp.
+pub const MAX_MESSAGE_LEN: usize = 64 * 1024;
+/// Bytes a peer may have outstanding towards us.
+const RECEIVE_BUFFER: u32 = 512 * 1024;
+/// SCTP streams a peer may use each way; SDKs use ids below 103.
+const MAX_STREAMS: u16 = 1024;
+/// Associations a client may have half open: repeats of its INIT make one each.
+const MAX_HALF_OPEN: usize = 4;
+/// Bytes queued on a reliable channel before messages to it are dropped.
+const MAX_RELIABLE_QUEUED: usize = 4 * 1024 * 1024;
+/// Bytes queued on a lossy channel before messages to it are dropped: old data is worth nothing there.
+const MAX_LOSSY_QUEUED: usize = 128 * 1024;
+/// Bytes kept for a receiver whose reliable channel is not open yet.
+const MAX_EARLY: usize = 256 * 1024;
+/// Time they are kept. LiveKit keeps 2 s of a room; a slow join takes longer than that.
+const KEEP_EARLY: Duration = Duration::from_secs(5);
+/// One association each; the library tells peers apart by address.
+const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+
+/// Channels by label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Label {
+    /// `_reliable`: ordered, reliable.
+    Reliable,
+    /// `_lossy`: unordered, no retransmission.
+    Lossy,
+    /// `_data_track`: as `_lossy`.
+    DataTrack,
+}
+
+impl Label {
+    const ALL: [Self; 3] = [Self::Reliable, Self::Lossy, Self::DataTrack];
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Reliable => "_reliable",
+            Self::Lossy => "_lossy",
+            Self::DataTrack => "_data_track",
+        }
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|label| label.text() == text)
+    }
+
+    fn channel_type(self) -> ChannelType {
+        match self {
+            Self::Reliable => ChannelType::Reliable,
+            Self::Lossy | Self::DataTrack => ChannelType::PartialReliableRexmitUnordered,
+        }
+    }
+
+    /// Stream id of the channel if we open it: odd for a DTLS server (RFC 8832 section 6).
+    fn own_stream(self) -> StreamId {
+        match self {
+            Self::Reliable => 1,
+            Self::Lossy => 3,
+            Self::DataTrack => 5,
+        }
+    }
+
+    fn max_queued(self) -> usize {
+        match self {
+            Self::Reliable => MAX_RELIABLE_QUEUED,
+            Self::Lossy | Self::DataTrack => MAX_LOSSY_QUEUED,
+        }
+    }
+}
+
+/// A message that came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// On which channel.
+    pub label: Label,
+    /// The whole message.
+    pub data: Bytes,
+}
+
+/// A message was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the receiver's queue is full, or it has no such channel")]
+pub struct Dropped;
+
+struct Channel {
+    label: Label,
+    stream: StreamId,
+    channel: DataChannel,
+}
+
+/// SCTP association and channels of one transport.
+pub struct DataChannels {
+    role: DataRole,
+    endpoint: Endpoint,
+    associations: Vec<(AssociationHandle, Association)>,
+    established: bool,
+    channels: Vec<Channel>,
+    early: VecDeque<(Instant, Bytes)>,
+    early_len: usize,
+    outgoing: VecDeque<Bytes>,
+}
+
+impl DataChannels {
+    /// Awaits the client's INIT; clients always start the association.
+    #[must_use]
+    pub fn new(role: DataRole) -> Self {
+        let transport = TransportConfig::default()
+            .with_max_receive_buffer_size(RECEIVE_BUFFER)
+            .with_max_message_size(u32::try_from(MAX_MESSAGE_LEN).unwrap_or(u32::MAX))
+            .with_max_num_inbound_streams(MAX_STREAMS)
+            .with_max_num_outbound_streams(MAX_STREAMS);
+        let server = Arc::new(ServerConfig::new(transport));
+        Self {
+            role,
+            endpoint: Endpoint::new(PEER, TransportProtocol::UDP, Arc::new(EndpointConfig::new()), Some(server)),
+            associations: Vec::new(),
+            established: false,
+            channels: Vec::new(),
+            early: VecDeque::new(),
+            early_len: 0,
+            outgoing: VecDeque::new(),
+        }
+    }
+
+    /// Whether messages for the participant go to this transport.
+    #[must_use]
+    pub fn is_downstream(&self) -> bool {
+        self.role != DataRole::Upstream
+    }
+
+    /// Takes an SCTP packet.
+    pub fn handle_packet(&mut self, now: Instant, packet: Bytes, received: &mut Vec<Message>) {
+        match self.endpoint.handle(now, PEER, None, packet) {
+            Some((handle, DatagramEvent::AssociationEvent(event))) => {
+                if let Some((_, association)) = self.associations.iter_mut().find(|(h, _)| *h == handle) {
+                    association.handle_event(event);
+                }
+            }
+            Some((handle, DatagramEvent::NewAssociation(association))) => {
+                self.associations.push((handle, association));
+                if self.associations.len() >= MAX_HALF_OPEN {
+                    self.endpoint.reject_new_associations();
+                }
+            }
+            _ => {}
+        }
+        self.process(now, received);
+    }
+
+    /// Sends a message; keeps it for a while if it is reliable and the channel is still to open.
+    ///
+    /// # Errors
+    /// [`Dropped`] if the receiver does not keep up or has no such channel.
+    pub fn send(&mut self, now: Instant, label: Label, data: &Bytes) -> Result<(), Dropped> {
+        if self.is_open(label) {
+            return self.write(now, label, data);
+        }
+        if label != Label::Reliable || self.early_len + data.len() > MAX_EARLY {
+            return Err(Dropped);
+        }
+        self.early_len += data.len();
+        self.early.push_back((now, data.clone()));
+        Ok(())
+    }
+
+    /// The next SCTP packet for the peer.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Bytes> {
+        if self.outgoing.is_empty() {
+            for (_, association) in &mut self.associations {
+                while let Some(transmit) = association.poll_transmit(now) {
+                    if let Payload::RawEncode(packets) = transmit.message {
+                        self.outgoing.extend(packets);
+                    }
+                }
+            }
+        }
+        self.outgoing.pop_front()
+    }
+
+    /// When to call [`DataChannels::handle_timeout`].
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.associations.iter().filter_map(|(_, association)| association.poll_timeout()).min()
+    }
+
+    /// Lets timers fire.
+    pub fn handle_timeout(&mut self, now: Instant, received: &mut Vec<Message>) {
+        for (_, association) in &mut self.associations {
+            association.handle_timeout(now);
+        }
+        self.process(now, received);
+    }
+
+    fn process(&mut self, now: Instant, received: &mut Vec<Message>) {
+        for at in 0..self.associations.len() {
+            while let Some(event) = self.associations.get_mut(at).and_then(|(_, a)| a.poll()) {
+                match event {
+                    Event::Connected if !self.established => return self.establish(now, at, received),
+                    Event::Stream(StreamEvent::Readable { id }) => self.read(now, at, id, received),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// The first association to come up is the one; the others were repeats of its INIT.
+    fn establish(&mut self, now: Instant, at: usize, received: &mut Vec<Message>) {
+        self.established = true;
+        self.endpoint.reject_new_associations();
+        self.associations.swap(0, at);
+        self.associations.truncate(1);
+        if self.role == DataRole::Downstream {
+            for label in Label::ALL {
+                self.open(now, label);
+            }
+        }
+        self.process(now, received);
+    }
+
+    fn open(&mut self, now: Instant, label: Label) {
+        let Some((handle, association)) = self.associations.first_mut() else { return };
+        let config = DataChannelConfig {
+            channel_type: label.channel_type(),
+            label: label.text().to_owned(),
+            ..DataChannelConfig::default()
+        };
+        let stream = label.own_stream();
+        let opened = association.open_stream(stream, PayloadProtocolIdentifier::Binary).is_ok();
+        if let (true, Ok(channel)) = (opened, DataChannel::dial(config, handle.0, stream)) {
+            self.channels.push(Channel { label, stream, channel });
+            self.flush_dcep(now, stream);
+        }
+    }
+
+    fn read(&mut self, now: Instant, at: usize, id: StreamId, received: &mut Vec<Message>) {
+        loop {
+            let association = self.associations.get_mut(at).map(|(_, a)| a);
+            let Some(chunks) = association.and_then(|a| a.stream(id).ok()?.read_sctp().ok()?) else { return };
+            // Longer than anything we told the peer to send: it is not read, and only it suffers.
+            let Ok(data) = chunks.to_payload(MAX_MESSAGE_LEN) else { continue };
+            match chunks.ppi {
+                PayloadProtocolIdentifier::Dcep => self.handle_dcep(now, id, &data),
+                PayloadProtocolIdentifier::Binary if self.role != DataRole::Downstream => {
+                    let label = self.channels.iter().find(|c| c.stream == id).map(|c| c.label);
+                    received.extend(label.map(|label| Message { label, data: data.freeze() }));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn handle_dcep(&mut self, now: Instant, id: StreamId, data: &[u8]) {
+        if let Some(known) = self.channels.iter_mut().find(|c| c.stream == id) {
+            let message = DataChannelMessage {
+                ppi: PayloadProtocolIdentifier::Dcep,
+                payload: data.into(),
+                ..DataChannelMessage::default()
+            };
+            if known.channel.handle_read(message).is_err() {
+                return;
+            }
+        } else if self.role != DataRole::Downstream {
+            let handle = self.associations.first().map_or(0, |(h, _)| h.0);
+            let ppi = PayloadProtocolIdentifier::Dcep;
+            let Ok(channel) = DataChannel::accept(DataChannelConfig::default(), handle, id, ppi, data) else { return };
+            let Some(label) = Label::from_text(&channel.config().label) else { return };
+            // A label opened anew replaces the channel that had it.
+            self.channels.retain(|c| c.label != label);
+            self.channels.push(Channel { label, stream: id, channel });
+        }
+        self.flush_dcep(now, id);
+        self.flush_early(now);
+    }
+
+    /// Sends what the channel on stream `id` has to say in DCEP, then lets its reliability apply.
+    fn flush_dcep(&mut self, now: Instant, id: StreamId) {
+        let Some((_, association)) = self.associations.first_mut() else { return };
+        let Some(channel) = self.channels.iter_mut().find(|c| c.stream == id) else { return };
+        let Ok(mut stream) = association.stream(id) else { return };
+        // RFC 8832 section 6: DCEP messages are sent ordered and reliably.
+        let _ = stream.set_reliability_params(false, rtc::sctp::ReliabilityType::Reliable, 0);
+        while let Some(message) = channel.channel.poll_write() {
+            let _ = stream.write_sctp(now, &message.payload.freeze(), message.ppi);
+        }
+        let config = channel.channel.config();
+        let (unordered, reliability) = DataChannel::get_reliability_params(config.channel_type);
+        let _ = stream.set_reliability_params(unordered, reliability, config.reliability_parameter);
+    }
+
+    fn flush_early(&mut self, now: Instant) {
+        if !self.is_open(Label::Reliable) {
+            return;
+        }
+        self.early_len = 0;
+        for (since, data) in std::mem::take(&mut self.early) {
+            if now.saturating_duration_since(since) <= KEEP_EARLY {
+                let _ = self.write(now, Label::Reliable, &data);
+            }
+        }
+    }
+
+    fn is_open(&self, label: Label) -> bool {
+        self.is_downstream() && self.channels.iter().any(|c| c.label == label && c.channel.is_handshake_complete())
+    }
+
+    fn write(&mut self, now: Instant, label: Label, data: &Bytes) -> Result<(), Dropped> {
+        let stream = self.channels.iter().find(|c| c.label == label).map(|c| c.stream).ok_or(Dropped)?;
+        let (_, association) = self.associations.first_mut().ok_or(Dropped)?;
+        let mut stream = association.stream(stream).map_err(|_| Dropped)?;
+        let queued = stream.buffered_amount().map_err(|_| Dropped)?;
+        if queued + data.len() > label.max_queued() {
+            return Err(Dropped);
+        }
+        stream.write_sctp(now, data, PayloadProtocolIdentifier::Binary).map(|_| ()).map_err(|_| Dropped)
+    }
+}

@@ -1,0 +1,216 @@
+//! One shard: all transports of one UDP socket and the forwarder between them. The machine has no socket and no clock;
+//! [`thread`] gives it both. **Every call is followed by sending [`Shard::batch`] and draining [`Shard::poll_event`].**
+
+mod table;
+pub mod thread;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rtc::crypto::RTCCryptoProvider;
+
+use self::table::Table;
+use super::api::{Command, Event, FailReason, ShardStats, TransportConfig};
+use super::batch::SendBatch;
+use super::demux::{Protocol, classify};
+use super::dtls::Identity;
+use super::forward::Forwarder;
+use super::socket::Sent;
+use super::transport::Happening;
+
+/// Transports and forwarder.
+pub struct Shard {
+    table: Table,
+    forwarder: Forwarder,
+}
+
+impl Shard {
+    /// A shard without transports. `max_segments`: datagrams its socket sends at once. `seed`: for what the forwarder
+    /// chooses at random.
+    #[must_use]
+    pub fn new(
+        max_transports: usize,
+        max_segments: usize,
+        seed: u64,
+        identity: Identity,
+        provider: Arc<dyn RTCCryptoProvider>,
+    ) -> Self {
+        Self { table: Table::new(max_transports, max_segments, identity, provider), forwarder: Forwarder::new(seed) }
+    }
+
+    /// Takes a command, all but [`Command::Stop`], which is the thread's.
+    pub fn handle_command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Open(config) => self.open(&config),
+            Command::SetFingerprint(key, fingerprint) => {
+                let Some(index) = self.table.index_of(key) else { return };
+                let Some((transport, crypto)) = self.table.transport(index) else { return };
+                let happenings = transport.expect(now, fingerprint, crypto);
+                self.carry_out(now, index, happenings);
+            }
+            Command::RestartIce(key, credentials) => self.table.restart_ice(key, credentials),
+            Command::SetReceivers(key, receivers) => {
+                self.forwarder.set_receivers(now, key, receivers, &mut self.table);
+            }
+            Command::SetSenders(key, senders) => self.forwarder.set_senders(now, key, senders, &mut self.table),
+            Command::SetMuted(track, muted) => self.forwarder.set_muted(now, track, muted, &mut self.table),
+            Command::SetSpeaker(speaker) => self.table.set_speaker(speaker),
+            Command::Close(key) => {
+                if let Some(index) = self.table.index_of(key) {
+                    self.close(now, index);
+                }
+            }
+            Command::ReadStats => {
+                let stats = Box::new(self.stats());
+                self.table.events.push_back(Event::Stats(stats));
+            }
+            Command::Stop => {}
+        }
+    }
+
+    /// Takes a datagram from the socket; it is decrypted in place.
+    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
+        self.table.stats.packets_received += 1;
+        self.table.stats.bytes_received += datagram.len() as u64;
+        let protocol = classify(datagram);
+        if protocol == Some(Protocol::Stun) {
+            return self.handle_stun(now, from, datagram);
+        }
+        let Some(index) = self.table.index_at(from) else {
+            self.table.stats.dropped_unknown_address += 1;
+            return;
+        };
+        let Some((transport, crypto)) = self.table.transport(index) else { return };
+        let key = transport.key;
+        match protocol {
+            Some(Protocol::Rtp) => match transport.unprotect_rtp(datagram) {
+                Ok(packet) => self.forwarder.on_rtp(now, key, packet, &mut self.table),
+                Err(error) => self.table.count_srtp_error(error),
+            },
+            Some(Protocol::Rtcp) => match transport.unprotect_rtcp(datagram) {
+                Ok(compound) => self.forwarder.on_rtcp(now, key, compound, &mut self.table),
+                Err(error) => self.table.count_srtp_error(error),
+            },
+            Some(Protocol::Dtls) => {
+                let happenings = transport.handle_dtls(now, datagram, crypto);
+                self.carry_out(now, index, happenings);
+            }
+            Some(Protocol::Stun) | None => self.table.stats.dropped_malformed += 1,
+        }
+    }
+
+    /// When to call [`Shard::handle_timeout`].
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        [self.table.next_timeout(), self.forwarder.next_timeout()].into_iter().flatten().min()
+    }
+
+    /// Lets every timer that is due fire.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(index) = self.table.next_due(now) {
+            if let Some((transport, crypto)) = self.table.transport(index) {
+                let happenings = transport.handle_timeout(now, crypto);
+                self.carry_out(now, index, happenings);
+            }
+        }
+        if self.forwarder.next_timeout().is_some_and(|at| at <= now) {
+            self.forwarder.on_timeout(now, &mut self.table);
+        }
+    }
+
+    /// What is to be sent.
+    pub fn batch(&mut self) -> &mut SendBatch {
+        &mut self.table.batch
+    }
+
+    /// Counts what became of the batch.
+    pub fn note_sent(&mut self, sent: Sent) {
+        let stats = &mut self.table.stats;
+        stats.packets_sent += sent.packets;
+        stats.bytes_sent += sent.bytes;
+        stats.send_calls += sent.calls;
+        stats.dropped_send += sent.dropped;
+    }
+
+    /// Counts a receive call.
+    pub fn note_receive_call(&mut self) {
+        self.table.stats.receive_calls += 1;
+    }
+
+    /// The next event for the control thread.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.table.events.pop_front()
+    }
+
+    /// Counters of this machine and its forwarder.
+    #[must_use]
+    pub fn stats(&self) -> ShardStats {
+        let mut stats = self.table.stats;
+        stats.transports = self.table.len() as u64;
+        let forwarded = self.forwarder.stats();
+        stats.dropped_malformed += forwarded.dropped_malformed;
+        ShardStats {
+            receivers: forwarded.receivers,
+            senders: forwarded.senders,
+            nacks_received: forwarded.nacks_received,
+            nacks_sent: forwarded.nacks_sent,
+            plis_received: forwarded.plis_received,
+            plis_sent: forwarded.plis_sent,
+            retransmissions_sent: forwarded.retransmissions_sent,
+            ..stats
+        }
+    }
+
+    fn open(&mut self, config: &TransportConfig) {
+        if self.table.open(config) {
+            self.forwarder.open(config.key, config.room);
+        } else {
+            self.table.events.push_back(Event::Failed { transport: config.key, reason: FailReason::Refused });
+        }
+    }
+
+    fn close(&mut self, now: Instant, index: usize) {
+        let Some((transport, _)) = self.table.transport(index) else { return };
+        let key = transport.key;
+        self.forwarder.close(now, key, &mut self.table);
+        self.table.remove(now, index);
+    }
+
+    fn handle_stun(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        let Some(contact) = self.table.handle_stun(now, from, datagram) else { return };
+        let Some((transport, _)) = self.table.transport(contact.index) else { return };
+        let (key, connected) = (transport.key, transport.is_connected());
+        if contact.reconnected && connected {
+            self.table.events.push_back(Event::Reconnected(key));
+            self.forwarder.connected(now, key, true, &mut self.table);
+        }
+        self.table.settle(now, contact.index);
+    }
+
+    fn carry_out(&mut self, now: Instant, index: usize, happenings: Vec<Happening>) {
+        let Some((transport, _)) = self.table.transport(index) else { return };
+        let key = transport.key;
+        for happening in happenings {
+            match happening {
+                Happening::Connected(profile) => {
+                    self.table.events.push_back(Event::Connected { transport: key, profile });
+                    self.forwarder.connected(now, key, true, &mut self.table);
+                }
+                Happening::Disconnected => {
+                    self.table.events.push_back(Event::Disconnected(key));
+                    self.forwarder.connected(now, key, false, &mut self.table);
+                }
+                Happening::Failed(reason) => {
+                    self.table.events.push_back(Event::Failed { transport: key, reason });
+                    return self.close(now, index);
+                }
+                Happening::Data(message) => self.table.forward_data(now, index, &message),
+            }
+        }
+        self.table.settle(now, index);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,308 @@
+//! The shard's transports and the ways to find them: by key, by address, by ufrag, by room. Also the forwarder's way
+//! out: it encrypts into the send batch.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rtc::crypto::{RTCCrypto, RTCCryptoProvider};
+use rustc_hash::FxBuildHasher;
+use slab::Slab;
+
+use crate::media::api::{Event, RoomKey, ShardStats, Speaker, SpeakerKey, TransportConfig, TransportKey};
+use crate::media::batch::SendBatch;
+use crate::media::datachannel::packet::{Rejected, stamp};
+use crate::media::datachannel::{Label, Message};
+use crate::media::dtls::Identity;
+use crate::media::forward::Sink;
+use crate::media::ice::{Refused, Request};
+use crate::media::srtp::SrtpError;
+use crate::media::transport::{Transport, push_plain};
+
+/// A participant's session on this shard.
+struct Presence {
+    speaker: Speaker,
+    /// Highest sequence of its reliable data packets.
+    last_sequence: u32,
+    transports: usize,
+}
+
+/// A Binding request was accepted.
+pub(super) struct Contact {
+    pub(super) index: usize,
+    /// Consent had lapsed.
+    pub(super) reconnected: bool,
+}
+
+/// All transports of a shard.
+pub(super) struct Table {
+    transports: Slab<Transport>,
+    by_key: HashMap<TransportKey, usize, FxBuildHasher>,
+    /// Validated addresses. Keys are chosen by peers, so the hasher is keyed.
+    by_addr: HashMap<SocketAddr, usize>,
+    by_ufrag: HashMap<String, usize>,
+    rooms: HashMap<RoomKey, Vec<usize>, FxBuildHasher>,
+    speakers: HashMap<SpeakerKey, Presence, FxBuildHasher>,
+    timers: BinaryHeap<Reverse<(Instant, usize, u64)>>,
+    max_transports: usize,
+    identity: Identity,
+    provider: Arc<dyn RTCCryptoProvider>,
+    pub(super) batch: SendBatch,
+    pub(super) events: VecDeque<Event>,
+    pub(super) stats: ShardStats,
+}
+
+impl Table {
+    pub(super) fn new(
+        max_transports: usize,
+        max_segments: usize,
+        identity: Identity,
+        provider: Arc<dyn RTCCryptoProvider>,
+    ) -> Self {
+        Self {
+            transports: Slab::new(),
+            by_key: HashMap::default(),
+            by_addr: HashMap::new(),
+            by_ufrag: HashMap::new(),
+            rooms: HashMap::default(),
+            speakers: HashMap::default(),
+            timers: BinaryHeap::new(),
+            max_transports,
+            identity,
+            provider,
+            batch: SendBatch::new(max_segments),
+            events: VecDeque::new(),
+            stats: ShardStats::default(),
+        }
+    }
+
+    /// Adds a transport; `false` if there is no room or its key or ufrag is taken.
+    pub(super) fn open(&mut self, config: &TransportConfig) -> bool {
+        if self.transports.len() >= self.max_transports
+            || self.by_key.contains_key(&config.key)
+            || self.by_ufrag.contains_key(&config.local.ufrag)
+        {
+            return false;
+        }
+        let index = self.transports.insert(Transport::new(config, self.identity.clone()));
+        self.by_key.insert(config.key, index);
+        self.by_ufrag.insert(config.local.ufrag.clone(), index);
+        self.rooms.entry(config.room).or_default().push(index);
+        let presence = self.speakers.entry(config.speaker.key).or_insert_with(|| Presence {
+            speaker: config.speaker.clone(),
+            last_sequence: 0,
+            transports: 0,
+        });
+        presence.transports += 1;
+        true
+    }
+
+    /// Ends a transport, saying goodbye to the peer.
+    pub(super) fn remove(&mut self, now: Instant, index: usize) {
+        let Some(mut transport) = self.transports.try_remove(index) else { return };
+        transport.close(now, index, &mut self.batch);
+        self.by_key.remove(&transport.key);
+        for ufrag in transport.ice.ufrags() {
+            self.by_ufrag.remove(ufrag);
+        }
+        for addr in transport.ice.addresses() {
+            self.forget_address(addr, index);
+        }
+        if let Some(room) = self.rooms.get_mut(&transport.room) {
+            room.retain(|i| *i != index);
+            if room.is_empty() {
+                self.rooms.remove(&transport.room);
+            }
+        }
+        if let Some(presence) = self.speakers.get_mut(&transport.speaker) {
+            presence.transports -= 1;
+            if presence.transports == 0 {
+                self.speakers.remove(&transport.speaker);
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.transports.len()
+    }
+
+    pub(super) fn index_of(&self, key: TransportKey) -> Option<usize> {
+        self.by_key.get(&key).copied()
+    }
+
+    pub(super) fn index_at(&self, addr: SocketAddr) -> Option<usize> {
+        self.by_addr.get(&addr).copied()
+    }
+
+    /// A transport, and the crypto library it needs.
+    pub(super) fn transport(&mut self, index: usize) -> Option<(&mut Transport, &dyn RTCCrypto)> {
+        Some((self.transports.get_mut(index)?, self.provider.crypto()))
+    }
+
+    pub(super) fn set_speaker(&mut self, speaker: Speaker) {
+        if let Some(presence) = self.speakers.get_mut(&speaker.key) {
+            presence.speaker = speaker;
+        }
+    }
+
+    /// Makes new credentials valid; a ufrag that is taken changes nothing.
+    pub(super) fn restart_ice(&mut self, key: TransportKey, credentials: crate::media::api::IceCredentials) {
+        let Some(index) = self.index_of(key) else { return };
+        if self.by_ufrag.contains_key(&credentials.ufrag) {
+            return;
+        }
+        self.by_ufrag.insert(credentials.ufrag.clone(), index);
+        let unused = self.transports.get_mut(index).and_then(|t| t.ice.restart(credentials));
+        if let Some(ufrag) = unused {
+            self.by_ufrag.remove(&ufrag);
+        }
+    }
+
+    /// Takes a STUN datagram from anywhere.
+    pub(super) fn handle_stun(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Option<Contact> {
+        let contact = self.accept_stun(now, from, datagram);
+        if contact.is_none() {
+            self.stats.dropped_bad_stun += 1;
+        }
+        contact
+    }
+
+    fn accept_stun(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Option<Contact> {
+        let request = Request::parse(datagram)?;
+        let index = *self.by_ufrag.get(request.local_ufrag()?)?;
+        // Nobody takes an address away from a transport whose peer is there.
+        let owner = self.index_at(from).filter(|owner| *owner != index);
+        if owner.and_then(|i| self.transports.get(i)).is_some_and(|t| t.ice.is_fresh(now, from)) {
+            return None;
+        }
+        let transport = self.transports.get_mut(index)?;
+        let accepted = match transport.ice.handle(now, from, request, self.provider.crypto()) {
+            Ok(accepted) => accepted,
+            Err(Refused::Rejected(response) | Refused::Unauthenticated(Some(response))) => {
+                push_plain(index, from, &response, &mut self.batch);
+                return None;
+            }
+            Err(Refused::Unauthenticated(None)) => return None,
+        };
+        push_plain(index, from, &accepted.response, &mut self.batch);
+        if accepted.learned {
+            if let Some(former) = self.by_addr.insert(from, index).and_then(|i| self.transports.get_mut(i)) {
+                former.ice.forget(from);
+            }
+        }
+        if let Some(evicted) = accepted.evicted {
+            self.forget_address(evicted, index);
+        }
+        if let Some(ufrag) = accepted.retired {
+            self.by_ufrag.remove(&ufrag);
+        }
+        Some(Contact { index, reconnected: accepted.reconnected })
+    }
+
+    fn forget_address(&mut self, addr: SocketAddr, index: usize) {
+        if self.by_addr.get(&addr) == Some(&index) {
+            self.by_addr.remove(&addr);
+        }
+    }
+
+    /// Forwards a data-channel message to the others of its room, as far as it is for them.
+    pub(super) fn forward_data(&mut self, now: Instant, from: usize, message: &Message) {
+        // Data tracks are not part of what this node does yet; their channel is open, their packets go nowhere.
+        if message.label == Label::DataTrack {
+            return;
+        }
+        let Some((room, sender)) = self.transports.get(from).map(|t| (t.room, t.speaker)) else { return };
+        let Some(presence) = self.speakers.get_mut(&sender) else { return };
+        self.stats.data_messages_received += 1;
+        let stamped = match stamp(&presence.speaker, message.label, &message.data, &mut presence.last_sequence) {
+            Ok(stamped) => stamped,
+            Err(Rejected::Malformed) => {
+                self.stats.dropped_malformed += 1;
+                return;
+            }
+            Err(Rejected::NotPermitted | Rejected::Repeated) => return,
+        };
+        let members = self.rooms.get(&room).map_or(0, Vec::len);
+        for member in 0..members {
+            let Some(index) = self.rooms.get(&room).and_then(|m| m.get(member)).copied() else { break };
+            let Some(transport) = self.transports.get_mut(index) else { continue };
+            let wanted = transport.speaker != sender
+                && transport.data.is_downstream()
+                && self.speakers.get(&transport.speaker).is_some_and(|p| stamped.is_for(&p.speaker));
+            if !wanted {
+                continue;
+            }
+            match transport.data.send(now, message.label, &stamped.bytes) {
+                Ok(()) => self.stats.data_messages_sent += 1,
+                Err(_) => self.stats.data_messages_dropped += 1,
+            }
+            self.settle(now, index);
+        }
+    }
+
+    /// After anything happened to a transport: moves its output into the batch and sets its timer.
+    pub(super) fn settle(&mut self, now: Instant, index: usize) {
+        let Some(transport) = self.transports.get_mut(index) else { return };
+        transport.flush(now, index, &mut self.batch);
+        let Some(next) = transport.next_timeout() else { return };
+        // A later deadline waits for the earlier timer to fire in vain; that is cheaper than moving it.
+        if transport.armed.is_none_or(|armed| next < armed) {
+            transport.armed = Some(next);
+            self.timers.push(Reverse((next, index, transport.key.0)));
+        }
+    }
+
+    /// When [`Table::next_due`] has something.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        self.timers.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    /// A transport whose timer is due.
+    pub(super) fn next_due(&mut self, now: Instant) -> Option<usize> {
+        while self.next_timeout().is_some_and(|at| at <= now) {
+            let Reverse((at, index, key)) = self.timers.pop()?;
+            let transport = self.transports.get_mut(index).filter(|t| t.key.0 == key && t.armed == Some(at));
+            if let Some(transport) = transport {
+                transport.armed = None;
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    pub(super) fn count_srtp_error(&mut self, error: SrtpError) {
+        match error {
+            SrtpError::Malformed => self.stats.dropped_malformed += 1,
+            SrtpError::Replayed => self.stats.dropped_replay += 1,
+            SrtpError::Unauthentic | SrtpError::TooManySsrcs | SrtpError::Crypto => self.stats.dropped_bad_srtp += 1,
+        }
+    }
+
+    fn send_with(
+        &mut self,
+        to: TransportKey,
+        send: impl FnOnce(&mut Transport, usize, &mut SendBatch) -> Result<(), SrtpError>,
+    ) {
+        let Some(index) = self.index_of(to) else { return };
+        let Some(transport) = self.transports.get_mut(index) else { return };
+        if send(transport, index, &mut self.batch).is_err() {
+            self.stats.dropped_send += 1;
+        }
+    }
+}
+
+impl Sink for Table {
+    fn rtp(&mut self, to: TransportKey, header: &[u8], payload: &[u8]) {
+        self.send_with(to, |transport, slot, batch| transport.send_rtp(slot, header, payload, batch));
+    }
+
+    fn rtcp(&mut self, to: TransportKey, compound: &[u8]) {
+        self.send_with(to, |transport, slot, batch| transport.send_rtcp(slot, compound, batch));
+    }
+
+    fn event(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+}

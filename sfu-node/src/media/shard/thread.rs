@@ -1,0 +1,195 @@
+//! A shard's thread: socket, clock and command queue around the machine. Never blocks but in its poll.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use mio::{Events, Interest, Poll, Token, Waker};
+use rtc::crypto::RTCCryptoProvider;
+use rtc::crypto::providers::AwsLcRsProvider;
+
+use super::Shard;
+use crate::media::api::{Command, Event, Fingerprint, ShardConfig};
+use crate::media::dtls::Identity;
+use crate::media::socket::{Inbox, Socket};
+
+/// Commands that may wait; a full queue makes the control thread wait, not the shard.
+const COMMAND_QUEUE: usize = 4096;
+/// Receive calls before commands and timers get their turn.
+const RECEIVES_PER_TURN: usize = 8;
+/// Bytes gathered before they are sent although the receive batch is not through.
+const SEND_AT: usize = 256 * 1024;
+/// How soon to offer events again that the control thread had no room for.
+const RETRY_EVENTS_AFTER: Duration = Duration::from_millis(5);
+const SOCKET: Token = Token(0);
+const WAKER: Token = Token(1);
+
+/// Reaches a running shard; ends it when dropped.
+pub struct ShardHandle {
+    commands: Sender<Command>,
+    waker: Arc<Waker>,
+    thread: Option<JoinHandle<()>>,
+    local_addr: SocketAddr,
+    fingerprint: Fingerprint,
+}
+
+impl ShardHandle {
+    /// Queues a command and wakes the shard. Waits while the queue is full; does nothing once the shard is gone.
+    pub fn send(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            // A failing waker means the poll is gone, and with it the thread.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// The UDP address bound.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// SHA-256 of the certificate the shard shows, for `a=fingerprint`.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// Whether the thread runs.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+}
+
+impl Drop for ShardHandle {
+    fn drop(&mut self) {
+        self.send(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shard {
+    /// Binds the socket and starts the thread. Events go to `events`; while it is full they wait in the shard.
+    ///
+    /// # Errors
+    /// If the address cannot be bound, the certificate not made or the thread not started.
+    pub fn spawn(config: ShardConfig, events: Sender<Event>) -> io::Result<ShardHandle> {
+        let provider: Arc<dyn RTCCryptoProvider> = Arc::new(AwsLcRsProvider::new());
+        let identity = Identity::generate(provider.clone()).map_err(io::Error::other)?;
+        let fingerprint = identity.fingerprint();
+        let mut seed = [0; 8];
+        provider.random().fill(&mut seed).map_err(io::Error::other)?;
+
+        let mut socket = Socket::bind(config.bind, config.socket_buffer)?;
+        let local_addr = socket.local_addr()?;
+        let poll = Poll::new()?;
+        poll.registry().register(socket.source(), SOCKET, Interest::READABLE)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let (commands, queue) = bounded(COMMAND_QUEUE);
+        let shard =
+            Shard::new(config.max_transports, socket.max_segments(), u64::from_ne_bytes(seed), identity, provider);
+        let inbox = Inbox::new(&socket);
+        let mut turns = Turns { shard, socket, inbox, queue, events, poll, waiting: None, readable: false };
+        let thread = std::thread::Builder::new().name("shard".to_owned()).spawn(move || {
+            if let Err(error) = turns.run() {
+                tracing::error!(%error, "shard ended");
+            }
+        })?;
+        Ok(ShardHandle { commands, waker, thread: Some(thread), local_addr, fingerprint })
+    }
+}
+
+struct Turns {
+    shard: Shard,
+    socket: Socket,
+    inbox: Inbox,
+    queue: Receiver<Command>,
+    events: Sender<Event>,
+    poll: Poll,
+    /// An event the control thread had no room for.
+    waiting: Option<Event>,
+    /// The socket may have more; the poll tells only of news.
+    readable: bool,
+}
+
+impl Turns {
+    fn run(&mut self) -> io::Result<()> {
+        let mut ready = Events::with_capacity(8);
+        loop {
+            match self.poll.poll(&mut ready, self.patience()) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            self.readable |= ready.iter().any(|event| event.token() == SOCKET);
+            let now = Instant::now();
+            while let Ok(command) = self.queue.try_recv() {
+                if matches!(command, Command::Stop) {
+                    return Ok(());
+                }
+                self.shard.handle_command(now, command);
+            }
+            self.receive();
+            let now = Instant::now();
+            if self.shard.next_timeout().is_some_and(|at| at <= now) {
+                self.shard.handle_timeout(now);
+            }
+            self.flush();
+            self.report();
+        }
+    }
+
+    /// How long the poll may sleep.
+    fn patience(&self) -> Option<Duration> {
+        if self.readable {
+            return Some(Duration::ZERO);
+        }
+        let timer = self.shard.next_timeout().map(|at| at.saturating_duration_since(Instant::now()));
+        let retry = self.waiting.is_some().then_some(RETRY_EVENTS_AFTER);
+        [timer, retry].into_iter().flatten().min()
+    }
+
+    fn receive(&mut self) {
+        for _ in 0..RECEIVES_PER_TURN {
+            if !self.readable {
+                return;
+            }
+            let Ok(filled) = self.inbox.receive(&self.socket) else {
+                // Nothing more, or an error that belongs to a datagram sent earlier; both end with the next news.
+                self.readable = false;
+                return;
+            };
+            self.shard.note_receive_call();
+            let now = Instant::now();
+            for (from, datagram) in self.inbox.datagrams(filled) {
+                self.shard.handle_datagram(now, from, datagram);
+                if self.shard.batch().len() >= SEND_AT {
+                    let sent = self.socket.send(self.shard.batch());
+                    self.shard.note_sent(sent);
+                }
+            }
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.shard.batch().is_empty() {
+            let sent = self.socket.send(self.shard.batch());
+            self.shard.note_sent(sent);
+        }
+    }
+
+    fn report(&mut self) {
+        while let Some(event) = self.waiting.take().or_else(|| self.shard.poll_event()) {
+            if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
+                self.waiting = Some(event);
+                return;
+            }
+        }
+    }
+}

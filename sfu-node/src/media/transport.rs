@@ -1,0 +1,206 @@
+//! One transport: a peer connection's ICE, DTLS, SRTP and SCTP put together. Datagrams in, plain packets, messages and
+//! datagrams out. **Reads nothing but Binding requests from an address that ICE has not validated.**
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use rtc::crypto::RTCCrypto;
+
+use super::api::{FailReason, Fingerprint, RoomKey, SpeakerKey, SrtpProfile, TransportConfig, TransportKey};
+use super::batch::SendBatch;
+use super::datachannel::{DataChannels, Message};
+use super::dtls::{Dtls, DtlsEvent, Identity};
+use super::ice::{Agent, Silence};
+use super::srtp::{MAX_OVERHEAD, Srtp, SrtpError};
+
+/// What a transport has to tell its shard.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Happening {
+    /// DTLS is up with the right certificate; media may flow.
+    Connected(SrtpProfile),
+    /// Consent lapsed for a while.
+    Disconnected,
+    /// Over.
+    Failed(FailReason),
+    /// A data-channel message.
+    Data(Message),
+}
+
+/// ICE, DTLS, SRTP and SCTP of one peer connection.
+pub struct Transport {
+    /// Its key.
+    pub key: TransportKey,
+    /// Its room.
+    pub room: RoomKey,
+    /// Whose it is.
+    pub speaker: SpeakerKey,
+    /// Addresses and consent.
+    pub ice: Agent,
+    /// Channels.
+    pub data: DataChannels,
+    dtls: Dtls,
+    srtp: Option<Srtp>,
+    /// When the shard's timer for it fires; `None`: not armed.
+    pub armed: Option<Instant>,
+}
+
+impl Transport {
+    /// A transport as the control thread wants it.
+    #[must_use]
+    pub fn new(config: &TransportConfig, identity: Identity) -> Self {
+        Self {
+            key: config.key,
+            room: config.room,
+            speaker: config.speaker.key,
+            ice: Agent::new(config.local.clone()),
+            data: DataChannels::new(config.data),
+            dtls: Dtls::new(identity, config.fingerprint),
+            srtp: None,
+            armed: None,
+        }
+    }
+
+    /// Whether media may flow.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.srtp.is_some()
+    }
+
+    /// Names the certificate of the peer, once known.
+    pub fn expect(&mut self, now: Instant, fingerprint: Fingerprint, crypto: &dyn RTCCrypto) -> Vec<Happening> {
+        let mut events = Vec::new();
+        self.dtls.expect(fingerprint, &mut events);
+        self.handle_dtls_events(now, events, crypto)
+    }
+
+    /// Takes a DTLS datagram from a validated address.
+    pub fn handle_dtls(&mut self, now: Instant, datagram: &[u8], crypto: &dyn RTCCrypto) -> Vec<Happening> {
+        let mut events = Vec::new();
+        self.dtls.handle_datagram(now, datagram, &mut events);
+        self.handle_dtls_events(now, events, crypto)
+    }
+
+    /// Decrypts an SRTP packet from a validated address, in place.
+    ///
+    /// # Errors
+    /// [`SrtpError`]; [`SrtpError::Unauthentic`] before there are keys.
+    pub fn unprotect_rtp<'a>(&mut self, packet: &'a mut [u8]) -> Result<&'a [u8], SrtpError> {
+        self.srtp.as_mut().ok_or(SrtpError::Unauthentic)?.inbound.unprotect_rtp(packet)
+    }
+
+    /// Decrypts an SRTCP packet from a validated address, in place.
+    ///
+    /// # Errors
+    /// [`SrtpError`]; [`SrtpError::Unauthentic`] before there are keys.
+    pub fn unprotect_rtcp<'a>(&mut self, packet: &'a mut [u8]) -> Result<&'a [u8], SrtpError> {
+        self.srtp.as_mut().ok_or(SrtpError::Unauthentic)?.inbound.unprotect_rtcp(packet)
+    }
+
+    /// Encrypts an RTP packet into the batch; dropped silently while nothing may be sent.
+    ///
+    /// # Errors
+    /// [`SrtpError`] if the packet cannot be protected.
+    pub fn send_rtp(
+        &mut self,
+        slot: usize,
+        header: &[u8],
+        payload: &[u8],
+        batch: &mut SendBatch,
+    ) -> Result<(), SrtpError> {
+        let (Some(srtp), Some(to)) = (&mut self.srtp, self.ice.selected()) else { return Ok(()) };
+        batch.push(slot, to, |buffer| {
+            let start = buffer.len();
+            buffer.reserve(header.len() + payload.len() + MAX_OVERHEAD);
+            buffer.extend_from_slice(header);
+            buffer.extend_from_slice(payload);
+            srtp.outbound.protect_rtp(buffer, start, header.len())
+        })
+    }
+
+    /// Encrypts a compound RTCP packet into the batch; dropped silently while nothing may be sent.
+    ///
+    /// # Errors
+    /// [`SrtpError`] if the packet cannot be protected.
+    pub fn send_rtcp(&mut self, slot: usize, compound: &[u8], batch: &mut SendBatch) -> Result<(), SrtpError> {
+        let (Some(srtp), Some(to)) = (&mut self.srtp, self.ice.selected()) else { return Ok(()) };
+        batch.push(slot, to, |buffer| {
+            let start = buffer.len();
+            buffer.reserve(compound.len() + MAX_OVERHEAD);
+            buffer.extend_from_slice(compound);
+            srtp.outbound.protect_rtcp(buffer, start)
+        })
+    }
+
+    /// Moves what SCTP and DTLS have to send into the batch.
+    pub fn flush(&mut self, now: Instant, slot: usize, batch: &mut SendBatch) {
+        while let Some(packet) = self.data.poll_transmit(now) {
+            self.dtls.send(now, &packet);
+        }
+        while let Some(datagram) = self.dtls.poll_transmit() {
+            if let Some(to) = self.ice.selected() {
+                push_plain(slot, to, &datagram, batch);
+            }
+        }
+    }
+
+    /// Says goodbye to the peer.
+    pub fn close(&mut self, now: Instant, slot: usize, batch: &mut SendBatch) {
+        self.dtls.close(now);
+        self.flush(now, slot, batch);
+    }
+
+    /// When to call [`Transport::handle_timeout`].
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        [self.ice.next_timeout(), self.dtls.next_timeout(), self.data.next_timeout()].into_iter().flatten().min()
+    }
+
+    /// Lets every timer that is due fire.
+    pub fn handle_timeout(&mut self, now: Instant, crypto: &dyn RTCCrypto) -> Vec<Happening> {
+        let silence = match self.ice.handle_timeout(now) {
+            Some(Silence::Expired) => return vec![Happening::Failed(FailReason::ConsentLapsed)],
+            Some(Silence::Disconnected) if self.is_connected() => Some(Happening::Disconnected),
+            _ => None,
+        };
+        let (mut events, mut messages) = (Vec::new(), Vec::new());
+        self.dtls.handle_timeout(now, &mut events);
+        self.data.handle_timeout(now, &mut messages);
+        let mut happenings = self.handle_dtls_events(now, events, crypto);
+        happenings.extend(messages.into_iter().map(Happening::Data).chain(silence));
+        happenings
+    }
+
+    fn handle_dtls_events(&mut self, now: Instant, events: Vec<DtlsEvent>, crypto: &dyn RTCCrypto) -> Vec<Happening> {
+        let mut happenings = Vec::new();
+        for event in events {
+            match event {
+                DtlsEvent::Connected { profile, keys } => match Srtp::for_server(profile, keys.as_ref(), crypto) {
+                    Ok(srtp) => {
+                        self.srtp = Some(srtp);
+                        happenings.push(Happening::Connected(profile));
+                    }
+                    Err(_) => happenings.push(Happening::Failed(FailReason::Dtls)),
+                },
+                DtlsEvent::Data(data) => {
+                    let mut messages = Vec::new();
+                    self.data.handle_packet(now, data.freeze(), &mut messages);
+                    happenings.extend(messages.into_iter().map(Happening::Data));
+                }
+                DtlsEvent::FingerprintMismatch => {
+                    happenings.push(Happening::Failed(FailReason::FingerprintMismatch));
+                }
+                DtlsEvent::Closed => happenings.push(Happening::Failed(FailReason::Dtls)),
+            }
+        }
+        happenings
+    }
+}
+
+/// Adds a datagram that is ready as it is.
+pub fn push_plain(slot: usize, to: SocketAddr, datagram: &[u8], batch: &mut SendBatch) {
+    let written = batch.push(slot, to, |buffer| {
+        buffer.extend_from_slice(datagram);
+        Ok::<_, std::convert::Infallible>(())
+    });
+    debug_assert!(written.is_ok());
+}
