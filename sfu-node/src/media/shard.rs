@@ -211,6 +211,3 @@ impl Shard {
         self.table.settle(now, index);
     }
 }
-
-#[cfg(test)]
-mod tests;
