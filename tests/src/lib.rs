@@ -3,5 +3,6 @@
 
 pub mod client;
 pub mod load;
+pub mod scene;
 pub mod signal;
 pub mod token;

@@ -1,0 +1,197 @@
+//! What every story begins with: a fresh room on a running deployment, and people who join it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use anyhow::Context;
+use shared::claims::{AccessClaims, ApiKeys};
+use xtask::stack::{API_KEY, API_SECRET, Stack, StackConfig};
+
+use crate::client::{Client, ClientOptions};
+use crate::token;
+
+static SHARED: Mutex<Weak<Deployment>> = Mutex::new(Weak::new());
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// A running deployment. **Dropping it kills every process and removes its state.**
+pub struct Deployment {
+    stack: Mutex<Stack>,
+    url: String,
+    metrics: Vec<SocketAddr>,
+    media: Vec<SocketAddr>,
+    state_dir: PathBuf,
+}
+
+impl Deployment {
+    /// Starts edge and nodes of its own, for stories that break them.
+    ///
+    /// # Errors
+    /// Something did not build, start or become ready.
+    pub fn start(nodes: usize) -> anyhow::Result<Arc<Self>> {
+        let state_dir = std::env::temp_dir().join(unique("meridian-test"));
+        let mut stack = Stack::start(StackConfig::for_tests(nodes, state_dir.clone()))?;
+        let url = stack.url();
+        let metrics = stack.nodes().iter().map(xtask::node::Node::http_addr).collect();
+        let media = stack.nodes().iter().map(xtask::node::Node::udp_addr).collect();
+        Ok(Arc::new(Self { stack: Mutex::new(stack), url, metrics, media, state_dir }))
+    }
+
+    /// The one with one node that all stories of this test binary share; it lives as long as one of them needs it.
+    ///
+    /// # Errors
+    /// As [`Deployment::start`].
+    pub fn shared() -> anyhow::Result<Arc<Self>> {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = shared.upgrade() {
+            return Ok(running);
+        }
+        let started = Self::start(1)?;
+        *shared = Arc::downgrade(&started);
+        Ok(started)
+    }
+
+    /// The edge: `http://…`.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Where the first node takes media.
+    #[must_use]
+    pub fn media_address(&self) -> Option<SocketAddr> {
+        self.media.first().copied()
+    }
+
+    /// The processes, to kill and restart.
+    pub fn stack(&self) -> MutexGuard<'_, Stack> {
+        self.stack.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A counter or gauge of the first node, summed over its labels; 0 when it does not exist.
+    ///
+    /// # Errors
+    /// The node does not answer.
+    pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        Ok(sum_metric(&self.metrics_text().await?, name))
+    }
+
+    /// The first node's `/metrics`.
+    ///
+    /// # Errors
+    /// The node does not answer.
+    pub async fn metrics_text(&self) -> anyhow::Result<String> {
+        let address = self.metrics.first().context("no node")?;
+        Ok(reqwest::get(format!("http://{address}/metrics")).await?.error_for_status()?.text().await?)
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        // Its processes die with `stack`; files they still write are of no use to anybody.
+        let _ = std::fs::remove_dir_all(&self.state_dir);
+    }
+}
+
+/// A fresh room.
+pub struct Scene {
+    /// Where it is.
+    pub deployment: Arc<Deployment>,
+    /// The room's name.
+    pub room: String,
+}
+
+impl Scene {
+    /// A room on the shared deployment.
+    ///
+    /// # Errors
+    /// As [`Deployment::shared`].
+    pub async fn open() -> anyhow::Result<Self> {
+        let deployment = tokio::task::spawn_blocking(Deployment::shared).await??;
+        Ok(Self::on(deployment))
+    }
+
+    /// A room on a deployment of its own.
+    ///
+    /// # Errors
+    /// As [`Deployment::start`].
+    pub async fn alone(nodes: usize) -> anyhow::Result<Self> {
+        let deployment = tokio::task::spawn_blocking(move || Deployment::start(nodes)).await??;
+        Ok(Self::on(deployment))
+    }
+
+    /// A room on this deployment.
+    #[must_use]
+    pub fn on(deployment: Arc<Deployment>) -> Self {
+        Self { deployment, room: unique("room") }
+    }
+
+    /// The edge: `http://…`.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.deployment.url
+    }
+
+    /// Claims that let `identity` into this room.
+    #[must_use]
+    pub fn claims(&self, identity: &str) -> AccessClaims {
+        token::join_claims(API_KEY, &self.room, identity)
+    }
+
+    /// A token of these claims, signed as the deployment's app server would.
+    ///
+    /// # Errors
+    /// The claims name another API key.
+    pub fn sign(&self, claims: &AccessClaims) -> anyhow::Result<String> {
+        Ok(ApiKeys::parse(&format!("{API_KEY}: {API_SECRET}")).mint(claims)?)
+    }
+
+    /// How `identity` would join.
+    ///
+    /// # Errors
+    /// No token can be signed.
+    pub fn options(&self, identity: &str) -> anyhow::Result<ClientOptions> {
+        Ok(ClientOptions::new(self.url(), &self.sign(&self.claims(identity))?))
+    }
+
+    /// `identity` joins, subscribes to everything and waits for its media connection.
+    ///
+    /// # Errors
+    /// Something of that did not happen.
+    pub async fn join(&self, identity: &str) -> anyhow::Result<Client> {
+        let mut client = Client::join(self.options(identity)?).await?;
+        client.connected().await?;
+        Ok(client)
+    }
+}
+
+fn unique(prefix: &str) -> String {
+    format!("{prefix}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Sum of all samples of a metric in the Prometheus text format.
+fn sum_metric(text: &str, name: &str) -> f64 {
+    let samples = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let value = match rest.strip_prefix('{') {
+            Some(labelled) => labelled.split_once('}')?.1,
+            None => rest,
+        };
+        value.strip_prefix(' ')?.split(' ').next()?.parse::<f64>().ok()
+    });
+    samples.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_summed_over_labels_and_not_over_prefixes() {
+        let text =
+            "# TYPE drops counter\ndrops_total{reason=\"a\"} 2\ndrops_total{reason=\"b\"} 3\ndrops_totals 9\nup 1\n";
+        assert!((sum_metric(text, "drops_total") - 5.0).abs() < f64::EPSILON);
+        assert!((sum_metric(text, "up") - 1.0).abs() < f64::EPSILON);
+    }
+}
