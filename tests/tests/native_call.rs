@@ -1,0 +1,163 @@
+//! Native clients in a call: media, data, mute, keyframes for who comes late, in every mode and SRTP profile.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use livekit_protocol::signal_response::Message as Response;
+use livekit_protocol::{DataPacket, UserPacket, data_packet};
+use meridian_tests::client::{Client, ClientOptions, Observed, Publish, SrtpOffer};
+use meridian_tests::scene::Scene;
+use meridian_tests::signal::Mode;
+
+fn with_media(mut options: ClientOptions) -> ClientOptions {
+    options.publish = vec![Publish::camera("camera"), Publish::microphone("microphone")];
+    options
+}
+
+async fn join(options: ClientOptions) -> Client {
+    let mut client = Client::join(options).await.unwrap();
+    client.connected().await.unwrap();
+    client
+}
+
+/// Audio and video arrive, video from a keyframe on.
+async fn hears_and_sees(client: &mut Client) {
+    let flows = |o: &Observed| {
+        let (audio, video) = (o.flow('A')?, o.flow('V')?);
+        (audio.packets > 20 && video.packets > 60 && video.keyframes > 0).then_some(video.began_with_keyframe)
+    };
+    assert!(client.until("audio and video", flows).await.unwrap(), "video must begin with a keyframe");
+}
+
+fn text(payload: &str) -> DataPacket {
+    let user = UserPacket { payload: payload.as_bytes().to_vec(), ..UserPacket::default() };
+    DataPacket { value: Some(data_packet::Value::User(user)), ..DataPacket::default() }
+}
+
+/// Who said what on this channel.
+fn said(o: &Observed, label: &str) -> Option<(String, String)> {
+    let (_, packet) = o.data.iter().find(|(l, _)| l == label)?;
+    let data_packet::Value::User(user) = packet.value.as_ref()? else { return None };
+    Some((packet.participant_identity.clone(), String::from_utf8_lossy(&user.payload).into_owned()))
+}
+
+async fn call_in(ada_mode: Mode, bob_mode: Mode) {
+    let scene = Scene::open().await.unwrap();
+    let mut ada = with_media(scene.options("ada").unwrap());
+    ada.mode = ada_mode;
+    let mut bob = with_media(scene.options("bob").unwrap());
+    bob.mode = bob_mode;
+    let (mut ada, mut bob) = (join(ada).await, join(bob).await);
+    hears_and_sees(&mut ada).await;
+    hears_and_sees(&mut bob).await;
+
+    for label in ["_reliable", "_lossy"] {
+        ada.send_data(label, text("hello")).await.unwrap();
+        let heard = bob.until("a data packet", |o| said(o, label)).await.unwrap();
+        assert_eq!(heard, ("ada".to_owned(), "hello".to_owned()));
+    }
+    bob.send_data("_reliable", text("hello back")).await.unwrap();
+    let heard = ada.until("an answer", |o| said(o, "_reliable")).await.unwrap();
+    assert_eq!(heard, ("bob".to_owned(), "hello back".to_owned()));
+
+    ada.mute("camera", true).await.unwrap();
+    let muted = |o: &Observed| o.participants.get("ada")?.tracks.iter().find(|t| t.muted).map(|t| t.name.clone());
+    assert_eq!(bob.until("mute", muted).await.unwrap(), "camera");
+    ada.leave().await.unwrap();
+    bob.until("leave", |o| (!o.participants.contains_key("ada")).then_some(())).await.unwrap();
+}
+
+#[tokio::test]
+async fn two_single_connection_clients() {
+    call_in(Mode::Single, Mode::Single).await;
+}
+
+#[tokio::test]
+async fn two_dual_connection_clients() {
+    call_in(Mode::Dual, Mode::Dual).await;
+}
+
+#[tokio::test]
+async fn one_of_each() {
+    call_in(Mode::Single, Mode::Dual).await;
+}
+
+#[tokio::test]
+async fn a_client_without_gcm_ends_on_cm() {
+    let scene = Scene::open().await.unwrap();
+    let mut cm = with_media(scene.options("cm").unwrap());
+    cm.srtp = SrtpOffer::CmOnly;
+    let mut gcm = join(with_media(scene.options("gcm").unwrap())).await;
+    let mut cm = join(cm).await;
+    // It offers nothing else and cannot decrypt anything else.
+    hears_and_sees(&mut cm).await;
+    hears_and_sees(&mut gcm).await;
+}
+
+#[tokio::test]
+async fn who_comes_late_asks_for_a_keyframe() {
+    let scene = Scene::open().await.unwrap();
+    let mut ada = join(with_media(scene.options("ada").unwrap())).await;
+    let mut bob = join(scene.options("bob").unwrap()).await;
+    hears_and_sees(&mut bob).await;
+    let before = ada.observe(|o| o.keyframe_requests);
+    let mut late = join(scene.options("late").unwrap()).await;
+    hears_and_sees(&mut late).await;
+    // Ada makes keyframes only when asked, so there was one more.
+    ada.until("a keyframe request", |o| (o.keyframe_requests > before).then_some(())).await.unwrap();
+}
+
+#[tokio::test]
+async fn simulcast_is_forwarded_at_its_best() {
+    let scene = Scene::open().await.unwrap();
+    let mut ada = scene.options("ada").unwrap();
+    let layers = vec![100_000, 300_000, 900_000];
+    ada.publish = vec![Publish::Video { cid: "camera".to_owned(), layers, frames_per_second: 30 }];
+    let mut ada = join(ada).await;
+    let mut bob = join(scene.options("bob").unwrap()).await;
+    // At 900 kb/s a packet has over 900 bytes; on the lower layers a frame is one small packet.
+    let big = |f: &meridian_tests::client::Flow| (f.packets, f.bytes);
+    let start = bob.until("video", |o| o.flow('V').map(big)).await.unwrap();
+    let full = |o: &Observed| {
+        let (packets, bytes) = o.flow('V').map(big)?;
+        (packets > start.0 + 300 && (bytes - start.1) / (packets - start.0) > 700).then_some(())
+    };
+    bob.until("the highest layer", full).await.unwrap();
+    let layers = |o: &Observed| {
+        let codecs = o.participants.get("ada")?.tracks.iter().flat_map(|t| &t.codecs);
+        codecs.map(|c| c.layers.iter().filter(|l| l.ssrc != 0).count()).max().filter(|known| *known == 3)
+    };
+    bob.until("all three layers in an update", layers).await.unwrap();
+    ada.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn more_tracks_than_placeholders_get_sections() {
+    let scene = Scene::open().await.unwrap();
+    let mut speakers = Vec::new();
+    for number in 0..5 {
+        let mut options = scene.options(&format!("speaker-{number}")).unwrap();
+        options.publish = vec![Publish::microphone("microphone")];
+        speakers.push(join(options).await);
+    }
+    let mut listener = scene.join("listener").await.unwrap();
+    let all = |o: &Observed| (o.flows.values().filter(|f| f.packets > 10).count() == 5).then_some(());
+    listener.until("five voices", all).await.unwrap();
+    // The first speaker had its three placeholders taken before the others came.
+    let others = |o: &Observed| (o.flows.values().filter(|f| f.packets > 10).count() == 4).then_some(());
+    speakers[0].until("four voices", others).await.unwrap();
+    let asked = |o: &Observed| o.heard.iter().any(|m| matches!(m, Response::MediaSectionsRequirement(_)));
+    assert!(speakers[0].observe(asked));
+}
+
+#[tokio::test]
+async fn an_unpublished_track_is_gone_for_everyone() {
+    let scene = Scene::open().await.unwrap();
+    let ada = join(with_media(scene.options("ada").unwrap())).await;
+    let mut bob = join(scene.options("bob").unwrap()).await;
+    hears_and_sees(&mut bob).await;
+    ada.unpublish("camera").await.unwrap();
+    let names = |o: &Observed| o.participants["ada"].tracks.iter().map(|t| t.name.clone()).collect::<Vec<_>>();
+    bob.until("the update", |o| (names(o) == ["microphone"]).then_some(())).await.unwrap();
+    let before = bob.observe(|o| o.flow('A').unwrap().packets);
+    bob.until("audio still", |o| o.flow('A').filter(|f| f.packets > before + 20).map(|_| ())).await.unwrap();
+}
