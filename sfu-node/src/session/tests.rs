@@ -60,7 +60,7 @@ impl Story {
         let session = Session::open(params, &mut allocator, &mut out);
         let endpoint = Endpoint {
             candidates: vec!["127.0.0.1:7900".parse().unwrap(), "[2001:db8::1]:7900".parse().unwrap()],
-            fingerprint: "AA:BB".into(),
+            fingerprint: Fingerprint([0xAB; 32]),
         };
         Self { session, allocator, endpoint, out, ended: Vec::new() }
     }
@@ -198,6 +198,7 @@ fn the_first_answer_of_a_browser_carries_everything_it_needs() {
     let (answer, map) = story.offer(1, JS_JOIN);
     assert!(map.is_empty());
     assert!(answer.has_attribute("ice-lite"));
+    assert_eq!(answer.attribute("fingerprint").unwrap(), &format!("sha-256 {}", ["AB"; 32].join(":")));
     assert_eq!(answer.attribute("group").unwrap(), "BUNDLE 0 1 2 3 4 5 6");
     assert_eq!(answer.media_descriptions.len(), 7);
     let opened = story.opened();

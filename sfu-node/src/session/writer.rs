@@ -9,7 +9,7 @@ use shared::control::TrackKind;
 
 use super::description::{Direction, RemoteSection, SectionCodec};
 use super::extension::Extensions;
-use crate::media::api::IceCredentials;
+use crate::media::api::{Fingerprint, IceCredentials};
 
 /// Largest data channel message the node takes, bytes (LiveKit's).
 const MAX_MESSAGE_SIZE: &str = "65535";
@@ -21,8 +21,8 @@ const HOST_PREFERENCE: u32 = 126;
 pub(crate) struct Endpoint {
     /// Addresses for the candidates, preferred first.
     pub(crate) candidates: Vec<SocketAddr>,
-    /// SHA-256 of the node's certificate, colon-separated hex.
-    pub(crate) fingerprint: String,
+    /// Of the node's certificate.
+    pub(crate) fingerprint: Fingerprint,
 }
 
 /// A description's parts that do not change from section to section.
@@ -82,7 +82,7 @@ pub(crate) fn write(header: &Header<'_>, sections: &[LocalSection]) -> String {
         sections.iter().filter_map(LocalSection::bundled_mid).fold("BUNDLE".to_owned(), |group, mid| group + " " + mid);
     description.attributes = vec![
         value("msid-semantic", " WMS *"),
-        value("fingerprint", &format!("sha-256 {}", header.endpoint.fingerprint)),
+        value("fingerprint", &fingerprint(header.endpoint.fingerprint)),
         flag("ice-lite"),
         value("group", &bundle),
     ];
@@ -196,6 +196,12 @@ fn transport(header: &Header<'_>, mid: &str) -> Vec<Attribute> {
         value("ice-ufrag", &header.credentials.ufrag),
         value("ice-pwd", &header.credentials.password),
     ]
+}
+
+/// `sha-256 AB:CD:…` (RFC 8122 section 5).
+fn fingerprint(Fingerprint(digest): Fingerprint) -> String {
+    let bytes: Vec<String> = digest.iter().map(|byte| format!("{byte:02X}")).collect();
+    format!("sha-256 {}", bytes.join(":"))
 }
 
 /// A host candidate (RFC 8839 section 5.1); component 1 only, since RTCP is multiplexed.

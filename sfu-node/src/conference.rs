@@ -1,0 +1,330 @@
+//! Every room, session and track on this node: sends what the rooms and the shard say to the right session.
+//! **Pure: no I/O, no clock.** What a batch of inputs changed goes out in [`Conference::flush`].
+
+use std::collections::{BTreeSet, HashMap};
+
+use shared::claims::SessionClaims;
+use shared::control::{MediaState, NodeToRoom, OpenSession, RefusalReason, RoomToNode};
+use shared::ids::{ParticipantSid, RoomName, SessionKey, TrackSid};
+
+use crate::media::api::{Command, Event, RoomKey, TrackKey, TransportKey};
+use crate::session::allocator::Allocator;
+use crate::session::{Endpoint, Output, Session, SessionParams};
+
+/// What is to be done, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    /// For the rooms.
+    pub(crate) messages: Vec<(RoomName, NodeToRoom)>,
+    /// For the shard.
+    pub(crate) commands: Vec<Command>,
+}
+
+#[derive(Debug)]
+struct Room {
+    key: RoomKey,
+    /// The newest session of each participant; older ones are closed.
+    sessions: HashMap<ParticipantSid, Session>,
+    /// Every track somebody announced or subscribed to here.
+    tracks: HashMap<TrackSid, TrackKey>,
+}
+
+/// Whose a transport or a track is.
+type Owner = (RoomName, ParticipantSid);
+
+/// All rooms of this node.
+#[derive(Debug)]
+pub(crate) struct Conference {
+    endpoint: Endpoint,
+    allocator: Allocator,
+    max_sessions: usize,
+    draining: bool,
+    rooms: HashMap<RoomName, Room>,
+    transports: HashMap<TransportKey, Owner>,
+    publishers: HashMap<TrackKey, Owner>,
+    dirty: BTreeSet<Owner>,
+    effects: Effects,
+}
+
+impl Conference {
+    /// A node without rooms.
+    pub(crate) fn new(endpoint: Endpoint, allocator: Allocator, max_sessions: usize) -> Self {
+        Self {
+            endpoint,
+            allocator,
+            max_sessions,
+            draining: false,
+            rooms: HashMap::new(),
+            transports: HashMap::new(),
+            publishers: HashMap::new(),
+            dirty: BTreeSet::new(),
+            effects: Effects::default(),
+        }
+    }
+
+    /// Takes no new sessions from now on.
+    pub(crate) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Sessions open.
+    pub(crate) fn session_count(&self) -> usize {
+        self.rooms.values().map(|room| room.sessions.len()).sum()
+    }
+
+    /// Tracks published or subscribed to.
+    pub(crate) fn track_count(&self) -> usize {
+        self.rooms.values().map(|room| room.tracks.len()).sum()
+    }
+
+    /// Sessions of a room.
+    pub(crate) fn sessions_of(&self, room: &RoomName) -> Vec<SessionKey> {
+        let sessions = self.rooms.get(room).into_iter().flat_map(|room| room.sessions.values());
+        sessions.map(|session| session.key().clone()).collect()
+    }
+
+    /// Opens a session whose token was verified. An older session of the participant ends.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn open(
+        &mut self,
+        name: &RoomName,
+        claims: SessionClaims,
+        open: OpenSession,
+    ) -> Result<(), RefusalReason> {
+        let known =
+            self.rooms.get(name).and_then(|room| room.sessions.get(&claims.sub)).map(|known| known.key().clone());
+        if self.draining {
+            return Err(RefusalReason::Draining);
+        }
+        if known.as_ref().is_some_and(|known| known.generation >= claims.generation) {
+            return Err(RefusalReason::BadToken);
+        }
+        if known.is_none() && self.session_count() >= self.max_sessions {
+            return Err(RefusalReason::NoCapacity);
+        }
+        if let Some(known) = known {
+            // A track keeps its id when its participant is moved: subscribers go on with its key.
+            self.close_session(name, &known);
+        }
+        if !self.rooms.contains_key(name) {
+            let key = RoomKey(self.allocator.key());
+            self.rooms.insert(name.clone(), Room { key, sessions: HashMap::new(), tracks: HashMap::new() });
+        }
+        let Some(room) = self.rooms.get_mut(name) else { return Err(RefusalReason::NoCapacity) };
+        let key = SessionKey { participant: claims.sub, generation: claims.generation };
+        let params = SessionParams {
+            key: key.clone(),
+            room: room.key,
+            identity: claims.identity,
+            grants: claims.grants,
+            peer_connections: open.peer_connections,
+            client: open.client,
+        };
+        let mut out = Output::default();
+        let session = Session::open(params, &mut self.allocator, &mut out);
+        room.sessions.insert(key.participant.clone(), session);
+        self.take(name, &key.participant, out);
+        // As the room would have sent them one by one.
+        for track in open.tracks {
+            self.handle(name, RoomToNode::AnnounceTrack { session: key.clone(), track });
+        }
+        self.handle(name, RoomToNode::Subscribe { session: key.clone(), subscriptions: open.subscriptions });
+        if let Some(description) = open.offer {
+            self.handle(name, RoomToNode::Offer { session: key, description });
+        }
+        Ok(())
+    }
+
+    /// A message of a room about an open session; one about a session that is not (any more) here is dropped.
+    pub(crate) fn handle(&mut self, name: &RoomName, message: RoomToNode) {
+        let Some(key) = session_of(&message).cloned() else { return };
+        if let RoomToNode::CloseSession { .. } = message {
+            return self.end_session(name, &key);
+        }
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        let Some(session) = room.sessions.get_mut(&key.participant).filter(|session| *session.key() == key) else {
+            return tracing::debug!(room = %name, session = %key, "message for a session that is not here");
+        };
+        let owner = (name.clone(), key.participant.clone());
+        let mut out = Output::default();
+        match message {
+            RoomToNode::Offer { description, .. } => {
+                session.offer(&description, &self.endpoint, &mut self.allocator, &mut out);
+            }
+            RoomToNode::Answer { description, .. } => session.answer(&description, &mut out),
+            RoomToNode::AnnounceTrack { track, .. } => {
+                let track_key = track_key(&mut room.tracks, &track.sid, &mut self.allocator);
+                if session.announce(track, track_key) {
+                    self.publishers.insert(track_key, owner.clone());
+                } else {
+                    tracing::warn!(room = %name, session = %key, "too many tracks announced");
+                }
+            }
+            RoomToNode::RetractTrack { track, .. } => {
+                if session.retract(&track) {
+                    forget_track(&mut room.tracks, &mut self.publishers, &track);
+                }
+            }
+            RoomToNode::MuteTrack { track, muted, .. } => session.mute(&track, muted, &mut out),
+            RoomToNode::Subscribe { subscriptions, .. } => {
+                for subscription in subscriptions {
+                    let source = track_key(&mut room.tracks, &subscription.track, &mut self.allocator);
+                    if !session.subscribe(subscription, source, &mut self.allocator, &mut out) {
+                        tracing::warn!(room = %name, session = %key, "too many subscriptions");
+                        break;
+                    }
+                }
+            }
+            RoomToNode::Unsubscribe { tracks, .. } => {
+                tracks.iter().for_each(|track| session.unsubscribe(track, &mut self.allocator));
+            }
+            RoomToNode::UpdateGrants { grants, .. } => session.update_grants(grants, &mut out),
+            RoomToNode::Welcome { .. } | RoomToNode::OpenSession(_) | RoomToNode::CloseSession { .. } => {}
+        }
+        self.take(name, &key.participant, out);
+    }
+
+    /// Closes the sessions of a room that it does not believe to be here.
+    pub(crate) fn reconcile(&mut self, name: &RoomName, keep: &[SessionKey]) {
+        for key in self.sessions_of(name).iter().filter(|key| !keep.contains(key)) {
+            tracing::info!(room = %name, session = %key, "closing a session the room does not know");
+            self.end_session(name, key);
+        }
+    }
+
+    /// Ends a room here, with its sessions.
+    pub(crate) fn close_room(&mut self, name: &RoomName) {
+        for key in self.sessions_of(name) {
+            self.end_session(name, &key);
+        }
+    }
+
+    /// What the shard says.
+    pub(crate) fn shard_event(&mut self, event: &Event) {
+        match *event {
+            Event::Connected { transport, .. } | Event::Reconnected(transport) => {
+                self.with_transport(transport, |session, out| session.connected(transport, out));
+            }
+            Event::Disconnected(transport) => {
+                self.with_transport(transport, |session, out| session.disconnected(transport, out));
+            }
+            Event::Failed { transport, reason } => {
+                let Some((name, participant)) = self.transports.get(&transport).cloned() else { return };
+                let session = self.rooms.get(&name).and_then(|room| room.sessions.get(&participant));
+                let Some(key) = session.map(|session| session.key().clone()) else { return };
+                tracing::info!(room = %name, session = %key, ?reason, "transport failed");
+                self.end_session(&name, &key);
+                let failed = NodeToRoom::MediaState { session: key, state: MediaState::Failed };
+                self.effects.messages.push((name, failed));
+            }
+            Event::LayerSeen { track, layer, codec, ssrc, repair_ssrc } => {
+                let Some((name, participant)) = self.publishers.get(&track) else { return };
+                let session = self.rooms.get_mut(name).and_then(|room| room.sessions.get_mut(participant));
+                if let Some(session) = session {
+                    session.layer_seen(track, layer, codec, ssrc, repair_ssrc);
+                    self.dirty.insert((name.clone(), participant.clone()));
+                }
+            }
+            Event::Stats(_) => {}
+        }
+    }
+
+    /// What the batch of inputs wants done.
+    pub(crate) fn flush(&mut self) -> Effects {
+        for (name, participant) in std::mem::take(&mut self.dirty) {
+            let Some(room) = self.rooms.get_mut(&name) else { continue };
+            let Some(session) = room.sessions.get_mut(&participant) else { continue };
+            let mut out = Output::default();
+            for track in session.flush(&self.endpoint, &mut self.allocator, &mut out) {
+                forget_track(&mut room.tracks, &mut self.publishers, &track);
+            }
+            self.take(&name, &participant, out);
+            self.dirty.remove(&(name, participant));
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    fn with_transport(&mut self, transport: TransportKey, act: impl FnOnce(&mut Session, &mut Output)) {
+        let Some((name, participant)) = self.transports.get(&transport).cloned() else { return };
+        let Some(room) = self.rooms.get_mut(&name) else { return };
+        let Some(session) = room.sessions.get_mut(&participant) else { return };
+        let mut out = Output::default();
+        act(session, &mut out);
+        self.take(&name, &participant, out);
+    }
+
+    /// Takes what a session wants done, and learns its transports.
+    fn take(&mut self, name: &RoomName, participant: &ParticipantSid, out: Output) {
+        let owner = (name.clone(), participant.clone());
+        for command in &out.commands {
+            if let Command::Open(config) = command {
+                self.transports.insert(config.key, owner.clone());
+            }
+        }
+        self.effects.commands.extend(out.commands);
+        self.effects.messages.extend(out.messages.into_iter().map(|message| (name.clone(), message)));
+        self.dirty.insert(owner);
+    }
+
+    /// Closes a session whose tracks end with it.
+    fn end_session(&mut self, name: &RoomName, key: &SessionKey) {
+        if !self.close_session(name, key) {
+            return;
+        }
+        if let Some(room) = self.rooms.get_mut(name) {
+            room.tracks.retain(|_, track| {
+                self.publishers.get(track).is_none_or(|(room, owner)| room != name || *owner != key.participant)
+            });
+            if room.sessions.is_empty() {
+                self.rooms.remove(name);
+            }
+        }
+        self.publishers.retain(|_, (room, owner)| room != name || *owner != key.participant);
+    }
+
+    /// Closes a session's transports. False: it is not here.
+    fn close_session(&mut self, name: &RoomName, key: &SessionKey) -> bool {
+        let Some(room) = self.rooms.get_mut(name) else { return false };
+        if room.sessions.get(&key.participant).is_none_or(|session| session.key() != key) {
+            return false;
+        }
+        let Some(mut session) = room.sessions.remove(&key.participant) else { return false };
+        let mut out = Output::default();
+        session.close(&mut self.allocator, &mut out);
+        for transport in session.transports() {
+            self.transports.remove(&transport);
+        }
+        self.effects.commands.extend(out.commands);
+        true
+    }
+}
+
+fn track_key(tracks: &mut HashMap<TrackSid, TrackKey>, sid: &TrackSid, allocator: &mut Allocator) -> TrackKey {
+    *tracks.entry(sid.clone()).or_insert_with(|| TrackKey(allocator.key()))
+}
+
+fn forget_track(tracks: &mut HashMap<TrackSid, TrackKey>, publishers: &mut HashMap<TrackKey, Owner>, sid: &TrackSid) {
+    if let Some(key) = tracks.remove(sid) {
+        publishers.remove(&key);
+    }
+}
+
+fn session_of(message: &RoomToNode) -> Option<&SessionKey> {
+    match message {
+        RoomToNode::CloseSession { session }
+        | RoomToNode::Offer { session, .. }
+        | RoomToNode::Answer { session, .. }
+        | RoomToNode::AnnounceTrack { session, .. }
+        | RoomToNode::RetractTrack { session, .. }
+        | RoomToNode::MuteTrack { session, .. }
+        | RoomToNode::Subscribe { session, .. }
+        | RoomToNode::Unsubscribe { session, .. }
+        | RoomToNode::UpdateGrants { session, .. } => Some(session),
+        RoomToNode::Welcome { .. } | RoomToNode::OpenSession(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! Rooms, sessions and tracks together: what one publishes reaches the others' senders by the same key.
+
+use shared::control::{
+    AnnouncedCodec, AnnouncedTrack, ClientTraits, Description, DescriptionKind, MediaGrants, PeerConnections,
+    Subscription, TrackKind,
+};
+use shared::ids::{Generation, Identity, NodeId};
+
+use super::*;
+use crate::media::api::{Codec, FailReason, Fingerprint, SrtpProfile};
+
+const PUBLISH: &str = include_str!("../../tests/fixtures/js_single_publish_offer.sdp");
+const JOIN: &str = include_str!("../../tests/fixtures/js_single_join_offer.sdp");
+const CAMERA: &str = "9e9a9dfc-024a-4d1b-b3d9-2bdfc96daff3";
+
+struct Hall {
+    conference: Conference,
+    room: RoomName,
+}
+
+impl Hall {
+    fn new(max_sessions: usize) -> Self {
+        let endpoint =
+            Endpoint { candidates: vec!["127.0.0.1:7900".parse().unwrap()], fingerprint: Fingerprint([0xAB; 32]) };
+        let conference = Conference::new(endpoint, Allocator::new([1; 32]), max_sessions);
+        Self { conference, room: RoomName::try_from("hall").unwrap() }
+    }
+
+    fn open(&mut self, who: &str, generation: u32, offer: &str) -> Result<(), RefusalReason> {
+        let claims = SessionClaims {
+            aud: NodeId::try_from("ND_me").unwrap(),
+            room: self.room.clone(),
+            sub: participant(who),
+            identity: Identity::try_from(who).unwrap(),
+            generation: Generation(generation),
+            grants: MediaGrants {
+                can_publish: true,
+                can_subscribe: true,
+                can_publish_data: true,
+                hidden: false,
+                agent: false,
+            },
+            jti: String::new(),
+            exp: 0,
+        };
+        let open = OpenSession {
+            token: String::new(),
+            peer_connections: PeerConnections::Single,
+            client: ClientTraits::default(),
+            offer: Some(Description { kind: DescriptionKind::Offer, id: 1, sdp: offer.to_owned() }),
+            tracks: Vec::new(),
+            subscriptions: Vec::new(),
+        };
+        self.conference.open(&self.room, claims, open)
+    }
+
+    fn tell(&mut self, message: RoomToNode) -> Effects {
+        let room = self.room.clone();
+        self.conference.handle(&room, message);
+        self.conference.flush()
+    }
+
+    fn announce_camera(&mut self, who: &str) -> Effects {
+        let track = AnnouncedTrack {
+            sid: TrackSid::try_from("TR_VCcam").unwrap(),
+            kind: TrackKind::Video,
+            codecs: vec![AnnouncedCodec { mime: "video/vp8".into(), cid: CAMERA.into() }],
+            stereo: false,
+            disable_dtx: false,
+            disable_red: false,
+        };
+        self.tell(RoomToNode::AnnounceTrack { session: key(who, 1), track })
+    }
+
+    fn subscribe(&mut self, who: &str, to: &str) -> Effects {
+        let track = TrackSid::try_from("TR_VCcam").unwrap();
+        let subscription = Subscription { publisher: participant(to), track, kind: TrackKind::Video };
+        self.tell(RoomToNode::Subscribe { session: key(who, 1), subscriptions: vec![subscription] })
+    }
+}
+
+fn participant(who: &str) -> ParticipantSid {
+    ParticipantSid::try_from(format!("PA_{who}")).unwrap()
+}
+
+fn key(who: &str, generation: u32) -> SessionKey {
+    SessionKey { participant: participant(who), generation: Generation(generation) }
+}
+
+fn transport(effects: &Effects) -> TransportKey {
+    let opened = |command: &Command| match command {
+        Command::Open(config) => Some(config.key),
+        _ => None,
+    };
+    effects.commands.iter().find_map(opened).expect("a transport was opened")
+}
+
+#[test]
+fn a_track_reaches_its_subscriber_by_its_key_whoever_comes_first() {
+    for subscribes_first in [true, false] {
+        let mut hall = Hall::new(10);
+        hall.open("ada", 1, PUBLISH).unwrap();
+        hall.open("bob", 1, JOIN).unwrap();
+        hall.conference.flush();
+        let mut commands = Vec::new();
+        if subscribes_first {
+            commands.extend(hall.subscribe("bob", "ada").commands);
+            commands.extend(hall.announce_camera("ada").commands);
+        } else {
+            commands.extend(hall.announce_camera("ada").commands);
+            commands.extend(hall.subscribe("bob", "ada").commands);
+        }
+        let offer = Description { kind: DescriptionKind::Offer, id: 2, sdp: JOIN.to_owned() };
+        commands.extend(hall.tell(RoomToNode::Offer { session: key("bob", 1), description: offer }).commands);
+        let received = commands.iter().find_map(|command| match command {
+            Command::SetReceivers(_, receivers) => Some(receivers[0].track),
+            _ => None,
+        });
+        let sent = commands.iter().find_map(|command| match command {
+            Command::SetSenders(_, senders) => Some(senders[0].source),
+            _ => None,
+        });
+        assert!(received.is_some());
+        assert_eq!(received, sent);
+    }
+}
+
+#[test]
+fn shard_events_reach_the_room_under_its_names() {
+    let mut hall = Hall::new(10);
+    hall.open("ada", 1, PUBLISH).unwrap();
+    let transport = transport(&hall.conference.flush());
+    let effects = hall.announce_camera("ada");
+    let Some(Command::SetReceivers(_, receivers)) = effects.commands.first() else { panic!("{effects:?}") };
+    hall.conference.shard_event(&Event::Connected { transport, profile: SrtpProfile::AeadAes128Gcm });
+    let seen = Event::LayerSeen { track: receivers[0].track, layer: 1, codec: Codec::Vp8, ssrc: 9, repair_ssrc: 0 };
+    hall.conference.shard_event(&seen);
+    let messages: Vec<NodeToRoom> = hall.conference.flush().messages.into_iter().map(|(_, message)| message).collect();
+    assert!(
+        matches!(
+            &messages[..],
+            [NodeToRoom::MediaState { state: MediaState::Connected, .. }, NodeToRoom::TrackReceived { media, .. }]
+                if media.layers[1].ssrc == 9
+        ),
+        "{messages:?}"
+    );
+
+    hall.conference.shard_event(&Event::Failed { transport, reason: FailReason::ConsentLapsed });
+    let messages = hall.conference.flush().messages;
+    assert!(matches!(messages[..], [(_, NodeToRoom::MediaState { state: MediaState::Failed, .. })]), "{messages:?}");
+    assert_eq!((hall.conference.session_count(), hall.conference.track_count()), (0, 0));
+    hall.conference.shard_event(&seen);
+    assert!(hall.conference.flush().messages.is_empty(), "late events of what is gone");
+}
+
+#[test]
+fn a_newer_session_replaces_the_older_and_not_the_other_way_round() {
+    let mut hall = Hall::new(10);
+    hall.open("ada", 2, JOIN).unwrap();
+    let first = transport(&hall.conference.flush());
+    assert_eq!(hall.open("ada", 2, JOIN), Err(RefusalReason::BadToken));
+    assert_eq!(hall.open("ada", 1, JOIN), Err(RefusalReason::BadToken));
+    assert!(hall.conference.flush().commands.is_empty());
+    hall.open("ada", 3, JOIN).unwrap();
+    let effects = hall.conference.flush();
+    assert!(matches!(effects.commands[0], Command::Close(transport) if transport == first));
+    assert_eq!(hall.conference.sessions_of(&hall.room), [key("ada", 3)]);
+    let stale = RoomToNode::CloseSession { session: key("ada", 2) };
+    assert!(hall.tell(stale).commands.is_empty(), "a message of an older generation is dropped");
+    assert_eq!(hall.conference.session_count(), 1);
+}
+
+#[test]
+fn limits_and_draining_refuse_new_sessions() {
+    let mut hall = Hall::new(1);
+    hall.open("ada", 1, JOIN).unwrap();
+    assert_eq!(hall.open("bob", 1, JOIN), Err(RefusalReason::NoCapacity));
+    assert_eq!(hall.open("ada", 2, JOIN), Ok(()), "replacing takes no more room");
+    hall.conference.drain();
+    assert_eq!(hall.open("ada", 3, JOIN), Err(RefusalReason::Draining));
+}
+
+#[test]
+fn sessions_the_room_does_not_know_are_closed() {
+    let mut hall = Hall::new(10);
+    hall.open("ada", 1, JOIN).unwrap();
+    hall.open("bob", 1, JOIN).unwrap();
+    let room = hall.room.clone();
+    hall.conference.reconcile(&room, &[key("bob", 1), key("eve", 1)]);
+    assert_eq!(hall.conference.sessions_of(&room), [key("bob", 1)]);
+    hall.conference.close_room(&room);
+    assert_eq!(hall.conference.session_count(), 0);
+    let closed = hall.conference.flush().commands.iter().filter(|c| matches!(c, Command::Close(_))).count();
+    assert_eq!(closed, 2);
+}

@@ -1,0 +1,212 @@
+//! Command line and environment.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use shared::geo::Place;
+use shared::ids::RegionName;
+use url::Url;
+
+/// Meridian's media node: takes sessions from the edge and forwards their media.
+#[derive(Debug, Clone, Parser)]
+#[command(version)]
+pub(crate) struct Config {
+    /// The edge, `https://…` (`http://…` on a machine of one's own).
+    #[arg(long, env = "MERIDIAN_EDGE_URL", value_parser = edge_url)]
+    pub(crate) edge_url: Url,
+    /// Region's name and place: `NAME@LATITUDE,LONGITUDE`.
+    #[arg(long, env = "MERIDIAN_REGION")]
+    pub(crate) region: Region,
+    /// Where the node keeps its key and id.
+    #[arg(long, env = "MERIDIAN_STATE_DIR", default_value = "/var/lib/meridian")]
+    pub(crate) state_dir: PathBuf,
+    /// Lets a new node enrol its key at the edge. Better in the environment: every user of a machine can read arguments.
+    #[arg(long, env = "MERIDIAN_ENROL_TOKEN", hide_env_values = true, value_parser = secret)]
+    pub(crate) enrol_token: Option<Secret>,
+    /// Address the media socket binds.
+    #[arg(long, env = "MERIDIAN_BIND_ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    pub(crate) bind_address: IpAddr,
+    /// Addresses clients reach it at, preferred first; the bind address if not given.
+    #[arg(long = "public-address", env = "MERIDIAN_PUBLIC_ADDRESS", value_delimiter = ',')]
+    pub(crate) public_addresses: Vec<IpAddr>,
+    /// UDP port for media.
+    #[arg(long, env = "MERIDIAN_UDP_PORT", default_value_t = 7900)]
+    pub(crate) udp_port: u16,
+    /// Health and metrics.
+    #[arg(long, env = "MERIDIAN_HTTP_ADDR", default_value = "127.0.0.1:7980")]
+    pub(crate) http_addr: SocketAddr,
+    /// Most sessions the node takes.
+    #[arg(long, env = "MERIDIAN_MAX_SESSIONS", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) max_sessions: u32,
+    /// Send and receive buffer asked for the media socket, bytes each.
+    #[arg(long, env = "MERIDIAN_SOCKET_BUFFER", default_value_t = 4 * 1024 * 1024)]
+    pub(crate) socket_buffer: usize,
+    /// Seconds that sessions may go on after SIGTERM.
+    #[arg(long, env = "MERIDIAN_DRAIN_SECS", default_value_t = 3)]
+    drain_secs: u32,
+    /// How logs are written.
+    #[arg(long, env = "MERIDIAN_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+    /// What is logged (`tracing` filter syntax).
+    #[arg(long, env = "MERIDIAN_LOG", default_value = "info")]
+    pub(crate) log: String,
+    /// Checks the configuration and exits.
+    #[arg(long)]
+    pub(crate) check_config: bool,
+}
+
+impl Config {
+    /// What clap cannot see from one value alone.
+    ///
+    /// # Errors
+    /// One line saying what to change.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if self.candidates().iter().any(|address| address.ip().is_unspecified() || address.ip().is_multicast()) {
+            return Err(ConfigError::NoPublicAddress);
+        }
+        if self.http_addr.port() == 0 || self.udp_port == 0 {
+            return Err(ConfigError::NoPort);
+        }
+        Ok(())
+    }
+
+    /// Where the media socket binds.
+    pub(crate) fn bind(&self) -> SocketAddr {
+        // An IPv6 wildcard socket takes IPv4 too, so it must be wide enough for every public address.
+        let wants_v6 = self.public_addresses.iter().any(IpAddr::is_ipv6);
+        let address = match self.bind_address {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) if wants_v6 => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+            address => address,
+        };
+        SocketAddr::new(address, self.udp_port)
+    }
+
+    /// What stands in the candidates.
+    pub(crate) fn candidates(&self) -> Vec<SocketAddr> {
+        let bound = [self.bind_address];
+        let addresses: &[IpAddr] = if self.public_addresses.is_empty() { &bound } else { &self.public_addresses };
+        addresses.iter().map(|address| SocketAddr::new(*address, self.udp_port)).collect()
+    }
+
+    /// How long sessions may go on after SIGTERM.
+    pub(crate) fn drain_limit(&self) -> Duration {
+        Duration::from_secs(self.drain_secs.into())
+    }
+}
+
+/// What is wrong with the configuration as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The wildcard address is no candidate.
+    #[error(
+        "clients need an address to reach this node at: give --public-address (or a --bind-address that is not a wildcard)"
+    )]
+    NoPublicAddress,
+    /// A random port cannot be found by clients or health checks.
+    #[error("--udp-port and the port of --http-addr must not be 0")]
+    NoPort,
+}
+
+/// Text that no log may show.
+#[derive(Clone)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    /// The text.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// A region's name and place.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Region {
+    /// Its name.
+    pub(crate) name: RegionName,
+    /// Where it is.
+    pub(crate) place: Place,
+}
+
+impl FromStr for Region {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = || "must be NAME@LATITUDE,LONGITUDE, such as local-a@52.5,13.4".to_owned();
+        let (name, place) = text.split_once('@').ok_or_else(form)?;
+        let (latitude, longitude) = place.split_once(',').ok_or_else(form)?;
+        let degrees = |text: &str, limit: f64| {
+            let value: f64 = text.trim().parse().map_err(|_| form())?;
+            if value.abs() <= limit { Ok(value) } else { Err(format!("{value} is not within ±{limit} degrees")) }
+        };
+        Ok(Self {
+            name: RegionName::try_from(name).map_err(|error| format!("the region's name {error}"))?,
+            place: Place { latitude: degrees(latitude, 90.0)?, longitude: degrees(longitude, 180.0)? },
+        })
+    }
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn edge_url(text: &str) -> Result<Url, String> {
+    let url: Url = text.parse().map_err(|error| format!("{error}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err("must be http://HOST… or https://HOST…".to_owned());
+    }
+    Ok(url)
+}
+
+fn secret(text: &str) -> Result<Secret, String> {
+    Ok(Secret(text.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(more: &[&str]) -> Result<Config, clap::Error> {
+        let base = ["sfu-node", "--edge-url", "http://localhost:7880", "--region", "a@52.5,13.4"];
+        Config::try_parse_from(base.iter().chain(more))
+    }
+
+    #[test]
+    fn a_node_needs_an_address_clients_can_reach() {
+        assert_eq!(parse(&[]).unwrap().check(), Err(ConfigError::NoPublicAddress));
+        let config = parse(&["--public-address", "192.0.2.1,2001:db8::1"]).unwrap();
+        assert_eq!(config.check(), Ok(()));
+        assert_eq!(config.candidates().len(), 2);
+        assert!(config.bind().is_ipv6(), "one socket for both families");
+        assert!(parse(&["--public-address", "192.0.2.1"]).unwrap().bind().is_ipv4());
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        assert!(Region::from_str("local-a").is_err());
+        assert!(Region::from_str("@1,2").is_err());
+        assert!(Region::from_str("a@91,0").is_err());
+        assert!(Region::from_str("a@NaN,0").is_err());
+        assert!(edge_url("ftp://x").is_err());
+        assert!(parse(&["--max-sessions", "0"]).is_err());
+    }
+
+    #[test]
+    fn the_enrolment_token_is_not_shown() {
+        let config = parse(&["--enrol-token", "very-secret"]).unwrap();
+        assert!(!format!("{config:?}").contains("very-secret"));
+    }
+}

@@ -1,0 +1,186 @@
+//! The link to the fleet: says hello, sends heartbeats, and starts a room link for each attach. Comes back by itself.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use shared::control::{FleetToNode, HEARTBEAT_SECS, NodeInfo, NodeToFleet};
+use shared::ids::{NodeId, RoomName};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::backoff;
+use super::room_link::{self, Attach, RoomContext};
+use super::socket::{Incoming, LinkError, Socket};
+use crate::control::Pulse;
+use crate::cpu::CpuMeter;
+
+/// Attaches of one room that may wait for its task.
+const ATTACHES: usize = 16;
+/// A link that lived this long was a good one: the next dial does not wait.
+const GOOD_LINK: Duration = Duration::from_secs(10);
+
+/// State of the fleet link, for readiness.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum FleetState {
+    /// Down, and why.
+    Down(String),
+    /// Up: the fleet may place sessions here.
+    Up,
+}
+
+/// The fleet link with its room links. **Dropping its future ends them all.**
+pub(crate) struct FleetLink {
+    /// What the node is.
+    pub(crate) info: NodeInfo,
+    /// For rooms.
+    pub(crate) context: RoomContext,
+    /// Load.
+    pub(crate) pulse: watch::Receiver<Pulse>,
+    /// True once no more sessions are wanted.
+    pub(crate) draining: watch::Receiver<bool>,
+    /// Where the link's state is shown.
+    pub(crate) state: watch::Sender<FleetState>,
+}
+
+/// Room tasks by room.
+#[derive(Default)]
+struct Rooms {
+    tasks: JoinSet<RoomName>,
+    attaches: HashMap<RoomName, mpsc::Sender<Attach>>,
+}
+
+impl FleetLink {
+    /// Keeps the link up until the future is dropped, or until the edge refuses the node: then it returns why.
+    pub(crate) async fn run(&mut self) -> String {
+        let mut rooms = Rooms::default();
+        let mut waits = backoff();
+        let mut cpu = CpuMeter::new();
+        loop {
+            let reason = match self.context.dialer.fleet().await {
+                Ok(socket) => {
+                    let since = tokio::time::Instant::now();
+                    let Err(error) = self.serve(socket, &mut rooms, &mut cpu).await;
+                    self.context.metrics.fleet_link_up.set(0);
+                    self.context.metrics.links_lost.inc();
+                    if since.elapsed() > GOOD_LINK {
+                        waits = backoff();
+                    }
+                    error.to_string()
+                }
+                Err(error) if error.is_refusal() && rooms.attaches.is_empty() => return error.to_string(),
+                Err(error) => error.to_string(),
+            };
+            tracing::warn!(reason, "fleet link is down");
+            self.state.send_replace(FleetState::Down(reason));
+            let wait = sleep(waits.next().unwrap_or(GOOD_LINK));
+            tokio::pin!(wait);
+            loop {
+                tokio::select! {
+                    () = &mut wait => break,
+                    room = rooms.ended() => rooms.forget(&room),
+                }
+            }
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        mut socket: Socket,
+        rooms: &mut Rooms,
+        cpu: &mut CpuMeter,
+    ) -> Result<std::convert::Infallible, LinkError> {
+        socket.send(&NodeToFleet::Hello(self.info.clone())).await?;
+        let mut heartbeats = interval(Duration::from_secs(HEARTBEAT_SECS));
+        heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told_draining = false;
+        loop {
+            if *self.draining.borrow() && !told_draining {
+                socket.send(&NodeToFleet::Draining).await?;
+                told_draining = true;
+            }
+            tokio::select! {
+                message = socket.next::<FleetToNode>() => match message? {
+                    Incoming::Message(message) => self.handle(message, rooms),
+                    Incoming::Garbage => {
+                        self.context.metrics.bad_messages.inc();
+                        tracing::warn!("a frame of the fleet does not parse");
+                    }
+                },
+                _ = heartbeats.tick() => {
+                    let mut load = self.pulse.borrow().load;
+                    load.cpu = cpu.read();
+                    socket.send(&NodeToFleet::Heartbeat(load)).await?;
+                }
+                room = rooms.ended() => rooms.forget(&room),
+                changed = self.draining.changed(), if !told_draining => {
+                    if changed.is_err() {
+                        told_draining = true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn handle(&self, message: FleetToNode, rooms: &mut Rooms) {
+        match message {
+            FleetToNode::Welcome { node } => self.welcome(&node),
+            FleetToNode::Attach { room, ticket, first } => {
+                tracing::info!(%room, "attach");
+                rooms.attach(room, Attach { ticket, first }, &self.context);
+            }
+        }
+    }
+
+    fn welcome(&self, node: &NodeId) {
+        if node != self.context.dialer.node() {
+            tracing::warn!(%node, "the fleet calls this node by another id");
+        }
+        tracing::info!(%node, "fleet link is up");
+        self.context.metrics.fleet_link_up.set(1);
+        self.state.send_replace(FleetState::Up);
+    }
+}
+
+impl Rooms {
+    fn attach(&mut self, room: RoomName, attach: Attach, context: &RoomContext) {
+        let attach = match self.attaches.get(&room) {
+            None => attach,
+            Some(known) => match known.try_send(attach) {
+                Ok(()) => return,
+                Err(TrySendError::Closed(attach)) => attach,
+                Err(TrySendError::Full(_)) => {
+                    return tracing::warn!(%room, "too many attaches to one room, dropping one");
+                }
+            },
+        };
+        let (sender, receiver) = mpsc::channel(ATTACHES);
+        if sender.try_send(attach).is_ok() {
+            self.attaches.insert(room.clone(), sender);
+            let task = room_link::run(room.clone(), context.clone(), receiver);
+            self.tasks.spawn(async move {
+                task.await;
+                room
+            });
+        }
+    }
+
+    /// The next room whose task has ended; waits for ever while there is none.
+    async fn ended(&mut self) -> RoomName {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(room)) => return room,
+                Some(Err(error)) => tracing::error!(%error, "a room task failed"),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Drops what is kept of a room, unless it was attached again already.
+    fn forget(&mut self, room: &RoomName) {
+        if self.attaches.get(room).is_some_and(mpsc::Sender::is_closed) {
+            self.attaches.remove(room);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Health and metrics over HTTP. Nothing here changes anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::sync::watch;
+
+use crate::control::Pulse;
+use crate::edge::fleet_link::FleetState;
+use crate::metrics::Metrics;
+
+/// A shard that has not answered for this long is taken for stuck.
+const SHARD_SILENCE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What is shown.
+#[derive(Debug, Clone)]
+pub(crate) struct Status {
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) fleet: watch::Receiver<FleetState>,
+    pub(crate) pulse: watch::Receiver<Pulse>,
+    pub(crate) draining: watch::Receiver<bool>,
+}
+
+impl Status {
+    /// Why the node is not ready, if it is not.
+    fn not_ready(&self) -> Option<String> {
+        if *self.draining.borrow() {
+            return Some("draining".to_owned());
+        }
+        let answered = self.pulse.borrow().shard_answered;
+        if answered.is_none_or(|answered| answered.elapsed() > SHARD_SILENCE_LIMIT) {
+            return Some("the media shard does not answer".to_owned());
+        }
+        match &*self.fleet.borrow() {
+            FleetState::Up => None,
+            FleetState::Down(reason) => Some(format!("the fleet link is down: {reason}")),
+        }
+    }
+}
+
+/// The routes.
+pub(crate) fn router(status: Status) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "OK" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(status)
+}
+
+async fn ready(State(status): State<Status>) -> Response {
+    match status.not_ready() {
+        None => "OK".into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason).into_response(),
+    }
+}
+
+async fn metrics(State(status): State<Status>) -> Response {
+    match status.metrics.encode() {
+        Ok(text) => {
+            let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, content_type)], text).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

@@ -1,0 +1,262 @@
+//! The node as a whole: starts shard, control task, links and HTTP, and takes them down again.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::TryRngCore;
+use rand::rngs::OsRng;
+use shared::control::{CONTROL_VERSION, NodeInfo};
+use shared::ids::NodeId;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::auth::Verifier;
+use crate::conference::Conference;
+use crate::config::Config;
+use crate::control::{self, Control, ControlTask, EVENTS, Pulse, Request};
+use crate::edge::enrol::{EnrolError, enrol};
+use crate::edge::fleet_link::{FleetLink, FleetState};
+use crate::edge::identity::{IdentityError, NodeKey, load_id, store_id};
+use crate::edge::room_link::RoomContext;
+use crate::edge::{Dialer, backoff, endpoint};
+use crate::http::{Status, router};
+use crate::media::api::ShardConfig;
+use crate::media::shard::Shard;
+use crate::metrics::Metrics;
+use crate::session::Endpoint;
+use crate::session::allocator::Allocator;
+
+/// Where the edge publishes its keys (RFC 8615).
+const JWKS_PATH: &str = "/.well-known/jwks.json";
+/// Transports a session has at most.
+const TRANSPORTS_PER_SESSION: usize = 2;
+
+/// Why the node does not run (any more).
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NodeError {
+    /// A port cannot be had.
+    #[error("cannot listen on {address} ({what}): {error}")]
+    Listen {
+        /// What for.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The state directory is not usable.
+    #[error("state directory: {0}")]
+    Identity(#[from] IdentityError),
+    /// The node has no id and nothing to get one with.
+    #[error("this node is not enrolled yet: give an enrolment token (MERIDIAN_ENROL_TOKEN)")]
+    NotEnrolled,
+    /// The edge does not take the enrolment token.
+    #[error(transparent)]
+    Enrol(EnrolError),
+    /// The HTTP client cannot be made.
+    #[error("cannot make an HTTP client: {0}")]
+    Http(#[from] reqwest::Error),
+    /// The system gives no random bytes, or no signals.
+    #[error("the system does not work: {0}")]
+    System(String),
+    /// The media shard ended.
+    #[error("the media shard has ended")]
+    ShardEnded,
+}
+
+/// Runs the node until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`NodeError`], when it cannot start or its shard ends.
+pub(crate) async fn run(config: Config) -> Result<(), NodeError> {
+    // One process, one TLS backend; a second call finds it installed already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let mut terminate = listen_for(SignalKind::terminate())?;
+    let mut interrupt = listen_for(SignalKind::interrupt())?;
+    let metrics = Arc::new(Metrics::new());
+    let key = Arc::new(NodeKey::load_or_create(&config.state_dir)?);
+    let (control, mut control_task, pulse) = start_media(&config, &metrics)?;
+    let (draining, draining_seen) = watch::channel(false);
+    let (state, state_seen) = watch::channel(FleetState::Down("not dialed yet".to_owned()));
+    let status =
+        Status { metrics: metrics.clone(), fleet: state_seen, pulse: pulse.clone(), draining: draining_seen.clone() };
+    let mut tasks = JoinSet::new();
+    serve_http(&config, status, &mut tasks).await?;
+
+    let links = Links { config: &config, key, control: control.clone(), metrics, pulse: pulse.clone(), state };
+    let ended = tokio::select! {
+        error = links.run(draining_seen) => Err(error),
+        () = control_task.ended() => Err(NodeError::ShardEnded),
+        () = drain(&mut terminate, &mut interrupt, &config, &control, &draining, pulse) => Ok(()),
+    };
+    tasks.shutdown().await;
+    ended
+}
+
+/// Waits for a signal, then until nothing is left to do or the limit or another signal comes.
+async fn drain(
+    terminate: &mut Signal,
+    interrupt: &mut Signal,
+    config: &Config,
+    control: &Control,
+    draining: &watch::Sender<bool>,
+    mut pulse: watch::Receiver<Pulse>,
+) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("draining");
+    draining.send_replace(true);
+    let _ = control.send(Request::Drain).await;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = timeout(config.drain_limit(), pulse.wait_for(|pulse| pulse.load.sessions == 0)) => {}
+    }
+    tracing::info!("bye");
+}
+
+fn listen_for(kind: SignalKind) -> Result<Signal, NodeError> {
+    signal(kind).map_err(|error| NodeError::System(error.to_string()))
+}
+
+/// Starts the shard and the control task above it.
+fn start_media(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> Result<(Control, ControlTask, watch::Receiver<Pulse>), NodeError> {
+    let max_sessions = usize::try_from(config.max_sessions).unwrap_or(usize::MAX);
+    let shard_config = ShardConfig {
+        bind: config.bind(),
+        socket_buffer: config.socket_buffer,
+        max_transports: max_sessions.saturating_mul(TRANSPORTS_PER_SESSION),
+    };
+    let (event_sender, shard_events) = crossbeam_channel::bounded(EVENTS);
+    let shard = Shard::spawn(shard_config, event_sender).map_err(|error| NodeError::Listen {
+        what: "media",
+        address: config.bind(),
+        error,
+    })?;
+    let mut seed = [0; 32];
+    OsRng.try_fill_bytes(&mut seed).map_err(|error| NodeError::System(error.to_string()))?;
+    let endpoint = Endpoint { candidates: config.candidates(), fingerprint: shard.fingerprint() };
+    let conference = Conference::new(endpoint, Allocator::new(seed), max_sessions);
+    let (bridge, events) = mpsc::channel(EVENTS);
+    // Ends when the shard does, or when the control task is gone.
+    let forward = move || shard_events.iter().try_for_each(|event| bridge.blocking_send(event));
+    std::thread::Builder::new()
+        .name("shard-events".to_owned())
+        .spawn(forward)
+        .map_err(|error| NodeError::System(error.to_string()))?;
+    tracing::info!(address = %config.bind(), "media socket is open");
+    Ok(control::start(conference, move |command| shard.send(command), events, metrics.clone()))
+}
+
+async fn serve_http(config: &Config, status: Status, tasks: &mut JoinSet<()>) -> Result<(), NodeError> {
+    let address = config.http_addr;
+    let listener = TcpListener::bind(address).await.map_err(|error| NodeError::Listen {
+        what: "health and metrics",
+        address,
+        error,
+    })?;
+    tasks.spawn(async move {
+        if let Err(error) = axum::serve(listener, router(status)).await {
+            tracing::error!(%error, "HTTP ended");
+        }
+    });
+    Ok(())
+}
+
+/// What the links to the edge are made of.
+struct Links<'a> {
+    config: &'a Config,
+    key: Arc<NodeKey>,
+    control: Control,
+    metrics: Arc<Metrics>,
+    pulse: watch::Receiver<Pulse>,
+    state: watch::Sender<FleetState>,
+}
+
+impl Links<'_> {
+    /// Enrols where needed and keeps the fleet link up. Returns only what no waiting mends.
+    async fn run(&self, draining: watch::Receiver<bool>) -> NodeError {
+        let http = match reqwest::Client::builder().user_agent(concat!("sfu-node/", env!("CARGO_PKG_VERSION"))).build()
+        {
+            Ok(http) => http,
+            Err(error) => return error.into(),
+        };
+        let mut known = match load_id(&self.config.state_dir) {
+            Ok(known) => known,
+            Err(error) => return error.into(),
+        };
+        let mut waits = backoff();
+        loop {
+            let node = match known.take() {
+                Some(node) => node,
+                None => match self.enrol(&http).await {
+                    Ok(node) => node,
+                    Err(error) => return error,
+                },
+            };
+            let verifier =
+                Arc::new(Verifier::new(node.clone(), endpoint(&self.config.edge_url, JWKS_PATH), http.clone()));
+            let context = RoomContext {
+                dialer: Dialer::new(self.config.edge_url.clone(), node.clone(), self.key.clone()),
+                verifier: verifier.clone(),
+                control: self.control.clone(),
+                metrics: self.metrics.clone(),
+            };
+            let mut link = FleetLink {
+                info: self.info(),
+                context,
+                pulse: self.pulse.clone(),
+                draining: draining.clone(),
+                state: self.state.clone(),
+            };
+            let (refused, ()) = tokio::join!(link.run(), verifier.prefetch());
+            tracing::warn!(reason = refused, "the fleet does not take this node");
+            self.state.send_replace(FleetState::Down(refused));
+            // The edge may have lost the node's key, or not have it back yet.
+            if self.config.enrol_token.is_none() {
+                known = Some(node);
+            }
+            sleep(waits.next().unwrap_or(Duration::from_secs(1))).await;
+        }
+    }
+
+    async fn enrol(&self, http: &reqwest::Client) -> Result<NodeId, NodeError> {
+        let token = self.config.enrol_token.as_ref().ok_or(NodeError::NotEnrolled)?;
+        for wait in backoff() {
+            match enrol(http, &self.config.edge_url, &self.key, token).await {
+                Ok(node) => {
+                    tracing::info!(%node, "enrolled");
+                    store_id(&self.config.state_dir, &node)?;
+                    return Ok(node);
+                }
+                Err(error @ EnrolError::Refused { .. }) => return Err(NodeError::Enrol(error)),
+                Err(error) => {
+                    tracing::warn!(%error, "not enrolled yet");
+                    self.state.send_replace(FleetState::Down(error.to_string()));
+                    sleep(wait).await;
+                }
+            }
+        }
+        Err(NodeError::NotEnrolled)
+    }
+
+    fn info(&self) -> NodeInfo {
+        NodeInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            control_version: CONTROL_VERSION,
+            region: self.config.region.name.clone(),
+            place: self.config.region.place,
+            max_sessions: self.config.max_sessions,
+        }
+    }
+}
