@@ -31,7 +31,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use self::clock::{Clock, Time, wrap32};
+use self::clock::{Clock, wrap32};
 use self::egress::Scratch;
 use self::publisher::{Route, Source, Track};
 use self::rtp::MAX_RTP_LEN;
@@ -136,7 +136,7 @@ impl Forwarder {
         for receiver in receivers {
             let track = self.track_slot(receiver.track);
             if !tracks.contains(&track) {
-                self.receive_track(now, slot, track, receiver);
+                self.receive_track(slot, track, receiver);
                 tracks.push(track);
             }
         }
@@ -224,7 +224,7 @@ impl Forwarder {
         *self.track_slots.entry(key).or_insert_with(|| tracks.insert(Track::new(key)))
     }
 
-    fn receive_track(&mut self, now: Time, transport: usize, track: usize, receiver: Receiver) {
+    fn receive_track(&mut self, transport: usize, track: usize, receiver: Receiver) {
         let Some(entry) = self.transports.get_mut(transport) else { return };
         let Some(known) = self.tracks.get_mut(track) else { return };
         let ssrcs = receiver.ssrcs.clone();
@@ -239,7 +239,7 @@ impl Forwarder {
             let stream = StreamRef { track, layer, repair: false };
             let Some(known) = known.source.as_mut().and_then(|source| source.layer_mut(layer)) else { continue };
             if known.ssrc != Some(pair.ssrc) {
-                known.rebind(now, pair.ssrc);
+                known.rebind(pair.ssrc);
                 entry.bind(pair.ssrc, stream);
             }
             if let Some(rtx) = pair.rtx.filter(|rtx| known.repair_ssrc != Some(*rtx)) {

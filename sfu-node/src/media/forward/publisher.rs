@@ -46,7 +46,7 @@ pub(crate) struct Layer {
     /// `None`: no packet yet.
     pub(crate) ssrc: Option<u32>,
     pub(crate) repair_ssrc: Option<u32>,
-    /// When the media SSRC was bound.
+    /// When a packet bound the media SSRC; `None`: a description did.
     pub(crate) bound: Option<Time>,
     /// Counts new SSRCs and sequence restarts: numbers of two epochs have nothing to do with each other.
     pub(crate) epoch: u32,
@@ -166,11 +166,10 @@ impl Layer {
     }
 
     /// The stream has another SSRC: nothing of the old one holds.
-    pub(crate) fn rebind(&mut self, now: Time, ssrc: u32) {
+    pub(crate) fn rebind(&mut self, ssrc: u32) {
         if self.ssrc.replace(ssrc).is_some() {
             self.window.restart();
         }
-        self.bound = Some(now);
     }
 
     /// The packet with these numbers is the first of a run.

@@ -197,7 +197,8 @@ impl Forwarder {
             if known.bound.is_some_and(|bound| now.since(bound) < micros(MIN_REBIND_INTERVAL)) {
                 return None;
             }
-            known.rebind(now, rtp.ssrc);
+            known.rebind(rtp.ssrc);
+            known.bound = Some(now);
         }
         transport.bind(rtp.ssrc, stream);
         let news = entry.source.as_mut().and_then(|source| source.announce(entry.key, layer));

@@ -77,12 +77,10 @@ impl ArrivalRecorder {
     pub(crate) fn report(&mut self, sender_ssrc: u32, media_ssrc: u32) -> Option<TransportLayerCc> {
         let highest = self.highest?;
         let oldest = (highest + 1).saturating_sub(WINDOW);
-        let first = (self.next.max(oldest)..=highest).find(|sequence| self.at(*sequence).is_some());
-        let Some(first) = first else {
-            self.next = highest + 1;
-            return None;
-        };
-        let reference = self.at(first)?.0 / REFERENCE_UNIT;
+        let first = self.next.max(oldest);
+        // The base is the first number expected, the reference the first arrival: losses before it are told too.
+        let arrived = (first..=highest).find_map(|sequence| self.at(sequence))?;
+        let reference = arrived.0 / REFERENCE_UNIT;
         let mut previous = reference * (REFERENCE_UNIT / DELTA_UNIT);
         let mut symbols = Vec::new();
         let mut recv_deltas = Vec::new();

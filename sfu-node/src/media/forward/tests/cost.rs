@@ -1,0 +1,40 @@
+//! A packet forwarded in the steady state allocates nothing.
+
+use super::*;
+
+/// Drops what it gets, as a socket would.
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn rtp(&mut self, _to: TransportKey, header: &[u8], payload: &[u8]) {
+        assert!(header.len() + payload.len() > 1000);
+    }
+    fn rtcp(&mut self, _to: TransportKey, _compound: &[u8]) {}
+    fn event(&mut self, _event: Event) {}
+}
+
+#[test]
+fn a_packet_allocates_nothing() {
+    let mut world = World::new();
+    world.publish(vec![camera(&["q", "f"], &[])]);
+    for key in 20..70 {
+        world.viewer(key, vec![watch(3000 + 10 * key as u32)]);
+    }
+    let mut encoders = [Encoder::new(1000, Some("q")), Encoder::new(2000, Some("f"))];
+    // A change of layer, so that payloads are rewritten.
+    for encoder in &mut encoders {
+        encoder.frame(true, 2).iter().for_each(|packet| world.rtp(ADA, packet));
+    }
+    world.pass(Duration::from_millis(30));
+    let packets: Vec<Vec<u8>> = (0..200).flat_map(|frame| encoders[1].frame(frame % 50 == 0, 5)).collect();
+    let sent_before = world.forwarder.stats().packets_sent;
+    let (mut forwarder, mut now) = (world.forwarder, world.now);
+    let counted = allocation_counter::measure(|| {
+        for packet in &packets {
+            now += Duration::from_micros(50);
+            forwarder.on_rtp(now, ADA, packet, &mut Nowhere);
+        }
+    });
+    assert_eq!(forwarder.stats().packets_sent - sent_before, 50_000);
+    assert_eq!(counted.count_total, 0);
+}

@@ -1,0 +1,148 @@
+//! One publisher to its subscribers.
+
+use super::*;
+
+#[test]
+fn all_subscribers_get_the_stream_in_their_own_numbers() {
+    let mut world = World::new();
+    world.publish(vec![camera(&[], &[(1000, 1001)])]);
+    let mut viewers: Vec<Viewer> = (20..25).map(|key| world.viewer(key, vec![watch(3000 + 10 * key as u32)])).collect();
+    let mut encoder = Encoder::new(1000, None);
+    for frame in 0..50 {
+        for packet in encoder.frame(frame == 0, 3) {
+            world.rtp(ADA, &packet);
+        }
+        world.pass(Duration::from_millis(33));
+    }
+    for viewer in &mut viewers {
+        viewer.drain(&mut world);
+        assert_eq!(viewer.packets.len(), 150);
+        viewer.assert_decodable();
+    }
+    let firsts: std::collections::BTreeSet<u64> = viewers.iter().map(|v| *v.packets.keys().next().unwrap()).collect();
+    assert!(firsts.len() > 1, "first numbers are random");
+    assert_eq!(world.forwarder.stats().packets_sent, 750);
+    assert_eq!(world.forwarder.stats().senders, 5);
+}
+
+#[test]
+fn header_extensions_have_the_subscribers_ids() {
+    let mut world = World::new();
+    let mut receiver = camera(&[], &[]);
+    receiver.payload_types = vec![VP8];
+    world.publish(vec![receiver]);
+    let mut viewer = world.viewer(20, vec![watch(3000)]);
+    let up = [0x10, b'v', 0x41, 0, 9, 0x60, 0x85, 0x72, 0x80, 0, 5, 0x87, 1, 2, 3, 4, 5, 6, 7, 8, 0x92, 1, 2, 3];
+    let keyframe = Encoder::new(1, None).frame(true, 1).remove(0);
+    let payload = RtpPacket::parse(&keyframe).unwrap().payload;
+    world.rtp(ADA, &raw(96, true, 1, 5, 1000, &up, payload));
+    world.rtp(ADA, &raw(96, true, 2, 9, 1000, &up, payload));
+    let sent = world.take_rtp(viewer.transport);
+    for (index, packet) in (0_u8..).zip(&sent) {
+        let rtp = RtpPacket::parse(packet).unwrap();
+        assert_eq!((rtp.payload_type, rtp.ssrc, rtp.marker), (120, 3000, true));
+        assert_eq!(rtp.extensions.element(DOWN.mid), Some(&b"7"[..]), "until the subscriber knows the SSRC");
+        assert_eq!(rtp.extensions.element(DOWN.transport_cc), Some(&[0, index][..]), "counted per transport");
+        assert_eq!(rtp.extensions.element(DOWN.abs_send_time).map(<[u8]>::len), Some(3));
+        assert_eq!(rtp.extensions.element(DOWN.audio_level), Some(&[0x85][..]));
+        assert_eq!(rtp.extensions.element(DOWN.dependency_descriptor), Some(&[0x80, 0, 5][..]));
+        assert_eq!(rtp.extensions.element(DOWN.abs_capture_time), Some(&[1, 2, 3, 4, 5, 6, 7, 8][..]));
+        assert_eq!(rtp.extensions.element(DOWN.playout_delay), Some(&[1, 2, 3][..]));
+        assert_eq!(rtp.extensions.element(Some(1)), None, "nothing under a publisher's id");
+        viewer.receive(packet);
+    }
+    assert_eq!(sent.len(), 2);
+    let known = rtc::rtcp::reception_report::ReceptionReport { ssrc: 3000, ..Default::default() };
+    world.rtcp(viewer.transport, &[Box::new(rtcp::receiver_report(1, vec![known]))]);
+    world.rtp(ADA, &raw(96, true, 3, 12, 1000, &up, payload));
+    let sent = world.take_rtp(viewer.transport);
+    assert_eq!(RtpPacket::parse(&sent[0]).unwrap().extensions.element(DOWN.mid), None);
+}
+
+#[test]
+fn a_late_joiner_gets_a_keyframe_at_once() {
+    let mut world = World::new();
+    world.publish(vec![camera(&[], &[(1000, 1001)])]);
+    let mut encoder = Encoder::new(1000, None);
+    for frame in 0..10 {
+        encoder.frame(frame == 0, 2).iter().for_each(|packet| world.rtp(ADA, packet));
+        world.pass(Duration::from_millis(33));
+    }
+    assert_eq!(world.take_plis(), NONE, "nobody watches");
+    let mut viewer = world.viewer(20, vec![watch(3000)]);
+    assert_eq!(world.take_plis(), [1000], "asked at once");
+    encoder.frame(false, 2).iter().for_each(|packet| world.rtp(ADA, packet));
+    assert!(world.take_rtp(viewer.transport).is_empty(), "nothing before the keyframe");
+    encoder.frame(true, 2).iter().for_each(|packet| world.rtp(ADA, packet));
+    viewer.drain(&mut world);
+    assert_eq!(viewer.packets.len(), 2);
+    viewer.assert_decodable();
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.take_plis(), NONE, "and not asked again");
+}
+
+#[test]
+fn a_subscription_may_come_before_its_track() {
+    let mut world = World::new();
+    let mut viewer = world.viewer(20, vec![watch(3000)]);
+    world.publish(vec![camera(&[], &[(1000, 1001)])]);
+    let mut encoder = Encoder::new(1000, None);
+    encoder.frame(true, 2).iter().for_each(|packet| world.rtp(ADA, packet));
+    viewer.drain(&mut world);
+    assert_eq!(viewer.packets.len(), 2);
+}
+
+#[test]
+fn nothing_goes_to_another_room_a_foreign_codec_or_before_the_connection() {
+    let mut world = World::new();
+    world.publish(vec![camera(&[], &[(1000, 1001)])]);
+    let other = TransportKey(30);
+    world.forwarder.open(other, RoomKey(2));
+    world.forwarder.connected(world.now, other, true, &mut world.out);
+    world.forwarder.set_senders(world.now, other, vec![watch(3000)], &mut world.out);
+    let unconnected = TransportKey(31);
+    world.forwarder.open(unconnected, ROOM);
+    world.forwarder.set_senders(world.now, unconnected, vec![watch(3000)], &mut world.out);
+    let vp9 = PayloadType { codec: Codec::Vp9, ..VP8_DOWN };
+    let mut foreign = watch(3000);
+    foreign.payload_types = vec![vp9, PayloadType { pt: 122, format: 1, ..VP8_DOWN }];
+    world.viewer(32, vec![foreign]);
+    let mut encoder = Encoder::new(1000, None);
+    for _ in 0..5 {
+        encoder.frame(true, 2).iter().for_each(|packet| world.rtp(ADA, packet));
+    }
+    assert!(world.out.rtp.is_empty());
+    assert_eq!(world.take_plis(), NONE, "nobody can be helped by a keyframe");
+    world.forwarder.connected(world.now, unconnected, true, &mut world.out);
+    encoder.frame(true, 2).iter().for_each(|packet| world.rtp(ADA, packet));
+    assert_eq!(world.take_rtp(unconnected).len(), 2);
+}
+
+#[test]
+fn a_section_goes_on_in_its_numbers_with_another_track() {
+    let mut world = World::new();
+    let screen = Receiver { track: TrackKey(105), mid: "s".into(), ..camera(&[], &[(1100, 1101)]) };
+    world.publish(vec![camera(&[], &[(1000, 1001)]), screen]);
+    let mut viewer = world.viewer(20, vec![watch(3000)]);
+    let mut encoders = [Encoder::new(1000, None), Encoder::new(1100, None)];
+    for frame in 0..20 {
+        for encoder in &mut encoders {
+            encoder.frame(frame % 5 == 0, 2).iter().for_each(|packet| world.rtp(ADA, packet));
+        }
+        if frame == 10 {
+            let changed = sender(TrackKey(105), 3000, vec![VP8_DOWN]);
+            world.forwarder.set_senders(world.now, viewer.transport, vec![changed], &mut world.out);
+        }
+        world.pass(Duration::from_millis(33));
+    }
+    viewer.drain(&mut world);
+    assert_eq!(viewer.packets.len(), 2 * (11 + 5));
+    viewer.assert_decodable();
+    world.forwarder.close(world.now, viewer.transport, &mut world.out);
+    encoders[1].frame(true, 2).iter().for_each(|packet| world.rtp(ADA, packet));
+    assert!(world.out.rtp.is_empty());
+    assert_eq!(world.forwarder.stats().senders, 0);
+    world.forwarder.close(world.now, ADA, &mut world.out);
+    assert_eq!(world.forwarder.stats().receivers, 0);
+    assert!(world.forwarder.tracks.is_empty() && world.forwarder.track_slots.is_empty(), "nothing is left behind");
+}
