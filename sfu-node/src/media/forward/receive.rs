@@ -86,7 +86,8 @@ impl Forwarder {
         match arrival {
             Arrival::Newest { skipped: 1.., .. } if !pt.nack => {}
             Arrival::Newest { skipped: skipped @ 1.., .. } => {
-                if !layer.missing.open(now, sequence, skipped) && pt.pli {
+                let followed = layer.missing.open(now, sequence, skipped);
+                if !followed && pt.pli {
                     layer.keyframe.want(now);
                 }
             }

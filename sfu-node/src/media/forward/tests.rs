@@ -198,6 +198,12 @@ fn sender(source: TrackKey, ssrc: u32, payload_types: Vec<PayloadType>) -> Sende
     }
 }
 
+impl SplitMix {
+    fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() % limit as u64).unwrap()
+    }
+}
+
 fn watch(ssrc: u32) -> Sender {
     sender(CAMERA, ssrc, vec![VP8_DOWN])
 }
@@ -239,7 +245,7 @@ impl Encoder {
                 let [high, low] = (self.picture | 0x8000).to_be_bytes();
                 let start = if index == 0 { 0x90 } else { 0x80 };
                 let mut payload = vec![start, 0xe0, high, low, self.tl0, 0x00, u8::from(!keyframe)];
-                payload.resize(1000, index as u8);
+                payload.resize(1000, u8::try_from(index).unwrap());
                 self.packet(VP8.pt, index + 1 == packets, &payload)
             })
             .collect()
@@ -278,7 +284,7 @@ fn raw(pt: u8, marker: bool, sequence: u16, timestamp: u32, ssrc: u32, extension
     packet.extend_from_slice(&timestamp.to_be_bytes());
     packet.extend_from_slice(&ssrc.to_be_bytes());
     let words = extensions.len().div_ceil(4);
-    packet.extend_from_slice(&[0xbe, 0xde, 0, words as u8]);
+    packet.extend_from_slice(&[0xbe, 0xde, 0, u8::try_from(words).unwrap()]);
     packet.extend_from_slice(extensions);
     packet.resize(16 + 4 * words, 0);
     packet.extend_from_slice(payload);

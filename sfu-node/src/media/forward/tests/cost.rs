@@ -18,7 +18,7 @@ fn a_packet_allocates_nothing() {
     let mut world = World::new();
     world.publish(vec![camera(&["q", "f"], &[])]);
     for key in 20..70 {
-        world.viewer(key, vec![watch(3000 + 10 * key as u32)]);
+        world.viewer(key, vec![watch(3000 + 10 * u32::try_from(key).unwrap())]);
     }
     let mut encoders = [Encoder::new(1000, Some("q")), Encoder::new(2000, Some("f"))];
     // A change of layer, so that payloads are rewritten.

@@ -6,7 +6,8 @@ use super::*;
 fn all_subscribers_get_the_stream_in_their_own_numbers() {
     let mut world = World::new();
     world.publish(vec![camera(&[], &[(1000, 1001)])]);
-    let mut viewers: Vec<Viewer> = (20..25).map(|key| world.viewer(key, vec![watch(3000 + 10 * key as u32)])).collect();
+    let mut viewers: Vec<Viewer> =
+        (20..25).map(|key| world.viewer(key, vec![watch(3000 + 10 * u32::try_from(key).unwrap())])).collect();
     let mut encoder = Encoder::new(1000, None);
     for frame in 0..50 {
         for packet in encoder.frame(frame == 0, 3) {

@@ -15,8 +15,8 @@ impl Weather {
             if self.random.next() % 100 < self.loss_percent {
                 continue;
             }
-            let place = out.len().saturating_sub((self.random.next() % 3) as usize);
-            if self.random.next() % 20 == 0 {
+            let place = out.len().saturating_sub(self.random.below(3));
+            if self.random.next().is_multiple_of(20) {
                 out.push(packet.clone());
             }
             out.insert(place, packet);
@@ -35,7 +35,7 @@ fn run(seed: u64, loss_percent: u64, rtx: bool) {
     world.publish(vec![camera(&[], &[(1000, 1001)])]);
     let mut viewers: Vec<Viewer> = (20..23)
         .map(|key| {
-            let mut sender = watch(3000 + 10 * key as u32);
+            let mut sender = watch(3000 + 10 * u32::try_from(key).unwrap());
             if !rtx {
                 sender.rtx_ssrc = None;
             }
@@ -57,9 +57,9 @@ fn run(seed: u64, loss_percent: u64, rtx: bool) {
         world.pass(Duration::from_millis(33));
         for said in world.take_said(ADA) {
             let Said::Nack { first, following, .. } = said else { continue };
-            let asked = std::iter::once(first)
-                .chain((0..16).filter_map(|bit| (following >> bit & 1 == 1).then(|| first.wrapping_add(bit + 1))));
-            for lost in asked.collect::<Vec<_>>() {
+            let bits = (0..16).filter(|bit| following >> bit & 1 == 1);
+            let asked = std::iter::once(first).chain(bits.map(|bit| first.wrapping_add(bit + 1)));
+            for lost in asked {
                 rtx_sequence += 1;
                 uplink.extend(weather.through(encoder.repair(1001, rtx_sequence, lost).into_iter().collect()));
             }

@@ -11,14 +11,14 @@ fn garbage_is_counted_and_harmless() {
     let mut encoders = [Encoder::new(1000, Some("q")), Encoder::new(5000, Some("f"))];
     for round in 0..20_000_u32 {
         let encoder = &mut encoders[(round % 2) as usize];
-        let mut packet = encoder.frame(random.next() % 9 == 0, 1).remove(0);
+        let mut packet = encoder.frame(random.next().is_multiple_of(9), 1).remove(0);
         encoder.sent.clear();
         let changes = random.next() % 4;
         for _ in 0..changes {
-            let at = (random.next() as usize) % packet.len().min(40);
+            let at = random.below(packet.len().min(40));
             packet[at] = (random.next() & 0xff) as u8;
         }
-        packet.truncate(1 + (random.next() as usize) % 1100);
+        packet.truncate(1 + random.below(1100));
         world.rtp(ADA, &packet);
         let mut compound: Vec<u8> = (0..random.next() % 200).map(|_| (random.next() & 0xff) as u8).collect();
         if let [first, kind, length, low, ..] = compound.as_mut_slice() {
