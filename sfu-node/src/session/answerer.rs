@@ -66,9 +66,9 @@ impl Answerer {
     }
 
     /// Audio and video sections as last answered.
-    pub(crate) fn media_sections(&self) -> Vec<&MediaSection> {
-        let media = |section| match section {
-            &LocalSection::Media(ref media) => Some(media),
+    pub(crate) fn media_sections<'a>(&'a self) -> Vec<&'a MediaSection> {
+        let media = |section: &'a LocalSection| match section {
+            LocalSection::Media(media) => Some(media),
             LocalSection::Data { .. } | LocalSection::Rejected(_) => None,
         };
         self.local.iter().filter_map(media).collect()

@@ -128,8 +128,8 @@ impl Subscriptions {
 
     /// What the section carries.
     pub(crate) fn in_section(&self, mid: &str) -> Option<(&Downtrack, &Placement)> {
-        let placed = self.downtracks.iter().filter_map(|downtrack| Some((downtrack, downtrack.place.as_ref()?)));
-        placed.filter(|(_, place)| place.mid == mid).next()
+        let mut placed = self.downtracks.iter().filter_map(|downtrack| Some((downtrack, downtrack.place.as_ref()?)));
+        placed.find(|(_, place)| place.mid == mid)
     }
 
     /// Section by section what is carried, complete.

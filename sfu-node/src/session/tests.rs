@@ -148,11 +148,13 @@ impl Story {
     }
 
     fn opened(&self) -> Vec<&TransportConfig> {
-        let opened = |command| match command {
-            &Command::Open(ref config) => Some(&**config),
-            _ => None,
-        };
-        self.out.commands.iter().filter_map(opened).collect()
+        let mut opened = Vec::new();
+        for command in &self.out.commands {
+            if let Command::Open(config) = command {
+                opened.push(&**config);
+            }
+        }
+        opened
     }
 
     fn receivers(&self) -> Vec<Receiver> {
