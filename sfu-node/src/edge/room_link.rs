@@ -234,3 +234,6 @@ impl RoomLink {
         self.refusals.push_back(NodeToRoom::SessionRefused { session, reason, detail });
     }
 }
+
+#[cfg(test)]
+mod tests;
