@@ -507,6 +507,16 @@ pub fn claimed_node(token: &str) -> Option<NodeId> {
     Some(jsonwebtoken::dangerous::insecure_decode::<Subject>(token).ok()?.claims.sub)
 }
 
+/// Room a ticket claims to be for, unverified: which object to ask.
+#[must_use]
+pub fn claimed_room(ticket: &str) -> Option<RoomName> {
+    #[derive(Deserialize)]
+    struct Room {
+        room: RoomName,
+    }
+    Some(jsonwebtoken::dangerous::insecure_decode::<Room>(ticket).ok()?.claims.room)
+}
+
 /// Verifies an enrolment token (HS256, fleet secret).
 ///
 /// # Errors

@@ -18,6 +18,8 @@ pub const HEARTBEAT_SECS: u64 = 1;
 pub const FLEET_LINK_PATH: &str = "/node/fleet";
 /// Where a node posts its enrolment ([`EnrolRequest`]), relative to the edge.
 pub const ENROL_PATH: &str = "/node/enrol";
+/// Where an operator revokes a node's key ([`RevokeRequest`]), relative to the edge.
+pub const REVOKE_PATH: &str = "/node/revoke";
 /// Where a node opens a room link: `{ROOM_LINK_PATH}?ticket=…`, relative to the edge.
 pub const ROOM_LINK_PATH: &str = "/node/room";
 
@@ -444,6 +446,13 @@ pub struct EnrolRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnrolResponse {
     /// The id to put in node tokens. The same key always gets the same id.
+    pub node: NodeId,
+}
+
+/// `POST` [`REVOKE_PATH`], `Authorization: Bearer` an enrolment token: the node's key opens nothing any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeRequest {
+    /// Whose key.
     pub node: NodeId,
 }
 

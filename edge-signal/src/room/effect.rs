@@ -71,6 +71,14 @@ pub struct Refusal {
     pub reason: String,
 }
 
+impl Refusal {
+    /// A refusal with this status and text.
+    #[must_use]
+    pub fn new(status: u16, reason: &str) -> Self {
+        Self { status, reason: reason.to_owned() }
+    }
+}
+
 /// Every table a [`RowChange`] may name.
 pub const TABLES: [&str; 6] = ["room", "participant", "session", "publication", "subscription", "node"];
 

@@ -207,6 +207,7 @@ fn ticket_node_and_enrolment_tokens_round_trip_and_do_not_stand_in_for_each_othe
     let room = RoomName::try_from("room").unwrap();
     let ticket = TicketClaims::new(node(), room, bound, "local-a".into(), "once".into(), now() + TICKET_TTL_SECS);
     let ticket_token = key.sign(&ticket).unwrap();
+    assert_eq!(claimed_room(&ticket_token), Some(ticket.room.clone()));
     assert_eq!(verify_ticket(&ticket_token, key.public_x()), Ok(ticket));
     assert_eq!(verify_ticket(&ticket_token, node_key.public_x()), Err(TokenError::BadSignature));
 

@@ -1,0 +1,10 @@
+//! HTTP requests as values: who may, what is asked, what is answered. No worker types; `entry` carries it out.
+
+pub mod access;
+pub mod cors;
+pub mod deployment;
+pub mod join_query;
+pub mod join_request;
+pub mod route;
+pub mod token_request;
+pub mod user_agent;

@@ -1,0 +1,180 @@
+//! Access tokens on requests: where they stand, whether they let in. Texts are LiveKit's.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use shared::claims::{AccessClaims, ApiKeys};
+use shared::ids::{IdError, Identity, RoomName};
+use subtle::ConstantTimeEq;
+
+use crate::room::effect::Refusal;
+
+const NO_PERMISSIONS: &str = "no permissions to access the room";
+
+/// The bearer token of a request: the header, else the query. `None`: there is neither.
+///
+/// # Errors
+/// 401 when the header is there and is no bearer token.
+pub fn bearer<'a>(authorization: Option<&'a str>, query: Option<&'a str>) -> Result<Option<&'a str>, Refusal> {
+    match authorization {
+        None => Ok(query.filter(|token| !token.is_empty())),
+        Some(header) => header
+            .strip_prefix("Bearer ")
+            .map(Some)
+            .ok_or_else(|| Refusal::new(401, "invalid authorization header. Must start with Bearer ")),
+    }
+}
+
+/// Verifies the token of a join and checks all that needs no room.
+///
+/// # Errors
+/// What LiveKit answers.
+pub fn join(keys: &ApiKeys, token: Option<&str>) -> Result<(AccessClaims, RoomName), Refusal> {
+    let token = token.ok_or_else(|| Refusal::new(401, NO_PERMISSIONS))?;
+    let claims = keys.verify(token).map_err(|error| Refusal::new(401, &error.to_string()))?;
+    let grant = claims.video.as_ref().ok_or_else(|| Refusal::new(401, NO_PERMISSIONS))?;
+    if !grant.room_join {
+        return Err(Refusal::new(401, "permissions denied"));
+    }
+    let room = RoomName::try_from(grant.room.as_str()).map_err(|error| match error {
+        IdError::TooLong => Refusal::new(400, "room name length exceeds limits: max length 256"),
+        _ => Refusal::new(400, "no room name"),
+    })?;
+    let identity = if claims.sub.is_empty() { &claims.jti } else { &claims.sub };
+    Identity::try_from(identity.as_str()).map_err(|error| match error {
+        IdError::TooLong => Refusal::new(400, "participant identity length exceeds limits: max length 256"),
+        _ => Refusal::new(400, "identity cannot be empty"),
+    })?;
+    Ok((claims, room))
+}
+
+/// `publish`, the second connection of very old clients: another identity that only publishes.
+///
+/// # Errors
+/// 401 without `canPublish`.
+pub fn publish_only(claims: &mut AccessClaims, suffix: &str) -> Result<(), Refusal> {
+    let grant = claims.video.as_mut().filter(|grant| grant.can_publish != Some(false));
+    let grant = grant.ok_or_else(|| Refusal::new(401, NO_PERMISSIONS))?;
+    grant.can_subscribe = Some(false);
+    claims.sub = format!("{}#{suffix}", claims.sub);
+    Ok(())
+}
+
+/// Whether a caller may mint tokens: HTTP Basic with an API key and its secret, or a token with `roomCreate`.
+/// Says which API key it acts for.
+///
+/// # Errors
+/// 401 or 403 with the reason.
+pub fn minter(keys: &ApiKeys, authorization: &str) -> Result<String, Refusal> {
+    if let Some(credentials) = authorization.strip_prefix("Basic ") {
+        return basic(keys, credentials).ok_or_else(|| Refusal::new(401, "invalid API key or secret"));
+    }
+    let token = bearer(Some(authorization), None)?.unwrap_or_default();
+    let claims = keys.verify(token).map_err(|error| Refusal::new(401, &error.to_string()))?;
+    if claims.video.is_some_and(|grant| grant.room_create) {
+        Ok(claims.iss)
+    } else {
+        Err(Refusal::new(403, "the token does not grant roomCreate"))
+    }
+}
+
+fn basic(keys: &ApiKeys, credentials: &str) -> Option<String> {
+    let text = String::from_utf8(STANDARD.decode(credentials.trim()).ok()?).ok()?;
+    let (key, secret) = text.split_once(':')?;
+    // An unknown key costs as long as a wrong secret.
+    let expected = keys.secret(key);
+    let equal = bool::from(secret.as_bytes().ct_eq(expected.unwrap_or("\0").as_bytes()));
+    (equal && expected.is_some()).then(|| key.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::claims::VideoGrant;
+
+    use super::*;
+
+    fn keys() -> ApiKeys {
+        ApiKeys::parse("devkey: secret")
+    }
+
+    fn token(sub: &str, video: Option<VideoGrant>) -> String {
+        let claims = AccessClaims {
+            iss: "devkey".into(),
+            sub: sub.into(),
+            exp: 4_000_000_000,
+            video,
+            ..AccessClaims::default()
+        };
+        keys().mint(&claims).unwrap()
+    }
+
+    fn grant(room: &str) -> Option<VideoGrant> {
+        Some(VideoGrant { room_join: true, room: room.into(), ..VideoGrant::default() })
+    }
+
+    fn refused(token: Option<&str>) -> (u16, String) {
+        let refusal = join(&keys(), token).unwrap_err();
+        (refusal.status, refusal.reason)
+    }
+
+    #[test]
+    fn a_good_token_names_its_room() {
+        let (claims, room) = join(&keys(), Some(&token("ada", grant("den")))).unwrap();
+        assert_eq!((claims.sub.as_str(), room.as_str()), ("ada", "den"));
+    }
+
+    #[test]
+    fn refusals_are_livekits() {
+        let long = "x".repeat(257);
+        let cases = [
+            (None, 401, "no permissions to access the room"),
+            (Some("abc".to_owned()), 401, "invalid authorization token"),
+            (Some(token("ada", None)), 401, "no permissions to access the room"),
+            (
+                Some(token("ada", Some(VideoGrant { room: "den".into(), ..VideoGrant::default() }))),
+                401,
+                "permissions denied",
+            ),
+            (Some(token("ada", grant(""))), 400, "no room name"),
+            (Some(token("ada", grant(&long))), 400, "room name length exceeds limits: max length 256"),
+            (Some(token("", grant("den"))), 400, "identity cannot be empty"),
+            (Some(token(&long, grant("den"))), 400, "participant identity length exceeds limits: max length 256"),
+        ];
+        for (token, status, reason) in cases {
+            assert_eq!(refused(token.as_deref()), (status, reason.to_owned()));
+        }
+    }
+
+    #[test]
+    fn the_header_wins_and_must_be_bearer() {
+        assert_eq!(bearer(Some("Bearer a"), Some("b")), Ok(Some("a")));
+        assert_eq!(bearer(None, Some("b")), Ok(Some("b")));
+        assert_eq!(bearer(None, Some("")), Ok(None));
+        let refusal = bearer(Some("Basic a"), Some("b")).unwrap_err();
+        assert_eq!(refusal, Refusal::new(401, "invalid authorization header. Must start with Bearer "));
+    }
+
+    #[test]
+    fn publish_only_needs_can_publish() {
+        let (mut claims, _) = join(&keys(), Some(&token("ada", grant("den")))).unwrap();
+        publish_only(&mut claims, "screen").unwrap();
+        assert_eq!(claims.sub, "ada#screen");
+        let video = claims.video.as_mut().unwrap();
+        assert_eq!(video.can_subscribe, Some(false));
+        video.can_publish = Some(false);
+        assert_eq!(publish_only(&mut claims, "x").unwrap_err().status, 401);
+    }
+
+    #[test]
+    fn who_may_mint() {
+        let basic = |text: &str| minter(&keys(), &format!("Basic {}", STANDARD.encode(text)));
+        assert_eq!(basic("devkey:secret"), Ok("devkey".into()));
+        for wrong in ["devkey:secre", "devkey:", "other:secret", "other:\0", "devkey"] {
+            assert_eq!(basic(wrong).unwrap_err().status, 401, "{wrong}");
+        }
+        let create = token("app", Some(VideoGrant { room_create: true, ..VideoGrant::default() }));
+        assert_eq!(minter(&keys(), &format!("Bearer {create}")), Ok("devkey".into()));
+        let joiner = token("ada", grant("den"));
+        assert_eq!(minter(&keys(), &format!("Bearer {joiner}")).unwrap_err().status, 403);
+        assert_eq!(minter(&keys(), "Bearer abc").unwrap_err().status, 401);
+    }
+}

@@ -1,0 +1,111 @@
+//! Keys and settings of a deployment, checked once. **What is missing or too weak stops every request with one reason.**
+
+use shared::claims::{ApiKeys, SigningKey};
+
+/// Name of the variable with `key: secret` lines.
+pub const API_KEYS: &str = "API_KEYS";
+/// Name of the secret that signs enrolment tokens.
+pub const FLEET_SECRET: &str = "FLEET_SECRET";
+/// Name of the secret with the private JWK that signs session tokens and tickets.
+pub const SESSION_SIGNING_KEY: &str = "SESSION_SIGNING_KEY";
+/// Name of the variable that lets anybody join any room (`true`): for local use and demonstrations.
+pub const OPEN_MEETINGS: &str = "OPEN_MEETINGS";
+
+/// Fewest bytes of the fleet secret: it alone lets a node in (HMAC-SHA256, RFC 2104 section 3).
+const MIN_FLEET_SECRET: usize = 32;
+/// Fewest bytes of an API secret before a warning (LiveKit's).
+const MIN_API_SECRET: usize = 32;
+
+/// What a deployment is configured with.
+pub struct Deployment {
+    /// API keys.
+    pub keys: ApiKeys,
+    /// Signs session tokens and tickets.
+    pub signing: SigningKey,
+    /// Verifies enrolment tokens.
+    pub fleet_secret: String,
+    /// Anybody may get a token.
+    pub open_meetings: bool,
+    /// What an operator should mend, though it works.
+    pub warnings: Vec<String>,
+}
+
+/// What an operator has to set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeploymentError {
+    /// Not there, or empty.
+    #[error("the deployment is not configured: {0} is missing")]
+    Missing(&'static str),
+    /// Not in the form it must have.
+    #[error("the deployment is not configured: {0} is malformed")]
+    Malformed(&'static str),
+    /// Guessable.
+    #[error("the deployment is not configured: {0} is shorter than {MIN_FLEET_SECRET} bytes")]
+    Weak(&'static str),
+}
+
+impl Deployment {
+    /// Reads it from variables and secrets.
+    ///
+    /// # Errors
+    /// The first that is missing, malformed or weak.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, DeploymentError> {
+        let required = |name| variable(name).filter(|v| !v.trim().is_empty()).ok_or(DeploymentError::Missing(name));
+        let keys = ApiKeys::parse(&required(API_KEYS)?);
+        let Some((first, _)) = keys.first() else { return Err(DeploymentError::Malformed(API_KEYS)) };
+        let short = keys.secret(first).is_some_and(|secret| secret.len() < MIN_API_SECRET);
+        let warning =
+            format!("the secret of API key {first} is shorter than {MIN_API_SECRET} bytes: for local use only");
+        let warnings = if short { vec![warning] } else { Vec::new() };
+        let fleet_secret = required(FLEET_SECRET)?;
+        if fleet_secret.len() < MIN_FLEET_SECRET {
+            return Err(DeploymentError::Weak(FLEET_SECRET));
+        }
+        let signing = SigningKey::from_jwk(&required(SESSION_SIGNING_KEY)?);
+        let signing = signing.map_err(|_| DeploymentError::Malformed(SESSION_SIGNING_KEY))?;
+        let open_meetings = variable(OPEN_MEETINGS).as_deref() == Some("true");
+        Ok(Self { keys, signing, fleet_secret, open_meetings, warnings })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 8037 appendix A.1.
+    const JWK: &str = r#"{"kty":"OKP","crv":"Ed25519","kid":"k","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+
+    fn read(change: (&str, &str)) -> Result<Deployment, DeploymentError> {
+        Deployment::read(|name| {
+            let value = match name {
+                _ if name == change.0 => change.1,
+                API_KEYS => "devkey: secret",
+                FLEET_SECRET => "0123456789abcdef0123456789abcdef",
+                SESSION_SIGNING_KEY => JWK,
+                _ => return None,
+            };
+            Some(value.to_owned())
+        })
+    }
+
+    #[test]
+    fn a_good_one() {
+        let deployment = read(("", "")).ok().unwrap();
+        assert!(!deployment.open_meetings);
+        assert_eq!(deployment.warnings.len(), 1);
+        assert_eq!(deployment.signing.public_jwk().kid, "k");
+        assert!(read((OPEN_MEETINGS, "true")).ok().unwrap().open_meetings);
+        assert!(!read((OPEN_MEETINGS, "yes")).ok().unwrap().open_meetings);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for name in [API_KEYS, FLEET_SECRET, SESSION_SIGNING_KEY] {
+            assert_eq!(read((name, " ")).err(), Some(DeploymentError::Missing(name)));
+        }
+        assert_eq!(read((API_KEYS, "devkey")).err(), Some(DeploymentError::Malformed(API_KEYS)));
+        assert_eq!(read((FLEET_SECRET, "short")).err(), Some(DeploymentError::Weak(FLEET_SECRET)));
+        let malformed = Some(DeploymentError::Malformed(SESSION_SIGNING_KEY));
+        assert_eq!(read((SESSION_SIGNING_KEY, "{}")).err(), malformed);
+    }
+}

@@ -1,0 +1,81 @@
+//! Which path is what.
+
+use shared::control::{ENROL_PATH, FLEET_LINK_PATH, REVOKE_PATH, ROOM_LINK_PATH};
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// Opens a client's signaling WebSocket.
+    Rtc(Signaling),
+    /// Says whether that would be let in.
+    Validate(Signaling),
+    /// Mints access tokens.
+    Token,
+    /// The public keys of session tokens.
+    Jwks,
+    /// Enrols a node's key.
+    Enrol,
+    /// Revokes a node's key.
+    Revoke,
+    /// A node's link to the fleet object.
+    FleetLink,
+    /// A node's link to a room object.
+    RoomLink,
+    /// The Worker runs and is configured.
+    Health,
+    /// LiveKit Cloud's region list, which this is not: 404.
+    Regions,
+    /// `/`: the meeting page, and the probe of clients that come online again.
+    Root,
+    /// A static file, or nothing.
+    Asset,
+}
+
+/// How many peer connections the client's signaling is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signaling {
+    /// `/rtc/v1`: one; everything stands in `join_request`.
+    Single,
+    /// `/rtc`: two, unless `join_request` is there.
+    Dual,
+}
+
+impl Route {
+    /// The route of a URL's path. Old SDKs double the leading slash.
+    #[must_use]
+    pub fn of(path: &str) -> Self {
+        let path = path.strip_prefix('/').filter(|rest| rest.starts_with('/')).unwrap_or(path);
+        match path {
+            "/rtc/v1" => Self::Rtc(Signaling::Single),
+            "/rtc" => Self::Rtc(Signaling::Dual),
+            "/rtc/v1/validate" => Self::Validate(Signaling::Single),
+            "/rtc/validate" => Self::Validate(Signaling::Dual),
+            "/token" => Self::Token,
+            "/.well-known/jwks.json" => Self::Jwks,
+            ENROL_PATH => Self::Enrol,
+            REVOKE_PATH => Self::Revoke,
+            FLEET_LINK_PATH => Self::FleetLink,
+            ROOM_LINK_PATH => Self::RoomLink,
+            "/healthz" => Self::Health,
+            "/settings/regions" => Self::Regions,
+            "/" => Self::Root,
+            _ => Self::Asset,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        assert_eq!(Route::of("/rtc"), Route::Rtc(Signaling::Dual));
+        assert_eq!(Route::of("//rtc"), Route::Rtc(Signaling::Dual));
+        assert_eq!(Route::of("//rtc/v1"), Route::Rtc(Signaling::Single));
+        assert_eq!(Route::of("/rtc/v1/validate"), Route::Validate(Signaling::Single));
+        assert_eq!(Route::of("/"), Route::Root);
+        assert_eq!(Route::of("/rtc/v2"), Route::Asset);
+        assert_eq!(Route::of("/node/room"), Route::RoomLink);
+    }
+}

@@ -1,0 +1,185 @@
+//! `POST /token`: LiveKit's TokenSource request as the claims of an access token.
+
+use std::collections::BTreeMap;
+
+use livekit_protocol::RoomConfiguration;
+use serde::{Deserialize, Serialize};
+use shared::claims::{AccessClaims, VideoGrant};
+use shared::ids::{IdError, Identity, MAX_NAME_LEN, RANDOM_LEN, RoomName, random_part};
+
+use crate::room::effect::Refusal;
+
+/// Most bytes of a request body.
+pub const MAX_BODY: usize = 64 * 1024;
+/// Life of a token that asks for none, seconds.
+pub const DEFAULT_TTL_SECS: u64 = 60 * 60;
+/// Longest life of a token, seconds.
+pub const MAX_TTL_SECS: u64 = 24 * 60 * 60;
+/// Longest life of a token that anybody can have (`OPEN_MEETINGS`), seconds. A client in a room gets fresh ones.
+pub const OPEN_TTL_SECS: u64 = 10 * 60;
+
+/// The body. Every field may be left out.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct TokenRequest {
+    room_name: Option<String>,
+    participant_name: Option<String>,
+    participant_identity: Option<String>,
+    participant_metadata: Option<String>,
+    participant_attributes: BTreeMap<String, String>,
+    room_config: Option<RoomConfiguration>,
+    /// Ours: seconds the token shall live.
+    ttl: Option<u64>,
+}
+
+/// The answer, as LiveKit's TokenSource clients read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TokenResponse {
+    /// `ws(s)://…`.
+    pub server_url: String,
+    /// The access token.
+    pub participant_token: String,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caller {
+    /// Holds this API key, or a token made with it.
+    Key(String),
+    /// Nobody known, where meetings are open; tokens are made with this API key.
+    Anybody(String),
+}
+
+/// Time and randomness of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Chance {
+    /// Unix seconds.
+    pub now: u64,
+    /// For the names that are left out.
+    pub random: [u8; 2 * RANDOM_LEN],
+}
+
+impl TokenRequest {
+    /// Reads a body; an empty one asks for all defaults.
+    ///
+    /// # Errors
+    /// 400 or 413 with the reason.
+    pub fn parse(body: &[u8]) -> Result<Self, Refusal> {
+        if body.len() > MAX_BODY {
+            return Err(Refusal::new(413, "the request is longer than 65536 bytes"));
+        }
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Self::default());
+        }
+        serde_json::from_slice(body).map_err(|error| Refusal::new(400, &format!("malformed request: {error}")))
+    }
+
+    /// The claims it gets.
+    ///
+    /// # Errors
+    /// 400 with the reason.
+    pub fn claims(self, caller: Caller, chance: Chance) -> Result<AccessClaims, Refusal> {
+        let (key, max_ttl) = match caller {
+            Caller::Key(key) => (key, MAX_TTL_SECS),
+            Caller::Anybody(key) => (key, OPEN_TTL_SECS),
+        };
+        let ttl = match self.ttl {
+            None => DEFAULT_TTL_SECS.min(max_ttl),
+            Some(ttl) if (1..=max_ttl).contains(&ttl) => ttl,
+            Some(_) => return Err(Refusal::new(400, &format!("ttl must be 1 to {max_ttl} seconds"))),
+        };
+        let (for_room, for_identity) = chance.random.split_at(RANDOM_LEN);
+        let room = given(self.room_name).unwrap_or_else(|| format!("room-{}", random_text(for_room)));
+        let room = RoomName::try_from(room).map_err(|error| bad("room_name", &error))?;
+        let identity =
+            given(self.participant_identity).unwrap_or_else(|| format!("participant-{}", random_text(for_identity)));
+        let identity = Identity::try_from(identity).map_err(|error| bad("participant_identity", &error))?;
+        let name = given(self.participant_name).unwrap_or_default();
+        if name.len() > MAX_NAME_LEN {
+            return Err(bad("participant_name", &IdError::TooLong));
+        }
+        let room_config = self.room_config.map(serde_json::to_value).transpose();
+        let room_config = room_config.map_err(|error| Refusal::new(400, &format!("room_config: {error}")))?;
+        let grant = VideoGrant { room_join: true, room: room.into(), ..VideoGrant::default() };
+        Ok(AccessClaims {
+            iss: key,
+            sub: identity.into(),
+            name,
+            metadata: self.participant_metadata.unwrap_or_default(),
+            attributes: self.participant_attributes,
+            nbf: Some(chance.now),
+            exp: chance.now.saturating_add(ttl),
+            video: Some(grant),
+            room_config,
+            ..AccessClaims::default()
+        })
+    }
+}
+
+fn given(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
+fn bad(field: &str, error: &IdError) -> Refusal {
+    Refusal::new(400, &format!("{field}: {error}"))
+}
+
+fn random_text(bytes: &[u8]) -> String {
+    let mut random = [0; RANDOM_LEN];
+    random.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    random_part(random)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHANCE: Chance = Chance { now: 1_000, random: [7; 2 * RANDOM_LEN] };
+
+    fn claims(body: &str) -> Result<AccessClaims, Refusal> {
+        TokenRequest::parse(body.as_bytes())?.claims(Caller::Key("devkey".into()), CHANCE)
+    }
+
+    #[test]
+    fn an_empty_request_gets_defaults() {
+        let claims = claims("").unwrap();
+        assert_eq!((claims.iss.as_str(), claims.exp), ("devkey", 1_000 + DEFAULT_TTL_SECS));
+        assert!(claims.sub.starts_with("participant-"));
+        let grant = claims.video.unwrap();
+        assert!(grant.room_join && grant.room.starts_with("room-") && !grant.room_create && !grant.room_admin);
+    }
+
+    #[test]
+    fn what_is_asked_is_in_the_token() {
+        let claims = claims(
+            r#"{"room_name":"den","participant_name":"Ada","participant_identity":"ada","participant_metadata":"m",
+            "participant_attributes":{"a":"b"},"ttl":60,"room_config":{"empty_timeout":9},"something_new":1}"#,
+        )
+        .unwrap();
+        assert_eq!([&*claims.sub, &*claims.name, &*claims.metadata], ["ada", "Ada", "m"]);
+        assert_eq!(claims.video.unwrap().room, "den");
+        assert_eq!(claims.attributes.get("a").map(String::as_str), Some("b"));
+        assert_eq!(claims.exp, 1_060);
+        assert_eq!(claims.room_config.unwrap()["emptyTimeout"], 9);
+    }
+
+    #[test]
+    fn limits() {
+        let refused = |body: &str| claims(body).unwrap_err();
+        assert_eq!(refused(r#"{"ttl":0}"#).status, 400);
+        assert_eq!(refused(&format!(r#"{{"ttl":{}}}"#, MAX_TTL_SECS + 1)).reason, "ttl must be 1 to 86400 seconds");
+        assert_eq!(refused(&format!(r#"{{"room_name":"{}"}}"#, "x".repeat(257))).status, 400);
+        assert_eq!(refused(&format!(r#"{{"participant_name":"{}"}}"#, "x".repeat(257))).status, 400);
+        assert_eq!(refused("[").status, 400);
+        assert_eq!(refused(r#"{"room_name":5}"#).status, 400);
+        assert_eq!(refused(&" ".repeat(MAX_BODY + 1)).status, 413);
+    }
+
+    #[test]
+    fn anybodys_token_is_short() {
+        let mint =
+            |body: &str| TokenRequest::parse(body.as_bytes()).unwrap().claims(Caller::Anybody("devkey".into()), CHANCE);
+        assert_eq!(mint("").unwrap().exp, 1_000 + OPEN_TTL_SECS);
+        assert_eq!(mint(r#"{"ttl":3600}"#).unwrap_err().status, 400);
+    }
+}

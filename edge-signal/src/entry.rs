@@ -1,0 +1,134 @@
+//! The Worker: each request to its route.
+
+use worker::{Context, Env, Headers, Method, Request, Response, ResponseBody, ResponseBuilder, Result, event};
+
+use crate::api::cors::Origin;
+use crate::api::route::Route;
+use crate::room::effect::Refusal;
+use crate::runtime;
+
+mod node;
+mod rtc;
+mod token;
+
+/// Largest body a route reads, bytes.
+const MAX_BODY: usize = 64 * 1024;
+
+#[event(fetch)]
+async fn fetch(request: Request, env: Env, _context: Context) -> Result<Response> {
+    let route = Route::of(&request.path());
+    let origin = origin(&request)?;
+    if request.method() == Method::Options {
+        let headers = origin.preflight().unwrap_or_else(|| origin.answer(false));
+        return with_headers(ResponseBuilder::new().with_status(204).empty(), &headers);
+    }
+    if matches!(route, Route::Asset | Route::Root) && request.method() != Method::Head {
+        return asset(request, &env).await;
+    }
+    let response = match answer(route, request, &env).await? {
+        Ok(response) => response,
+        Err(refusal) => {
+            runtime::log_refusal(&format!("{route:?}"), refusal.status, &refusal.reason);
+            runtime::refuse(&refusal)?
+        }
+    };
+    // The answer to an upgrade is read by no browser script.
+    if response.status_code() == 101 {
+        return Ok(response);
+    }
+    with_headers(response, &origin.answer(matches!(route, Route::Validate(_))))
+}
+
+async fn answer(route: Route, request: Request, env: &Env) -> Result<std::result::Result<Response, Refusal>> {
+    let deployment = match runtime::deployment(env) {
+        Ok(deployment) => deployment,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    Ok(match route {
+        Route::Rtc(signaling) => rtc::upgrade(signaling, &request, env, &deployment).await?,
+        Route::Validate(signaling) => rtc::validate(signaling, &request, env, &deployment).await?,
+        Route::Token => token::mint(request, &deployment).await?,
+        Route::Jwks => token::jwks(&deployment).map(Ok)?,
+        Route::Enrol => node::enrol(request, env, &deployment).await?,
+        Route::Revoke => node::revoke(request, env, &deployment).await?,
+        Route::FleetLink => node::fleet_link(&request, env).await?,
+        Route::RoomLink => node::room_link(&request, env).await?,
+        Route::Health | Route::Root => Ok(runtime::text(200, "OK")?),
+        Route::Regions | Route::Asset => Err(Refusal::new(404, "not found")),
+    })
+}
+
+/// A file of the meeting page.
+async fn asset(request: Request, env: &Env) -> Result<Response> {
+    match env.assets("ASSETS") {
+        Ok(assets) => assets.fetch_request(request).await,
+        Err(_) => runtime::text(404, "not found"),
+    }
+}
+
+fn origin(request: &Request) -> Result<Origin> {
+    let headers = request.headers();
+    Ok(Origin {
+        origin: headers.get("Origin")?,
+        method: headers.get("Access-Control-Request-Method")?,
+        headers: headers.get("Access-Control-Request-Headers")?,
+    })
+}
+
+/// The same answer with more headers; those of an object's answer cannot be changed in place.
+fn with_headers(response: Response, more: &[(&'static str, String)]) -> Result<Response> {
+    let headers = Headers::new();
+    for (name, value) in response.headers() {
+        headers.set(&name, &value)?;
+    }
+    for (name, value) in more {
+        headers.set(name, value)?;
+    }
+    let (builder, body) = response.into_parts();
+    Ok(builder.with_headers(headers).body(body))
+}
+
+/// A header that may be absent.
+fn header(request: &Request, name: &str) -> Result<Option<String>> {
+    request.headers().get(name)
+}
+
+/// The bearer token of the `Authorization` header.
+fn bearer(request: &Request) -> Result<Option<String>> {
+    Ok(header(request, "Authorization")?.and_then(|value| value.strip_prefix("Bearer ").map(str::to_owned)))
+}
+
+fn is_upgrade(request: &Request) -> Result<bool> {
+    Ok(header(request, "Upgrade")?.is_some_and(|value| value.eq_ignore_ascii_case("websocket")))
+}
+
+/// The body, when its announced length is within bounds.
+async fn body(request: &mut Request) -> Result<std::result::Result<Vec<u8>, Refusal>> {
+    let length = header(request, "Content-Length")?.and_then(|value| value.parse::<usize>().ok());
+    if length.is_some_and(|length| length > MAX_BODY) {
+        return Ok(Err(Refusal::new(413, "the request is longer than 65536 bytes")));
+    }
+    let bytes = request.bytes().await?;
+    Ok(if bytes.len() > MAX_BODY {
+        Err(Refusal::new(413, "the request is longer than 65536 bytes"))
+    } else {
+        Ok(bytes)
+    })
+}
+
+/// An answer of an object: passed on, or turned into the refusal it is.
+async fn from_object(mut response: Response) -> Result<std::result::Result<Response, Refusal>> {
+    let status = response.status_code();
+    if status < 300 {
+        return Ok(Ok(response));
+    }
+    Ok(Err(Refusal { status, reason: response.text().await? }))
+}
+
+/// A JSON answer.
+fn json(status: u16, value: &impl serde::Serialize) -> Result<Response> {
+    let headers = Headers::new();
+    headers.set("Content-Type", "application/json")?;
+    let body = ResponseBody::Body(serde_json::to_vec(value)?);
+    Ok(ResponseBuilder::new().with_status(status).with_headers(headers).body(body))
+}

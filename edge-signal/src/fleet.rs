@@ -1,0 +1,199 @@
+//! The fleet: which nodes are up, how loaded they are, which one a room gets. Pure: no clock, no I/O, no randomness.
+
+use std::collections::BTreeMap;
+
+use shared::control::{CONTROL_VERSION, HEARTBEAT_SECS, NodeInfo, NodeLoad, PlaceRequest};
+use shared::ids::{NodeId, RegionName};
+
+use crate::room::event::UnixMs;
+
+pub mod gate;
+pub mod mint;
+pub mod placement;
+
+/// Heartbeats a node may miss before it counts as lost.
+pub const MISSED_HEARTBEATS: u64 = 3;
+
+/// How long a node may be silent, milliseconds.
+const SILENCE_MS: u64 = (MISSED_HEARTBEATS * HEARTBEAT_SECS) * 1000 + 500;
+
+/// All nodes with an open fleet link.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    nodes: BTreeMap<NodeId, Linked>,
+}
+
+/// A node with an open fleet link.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Linked {
+    info: NodeInfo,
+    load: NodeLoad,
+    draining: bool,
+    heard: UnixMs,
+    /// Sessions placed here that its last heartbeat cannot know of.
+    placed: u32,
+}
+
+/// Why a node's greeting is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HelloError {
+    /// It speaks another version of the control messages.
+    #[error("control version {0} is not {CONTROL_VERSION}")]
+    Version(u32),
+}
+
+impl Fleet {
+    /// A node said what it is. Replaces what was known of it.
+    ///
+    /// # Errors
+    /// [`HelloError`]: close its link.
+    pub fn hello(&mut self, now: UnixMs, node: NodeId, info: NodeInfo) -> Result<(), HelloError> {
+        if info.control_version != CONTROL_VERSION {
+            return Err(HelloError::Version(info.control_version));
+        }
+        self.nodes.insert(node, Linked { info, load: NodeLoad::default(), draining: false, heard: now, placed: 0 });
+        Ok(())
+    }
+
+    /// A node's load. A node that has not said hello is ignored.
+    pub fn heartbeat(&mut self, now: UnixMs, node: &NodeId, load: NodeLoad) {
+        if let Some(linked) = self.nodes.get_mut(node) {
+            (linked.heard, linked.load, linked.placed) = (now, load, 0);
+        }
+    }
+
+    /// Places nothing there any more.
+    pub fn draining(&mut self, node: &NodeId) {
+        if let Some(linked) = self.nodes.get_mut(node) {
+            linked.draining = true;
+        }
+    }
+
+    /// A node's link is closed.
+    pub fn gone(&mut self, node: &NodeId) {
+        self.nodes.remove(node);
+    }
+
+    /// Takes out the nodes that missed their heartbeats; their links are to be closed.
+    pub fn sweep(&mut self, now: UnixMs) -> Vec<NodeId> {
+        let silent = |linked: &Linked| now > linked.heard.after(SILENCE_MS);
+        let lost: Vec<NodeId> = self.nodes.iter().filter(|(_, l)| silent(l)).map(|(id, _)| id.clone()).collect();
+        lost.iter().for_each(|node| self.gone(node));
+        lost
+    }
+
+    /// Chooses a node for a room, and counts what it will be given. Call [`Fleet::sweep`] before.
+    pub fn place(&mut self, request: &PlaceRequest) -> Option<(NodeId, RegionName)> {
+        let node = placement::choose(&self.nodes, request)?;
+        let linked = self.nodes.get_mut(&node)?;
+        linked.placed = linked.placed.saturating_add(1);
+        Some((node, linked.info.region.clone()))
+    }
+
+    /// Whether there is a node for a room. Call [`Fleet::sweep`] before.
+    #[must_use]
+    pub fn has_node(&self, request: &PlaceRequest) -> bool {
+        placement::choose(&self.nodes, request).is_some()
+    }
+}
+
+impl Linked {
+    fn sessions(&self) -> u32 {
+        self.load.sessions.saturating_add(self.placed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::geo::Place;
+    use shared::ids::RoomName;
+
+    use super::*;
+
+    const BERLIN: Place = Place { latitude: 52.5, longitude: 13.4 };
+    const TOKYO: Place = Place { latitude: 35.7, longitude: 139.7 };
+    const PARIS: Place = Place { latitude: 48.9, longitude: 2.4 };
+
+    fn id(name: &str) -> NodeId {
+        NodeId::try_from(format!("ND_{name}")).unwrap()
+    }
+
+    fn info(place: Place) -> NodeInfo {
+        let region = RegionName::try_from("r").unwrap();
+        NodeInfo { version: "0".into(), control_version: CONTROL_VERSION, region, place, max_sessions: 10 }
+    }
+
+    fn ask(client: Option<Place>) -> PlaceRequest {
+        PlaceRequest { room: RoomName::try_from("den").unwrap(), client, exclude: Vec::new(), first: None }
+    }
+
+    fn fleet(nodes: &[(&str, Place)]) -> Fleet {
+        let mut fleet = Fleet::default();
+        for (name, place) in nodes {
+            fleet.hello(UnixMs(0), id(name), info(*place)).unwrap();
+        }
+        fleet
+    }
+
+    fn chosen(fleet: &mut Fleet, request: &PlaceRequest) -> Option<NodeId> {
+        fleet.place(request).map(|(node, _)| node)
+    }
+
+    #[test]
+    fn an_empty_fleet_has_no_node() {
+        assert_eq!(Fleet::default().place(&ask(None)), None);
+    }
+
+    #[test]
+    fn the_nearest_node_wins() {
+        let mut fleet = fleet(&[("berlin", BERLIN), ("tokyo", TOKYO)]);
+        assert_eq!(chosen(&mut fleet, &ask(Some(TOKYO))), Some(id("tokyo")));
+        assert_eq!(chosen(&mut fleet, &ask(Some(PARIS))), Some(id("berlin")));
+    }
+
+    #[test]
+    fn rooms_spread_between_heartbeats() {
+        let mut fleet = fleet(&[("a", BERLIN), ("b", BERLIN)]);
+        let first = chosen(&mut fleet, &ask(None));
+        assert_ne!(first, chosen(&mut fleet, &ask(None)));
+    }
+
+    #[test]
+    fn a_busy_node_is_passed_over_for_a_farther_one() {
+        let mut fleet = fleet(&[("berlin", BERLIN), ("tokyo", TOKYO)]);
+        fleet.heartbeat(UnixMs(1), &id("berlin"), NodeLoad { cpu: 0.95, ..NodeLoad::default() });
+        assert_eq!(chosen(&mut fleet, &ask(Some(BERLIN))), Some(id("tokyo")));
+        fleet.gone(&id("tokyo"));
+        assert_eq!(chosen(&mut fleet, &ask(Some(BERLIN))), Some(id("berlin")), "busy is better than none");
+    }
+
+    #[test]
+    fn full_draining_and_excluded_nodes_are_never_chosen() {
+        let mut fleet = fleet(&[("a", BERLIN), ("b", BERLIN), ("c", BERLIN)]);
+        fleet.heartbeat(UnixMs(1), &id("a"), NodeLoad { sessions: 10, ..NodeLoad::default() });
+        fleet.draining(&id("b"));
+        let request = PlaceRequest { exclude: vec![id("c")], ..ask(None) };
+        assert!(!fleet.has_node(&request));
+        assert_eq!(chosen(&mut fleet, &ask(None)), Some(id("c")));
+    }
+
+    #[test]
+    fn a_silent_node_is_lost_and_comes_back_by_hello() {
+        let mut fleet = fleet(&[("a", BERLIN), ("b", BERLIN)]);
+        fleet.heartbeat(UnixMs(SILENCE_MS), &id("b"), NodeLoad::default());
+        assert!(fleet.sweep(UnixMs(SILENCE_MS)).is_empty());
+        assert_eq!(fleet.sweep(UnixMs(SILENCE_MS + 1)), [id("a")]);
+        fleet.heartbeat(UnixMs(SILENCE_MS + 2), &id("a"), NodeLoad::default());
+        let request = PlaceRequest { exclude: vec![id("b")], ..ask(None) };
+        assert!(!fleet.has_node(&request), "a heartbeat alone does not bring it back");
+        fleet.hello(UnixMs(SILENCE_MS + 3), id("a"), info(BERLIN)).unwrap();
+        assert!(fleet.has_node(&request));
+    }
+
+    #[test]
+    fn another_control_version_is_refused() {
+        let old = NodeInfo { control_version: CONTROL_VERSION + 1, ..info(BERLIN) };
+        let refused = Fleet::default().hello(UnixMs(0), id("a"), old);
+        assert_eq!(refused, Err(HelloError::Version(CONTROL_VERSION + 1)));
+    }
+}

@@ -1,0 +1,281 @@
+//! The fleet object: nodes' keys in SQL, their links, and the placement of rooms.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::panic::RefUnwindSafe;
+
+use serde::{Deserialize, Serialize};
+use shared::claims::NodeKey;
+use shared::control::{
+    EnrolRequest, EnrolResponse, FleetToNode, NodeInfo, NodeToFleet, PlaceRequest, PlaceResponse, RevokeRequest,
+};
+use shared::ids::{NodeId, RegionName};
+use worker::{
+    DurableObject, Env, Request, Response, Result, State, WebSocket, WebSocketIncomingMessage, WebSocketPair,
+    console_log, durable_object, wasm_bindgen,
+};
+
+use crate::fleet::mint::{self, TicketUse};
+use crate::fleet::{Fleet, gate};
+use crate::room::effect::Refusal;
+use crate::runtime;
+
+mod keys;
+
+/// Where the Worker posts an [`EnrolRequest`] it has checked the token of.
+pub(crate) const ENROL_PATH: &str = "/enrol";
+/// Where the Worker posts a [`RevokeRequest`] it has checked the token of.
+pub(crate) const REVOKE_PATH: &str = "/revoke";
+/// Where a node's upgrade goes.
+pub(crate) const LINK_PATH: &str = "/link";
+/// Where a room posts a [`PlaceRequest`].
+pub(crate) const PLACE_PATH: &str = "/place";
+/// Where a room asks whether a [`PlaceRequest`] would be met: `true` or `false`.
+pub(crate) const PROBE_PATH: &str = "/probe";
+/// The node token of an upgrade.
+pub(crate) const NODE_TOKEN_HEADER: &str = "x-meridian-node-token";
+
+/// WebSocket close codes of our own (RFC 6455 section 7.4.2: 4000 to 4999).
+const CLOSE_MALFORMED: u16 = 4400;
+const CLOSE_REVOKED: u16 = 4403;
+const CLOSE_SILENT: u16 = 4408;
+const CLOSE_REPLACED: u16 = 4409;
+const CLOSE_VERSION: u16 = 4426;
+/// Longest message of a node, bytes: a hello has a few hundred.
+const MAX_MESSAGE: usize = 64 * 1024;
+
+/// What a link's socket keeps through an eviction of this object.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Attachment {
+    node: NodeId,
+    link: String,
+    info: Option<NodeInfo>,
+    draining: bool,
+}
+
+#[durable_object]
+struct FleetObject {
+    state: State,
+    env: Env,
+    fleet: RefCell<Fleet>,
+    links: RefCell<HashMap<NodeId, (WebSocket, String)>>,
+}
+
+impl RefUnwindSafe for FleetObject {}
+
+impl DurableObject for FleetObject {
+    fn new(state: State, env: Env) -> Self {
+        let object = Self { state, env, fleet: RefCell::default(), links: RefCell::default() };
+        object.restore();
+        object
+    }
+
+    async fn fetch(&self, mut request: Request) -> Result<Response> {
+        match request.path().as_str() {
+            ENROL_PATH => self.enrol(&read(&mut request).await?),
+            REVOKE_PATH => self.revoke(&read(&mut request).await?),
+            LINK_PATH => self.link(&request),
+            PLACE_PATH => {
+                let placed = self.place(&read(&mut request).await?)?;
+                runtime::text(200, &serde_json::to_string(&placed)?)
+            }
+            PROBE_PATH => {
+                self.sweep();
+                let found = self.fleet.borrow().has_node(&read(&mut request).await?);
+                runtime::text(200, if found { "true" } else { "false" })
+            }
+            _ => runtime::text(404, "not found"),
+        }
+    }
+
+    async fn websocket_message(&self, socket: WebSocket, message: WebSocketIncomingMessage) -> Result<()> {
+        let Some(mut attachment) = attachment(&socket) else { return Ok(()) };
+        if !self.is_current(&attachment) {
+            return Ok(());
+        }
+        let message = match &message {
+            WebSocketIncomingMessage::String(text) if text.len() <= MAX_MESSAGE => serde_json::from_str(text).ok(),
+            _ => None,
+        };
+        let Some(message) = message else {
+            runtime::log_refusal("fleet message", CLOSE_MALFORMED, "malformed message");
+            return self.drop_link(&attachment.node, CLOSE_MALFORMED, "malformed message");
+        };
+        match message {
+            NodeToFleet::Hello(info) => {
+                attachment.info = Some(info.clone());
+                attach(&socket, &attachment)?;
+                let greeted = self.fleet.borrow_mut().hello(runtime::now(), attachment.node.clone(), info);
+                match greeted {
+                    Ok(()) => send(&socket, &FleetToNode::Welcome { node: attachment.node })?,
+                    Err(error) => {
+                        runtime::log_refusal("fleet hello", CLOSE_VERSION, &error.to_string());
+                        self.drop_link(&attachment.node, CLOSE_VERSION, &error.to_string())?;
+                    }
+                }
+            }
+            NodeToFleet::Heartbeat(load) => {
+                self.fleet.borrow_mut().heartbeat(runtime::now(), &attachment.node, load);
+                self.sweep();
+            }
+            NodeToFleet::Draining => {
+                attachment.draining = true;
+                attach(&socket, &attachment)?;
+                self.fleet.borrow_mut().draining(&attachment.node);
+            }
+        }
+        Ok(())
+    }
+
+    async fn websocket_close(&self, socket: WebSocket, _code: usize, _reason: String, _clean: bool) -> Result<()> {
+        self.closed(&socket);
+        // Completes the closing handshake; fails when there is nobody left to tell.
+        let _ = socket.close(Some(1000), Some(""));
+        Ok(())
+    }
+
+    async fn websocket_error(&self, socket: WebSocket, _error: worker::Error) -> Result<()> {
+        self.closed(&socket);
+        Ok(())
+    }
+}
+
+impl FleetObject {
+    /// Nodes whose links outlived this object's memory. They count as heard now; their next heartbeat has their load.
+    fn restore(&self) {
+        let now = runtime::now();
+        for socket in self.state.get_websockets() {
+            let Some(attachment) = attachment(&socket) else { continue };
+            let node = attachment.node.clone();
+            if let Some(info) = attachment.info {
+                let mut fleet = self.fleet.borrow_mut();
+                // It was accepted before; a version that was not has no attached info.
+                let _ = fleet.hello(now, node.clone(), info);
+                if attachment.draining {
+                    fleet.draining(&node);
+                }
+            }
+            self.links.borrow_mut().insert(node, (socket, attachment.link));
+        }
+    }
+
+    fn enrol(&self, request: &EnrolRequest) -> Result<Response> {
+        let key = NodeKey { x: request.public_key.clone() };
+        if !key.is_legal() {
+            return runtime::text(400, "public_key is not an Ed25519 key");
+        }
+        match keys::enrol(&self.state, &key, runtime::random()?, runtime::now())? {
+            Ok(node) => runtime::text(200, &serde_json::to_string(&EnrolResponse { node })?),
+            Err(error) => runtime::text(error.status(), &error.to_string()),
+        }
+    }
+
+    fn revoke(&self, request: &RevokeRequest) -> Result<Response> {
+        if !keys::revoke(&self.state, &request.node)? {
+            return runtime::text(404, "unknown node");
+        }
+        self.drop_link(&request.node, CLOSE_REVOKED, "the node's key is revoked")?;
+        runtime::text(200, "null")
+    }
+
+    fn link(&self, request: &Request) -> Result<Response> {
+        let token = request.headers().get(NODE_TOKEN_HEADER)?;
+        let node = match gate::fleet_link(token.as_deref(), |node| keys::find(&self.state, node).ok().flatten()) {
+            Ok(node) => node,
+            Err(error) => return runtime::text(error.status(), &error.to_string()),
+        };
+        self.drop_link(&node, CLOSE_REPLACED, "replaced by a newer link")?;
+        let pair = WebSocketPair::new()?;
+        self.state.accept_web_socket(&pair.server);
+        let attachment = Attachment { node, link: runtime::random_name()?, info: None, draining: false };
+        attach(&pair.server, &attachment)?;
+        self.links.borrow_mut().insert(attachment.node, (pair.server, attachment.link));
+        Response::from_websocket(pair.client)
+    }
+
+    /// Places a room, trying the next best node when a link turns out to be dead.
+    fn place(&self, request: &PlaceRequest) -> Result<PlaceResponse> {
+        self.sweep();
+        loop {
+            let Some((node, region)) = self.fleet.borrow_mut().place(request) else {
+                return Ok(PlaceResponse::NoNode);
+            };
+            match self.attach_room(&node, &region, request) {
+                Ok(()) => return Ok(PlaceResponse::Placed { node, region }),
+                Err(error) => {
+                    console_log!("cannot attach {node}: {error}");
+                    self.fleet.borrow_mut().gone(&node);
+                }
+            }
+        }
+    }
+
+    fn attach_room(&self, node: &NodeId, region: &RegionName, request: &PlaceRequest) -> Result<()> {
+        let deployment = runtime::deployment(&self.env).map_err(|refusal| worker::Error::RustError(refusal.reason))?;
+        let key = keys::find(&self.state, node)?.ok_or("no key of a linked node")?;
+        let (key, now) = (NodeKey { x: key.key }, runtime::now().secs());
+        let signing = &deployment.signing;
+        let jti = runtime::random_name()?;
+        let ticket = mint::ticket(signing, node, &key, &request.room, region.as_str(), TicketUse::Attach, jti, now)
+            .map_err(text)?;
+        let first = match request.first.clone() {
+            Some(first) => {
+                let jti = runtime::random_name()?;
+                Some(Box::new(mint::open_session(signing, node, &request.room, first, jti, now).map_err(text)?))
+            }
+            None => None,
+        };
+        let links = self.links.borrow();
+        let (socket, _) = links.get(node).ok_or("no link")?;
+        send(socket, &FleetToNode::Attach { room: request.room.clone(), ticket, first })
+    }
+
+    fn sweep(&self) {
+        let lost = self.fleet.borrow_mut().sweep(runtime::now());
+        for node in lost {
+            console_log!("node {node} missed its heartbeats");
+            // Already as good as closed.
+            let _ = self.drop_link(&node, CLOSE_SILENT, "heartbeats missed");
+        }
+    }
+
+    fn drop_link(&self, node: &NodeId, code: u16, reason: &str) -> Result<()> {
+        self.fleet.borrow_mut().gone(node);
+        let link = self.links.borrow_mut().remove(node);
+        match link {
+            Some((socket, _)) => socket.close(Some(code), Some(reason)),
+            None => Ok(()),
+        }
+    }
+
+    fn closed(&self, socket: &WebSocket) {
+        let Some(attachment) = attachment(socket).filter(|a| self.is_current(a)) else { return };
+        self.fleet.borrow_mut().gone(&attachment.node);
+        self.links.borrow_mut().remove(&attachment.node);
+    }
+
+    /// Whether this is the node's newest link.
+    fn is_current(&self, attachment: &Attachment) -> bool {
+        self.links.borrow().get(&attachment.node).is_some_and(|(_, link)| *link == attachment.link)
+    }
+}
+
+async fn read<T: serde::de::DeserializeOwned>(request: &mut Request) -> Result<T> {
+    Ok(serde_json::from_str(&request.text().await?)?)
+}
+
+fn attachment(socket: &WebSocket) -> Option<Attachment> {
+    serde_json::from_str(&socket.deserialize_attachment::<String>().ok()??).ok()
+}
+
+fn attach(socket: &WebSocket, attachment: &Attachment) -> Result<()> {
+    socket.serialize_attachment(serde_json::to_string(attachment)?)
+}
+
+fn send(socket: &WebSocket, message: &FleetToNode) -> Result<()> {
+    socket.send_with_str(serde_json::to_string(message)?)
+}
+
+fn text(error: shared::claims::TokenError) -> worker::Error {
+    worker::Error::RustError(Refusal::new(500, &error.to_string()).reason)
+}

@@ -1,0 +1,58 @@
+//! Enrolled keys, in SQL.
+
+use serde::Deserialize;
+use shared::claims::NodeKey;
+use shared::ids::{NodeId, RANDOM_LEN};
+use worker::{Result, SqlStorage, SqlStorageValue, State};
+
+use crate::fleet::gate::{Enrolled, GateError};
+use crate::room::event::UnixMs;
+
+#[derive(Deserialize)]
+struct Row {
+    id: NodeId,
+    key: String,
+    revoked: f64,
+}
+
+/// Enrols a key; the same key always gets the same id.
+pub(super) fn enrol(
+    state: &State,
+    key: &NodeKey,
+    random: [u8; RANDOM_LEN],
+    now: UnixMs,
+) -> Result<std::result::Result<NodeId, GateError>> {
+    let sql = table(state)?;
+    let known = vec![SqlStorageValue::from(key.x.clone())];
+    let known: Vec<Row> = sql.exec("SELECT id, key, revoked FROM node WHERE key = ?", known)?.to_array()?;
+    if let Some(row) = known.into_iter().next() {
+        return Ok(if row.revoked == 0.0 { Ok(row.id) } else { Err(GateError::Revoked) });
+    }
+    let node = NodeId::from_random(random);
+    let values = [String::from(node.clone()), key.x.clone(), now.secs().to_string()].map(SqlStorageValue::from);
+    sql.exec("INSERT INTO node (id, key, revoked, enrolled_at) VALUES (?, ?, 0, ?)", values.to_vec())?;
+    Ok(Ok(node))
+}
+
+/// What is kept of a node.
+pub(super) fn find(state: &State, node: &NodeId) -> Result<Option<Enrolled>> {
+    let id = vec![SqlStorageValue::from(node.to_string())];
+    let rows: Vec<Row> = table(state)?.exec("SELECT id, key, revoked FROM node WHERE id = ?", id)?.to_array()?;
+    Ok(rows.into_iter().next().map(|row| Enrolled { key: row.key, revoked: row.revoked != 0.0 }))
+}
+
+/// Revokes a node's key; says whether there is such a node.
+pub(super) fn revoke(state: &State, node: &NodeId) -> Result<bool> {
+    let id = vec![SqlStorageValue::from(node.to_string())];
+    Ok(table(state)?.exec("UPDATE node SET revoked = 1 WHERE id = ?", id)?.rows_written() > 0)
+}
+
+fn table(state: &State) -> Result<SqlStorage> {
+    let sql = state.storage().sql();
+    sql.exec(
+        "CREATE TABLE IF NOT EXISTS node (id TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, revoked INTEGER NOT NULL, \
+         enrolled_at INTEGER NOT NULL)",
+        None,
+    )?;
+    Ok(sql)
+}

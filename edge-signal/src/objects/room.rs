@@ -1,0 +1,246 @@
+//! The room object: sockets, SQL and alarm around the room machine.
+//!
+//! **An event's rows are written before its effects are carried out, with no await between.** Memory is a cache: a room
+//! that is not in memory is read from its rows.
+
+use std::cell::Cell;
+use std::panic::RefUnwindSafe;
+use std::rc::Rc;
+
+use futures_util::lock::Mutex;
+use worker::js_sys;
+use worker::{
+    DurableObject, Env, Request, Response, Result, ScheduledTime, State, WebSocket, WebSocketIncomingMessage,
+    console_error, console_log, durable_object, wasm_bindgen,
+};
+
+use crate::room::Room;
+use crate::room::event::{ConnectionId, Event, UnixMs};
+use crate::room::snapshot::RestoreError;
+use crate::runtime;
+
+mod effects;
+mod frames;
+mod join;
+mod link;
+mod sockets;
+mod storage;
+
+use sockets::{Attachment, Sockets};
+use storage::Storage;
+
+/// Where a client's upgrade goes, its query without the token.
+pub(crate) const JOIN_PATH: &str = "/join";
+/// Where the same question goes without joining.
+pub(crate) const VALIDATE_PATH: &str = "/validate";
+/// Where a node's upgrade goes.
+pub(crate) const NODE_LINK_PATH: &str = "/link";
+/// The verified claims: URL-safe base64 of JSON.
+pub(crate) const CLAIMS_HEADER: &str = "x-meridian-claims";
+/// Where the client is: JSON of a place, or empty.
+pub(crate) const PLACE_HEADER: &str = "x-meridian-place";
+/// `single` or `dual`.
+pub(crate) const SIGNALING_HEADER: &str = "x-meridian-signaling";
+/// The client's User-Agent.
+pub(crate) const USER_AGENT_HEADER: &str = "x-meridian-user-agent";
+/// The ticket of a node's upgrade.
+pub(crate) const TICKET_HEADER: &str = "x-meridian-ticket";
+
+/// Longest message on a client's socket or a room link, bytes (LiveKit's).
+const MAX_MESSAGE: usize = 2 * 1024 * 1024;
+/// RFC 6455 section 7.4.1.
+const CLOSE_TOO_BIG: u16 = 1009;
+/// Of our own: a node's message cannot be read.
+const CLOSE_MALFORMED: u16 = 4400;
+/// How long until a line the directory did not take is sent again, milliseconds.
+const DIRECTORY_RETRY_MS: u64 = 5_000;
+
+#[durable_object]
+struct RoomObject {
+    shell: Rc<Shell>,
+}
+
+impl RefUnwindSafe for RoomObject {}
+
+impl DurableObject for RoomObject {
+    fn new(state: State, env: Env) -> Self {
+        Self { shell: Rc::new(Shell::wake(state, env)) }
+    }
+
+    async fn fetch(&self, request: Request) -> Result<Response> {
+        let response = match request.path().as_str() {
+            JOIN_PATH => self.shell.join(&request).await,
+            VALIDATE_PATH => self.shell.validate(&request).await,
+            NODE_LINK_PATH => self.shell.link(&request).await,
+            _ => runtime::text(404, "not found"),
+        };
+        self.shell.settle().await?;
+        response
+    }
+
+    async fn websocket_message(&self, socket: WebSocket, message: WebSocketIncomingMessage) -> Result<()> {
+        match sockets::attachment(&socket) {
+            Attachment::Client { connection, .. } => self.shell.client_frame(&connection, message)?,
+            Attachment::Node { node, link } => self.shell.node_frame(&node, &link, message)?,
+            Attachment::Closed => {}
+        }
+        self.shell.settle().await
+    }
+
+    async fn websocket_close(&self, socket: WebSocket, _code: usize, _reason: String, _clean: bool) -> Result<()> {
+        self.shell.socket_gone(&socket)?;
+        // Completes the closing handshake; fails when there is nobody left to tell.
+        let _ = socket.close(Some(1000), Some(""));
+        self.shell.settle().await
+    }
+
+    async fn websocket_error(&self, socket: WebSocket, _error: worker::Error) -> Result<()> {
+        self.shell.socket_gone(&socket)?;
+        self.shell.settle().await
+    }
+
+    async fn alarm(&self) -> Result<Response> {
+        self.shell.alarm.set(None);
+        self.shell.handle(Event::Alarm)?;
+        self.shell.settle().await?;
+        Response::empty()
+    }
+}
+
+/// All that a room object has; shared with what it waits for in the background.
+struct Shell {
+    state: State,
+    env: Env,
+    /// Empty while an event is handled: what panics there is read from the rows again.
+    room: Cell<Option<Room>>,
+    sockets: Sockets,
+    /// One placement at a time; a node that dials in meanwhile waits for the join that asked for it.
+    placing: Mutex<()>,
+    /// The alarm as last set: milliseconds, or `None` when not known.
+    alarm: Cell<Option<u64>>,
+    telling_directory: Cell<bool>,
+}
+
+impl Shell {
+    fn wake(state: State, env: Env) -> Self {
+        let sockets = Sockets::restore(&state);
+        let shell = Self {
+            state,
+            env,
+            room: Cell::new(None),
+            sockets,
+            placing: Mutex::new(()),
+            alarm: Cell::new(None),
+            telling_directory: Cell::new(false),
+        };
+        let room = shell.load();
+        if let Some(room) = &room {
+            let (clients, nodes) = shell.sockets.counts();
+            let line =
+                serde_json::json!({"event": "room_woke", "room": room.sid(), "clients": clients, "nodes": nodes});
+            console_log!("{line}");
+        }
+        shell.room.set(room);
+        shell
+    }
+
+    fn storage(&self) -> Storage {
+        Storage::new(&self.state)
+    }
+
+    /// The room in memory, else from its rows; `None`: there is no room.
+    fn take_room(&self) -> Option<Room> {
+        self.room.take().or_else(|| self.load())
+    }
+
+    fn load(&self) -> Option<Room> {
+        let rows = match self.storage().rows() {
+            Ok(rows) => rows,
+            Err(error) => {
+                console_error!("cannot read the room's rows: {error}");
+                return None;
+            }
+        };
+        let (connections, nodes) = self.sockets.open();
+        match Room::restore(runtime::now(), rows, &connections, &nodes) {
+            Ok(room) => Some(room),
+            Err(RestoreError::NoRoom) => None,
+            Err(error) => {
+                // Rows of a version that this one cannot read: the clients come again and find a new room.
+                console_error!("the room cannot be restored and is given up: {error}");
+                self.sockets.close_all();
+                if let Err(error) = self.storage().wipe_room() {
+                    console_error!("cannot delete the room's rows: {error}");
+                }
+                None
+            }
+        }
+    }
+
+    /// Handles an event of a room that exists.
+    fn handle(self: &Rc<Self>, event: Event) -> Result<()> {
+        match self.take_room() {
+            Some(room) => self.handle_in(room, event),
+            None => Ok(()),
+        }
+    }
+
+    fn handle_in(self: &Rc<Self>, mut room: Room, event: Event) -> Result<()> {
+        let effects = room.handle(runtime::context()?, event);
+        self.storage().write(&room.changes())?;
+        let over = room.is_over();
+        self.carry_out(room.name(), effects)?;
+        if over {
+            let line = serde_json::json!({"event": "room_over", "room": room.sid()});
+            console_log!("{line}");
+            self.storage().wipe_room()?;
+            self.sockets.close_all();
+        } else {
+            self.room.set(Some(room));
+        }
+        Ok(())
+    }
+
+    fn socket_gone(self: &Rc<Self>, socket: &WebSocket) -> Result<()> {
+        match sockets::attachment(socket) {
+            Attachment::Client { connection, .. } => {
+                self.sockets.forget_client(&connection);
+                self.handle(Event::ClientGone { connection })
+            }
+            Attachment::Node { node, link } if self.sockets.forget_node(&node, &link) => {
+                self.handle(Event::NodeGone { node })
+            }
+            Attachment::Node { .. } | Attachment::Closed => Ok(()),
+        }
+    }
+
+    /// Sets the alarm to what is due next; last thing of every handler.
+    async fn settle(self: &Rc<Self>) -> Result<()> {
+        let room = self.take_room();
+        let deadline = room.as_ref().and_then(Room::deadline);
+        let exists = room.is_some();
+        self.room.set(room);
+        let pending = self.storage().pending_line()?.is_some();
+        if pending {
+            self.tell_directory();
+        }
+        let retry = pending.then(|| runtime::now().after(DIRECTORY_RETRY_MS));
+        let Some(UnixMs(due)) = [deadline, retry].into_iter().flatten().min() else {
+            if !exists && self.alarm.replace(None).is_some() {
+                self.state.storage().delete_alarm().await?;
+            }
+            return Ok(());
+        };
+        if self.alarm.replace(Some(due)) != Some(due) {
+            // Milliseconds since the epoch are exact in a double.
+            #[allow(clippy::cast_precision_loss)]
+            let date = js_sys::Date::new(&(due as f64).into());
+            self.state.storage().set_alarm(ScheduledTime::new(date)).await?;
+        }
+        Ok(())
+    }
+
+    fn new_connection() -> Result<ConnectionId> {
+        Ok(ConnectionId(runtime::random_name()?))
+    }
+}

@@ -1,0 +1,118 @@
+//! Carrying out what the room machine wants.
+
+use std::rc::Rc;
+
+use livekit_protocol::{SignalResponse, signal_response};
+use shared::claims::AccessClaims;
+use shared::control::{PlaceRequest, PlaceResponse, RoomToNode};
+use shared::ids::{NodeId, RegionName, RoomName};
+use worker::{Result, console_error, console_log};
+
+use super::Shell;
+use crate::fleet::mint;
+use crate::objects::directory::{LINE_PATH, Line};
+use crate::objects::fleet::PLACE_PATH;
+use crate::room::effect::Effect;
+use crate::room::event::{ConnectionId, Event};
+use crate::runtime::{self, DIRECTORY, FLEET, WHOLE};
+
+impl Shell {
+    pub(super) fn carry_out(self: &Rc<Self>, room: &RoomName, effects: Vec<Effect>) -> Result<()> {
+        for effect in effects {
+            match effect {
+                Effect::ToClient { connection, message } => self.send_client(&connection, &message)?,
+                Effect::RefreshToken { connection, claims } => self.refresh_token(&connection, *claims)?,
+                Effect::CloseClient { connection } => self.sockets.close_client(&connection, 1000, ""),
+                Effect::ToNode { node, message } => self.send_node(&node, &message)?,
+                Effect::OpenSession { node, session } => {
+                    let deployment = self.deployment()?;
+                    let (jti, now) = (runtime::random_name()?, runtime::now().secs());
+                    let open = mint::open_session(&deployment.signing, &node, room, *session, jti, now);
+                    let open = open.map_err(|error| worker::Error::RustError(error.to_string()))?;
+                    self.send_node(&node, &RoomToNode::OpenSession(Box::new(open)))?;
+                }
+                Effect::Place(request) => self.place(request),
+                Effect::Directory(entry) => {
+                    self.storage().keep_line(&Line { room: room.clone(), entry })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the fleet for a node; `None`: there is none.
+    pub(super) async fn ask_fleet(&self, request: &PlaceRequest) -> Option<(NodeId, RegionName)> {
+        let asked = async {
+            let fleet = runtime::object(&self.env, FLEET, WHOLE)?;
+            runtime::call::<PlaceResponse>(&fleet, PLACE_PATH, request).await
+        };
+        match asked.await {
+            Ok(PlaceResponse::Placed { node, region }) => Some((node, region)),
+            Ok(PlaceResponse::NoNode) => None,
+            Err(error) => {
+                console_error!("the fleet cannot be asked: {error}");
+                None
+            }
+        }
+    }
+
+    /// Tells the directory the newest line, once at a time. What fails is tried again at the next alarm.
+    pub(super) fn tell_directory(self: &Rc<Self>) {
+        if self.telling_directory.replace(true) {
+            return;
+        }
+        let shell = Rc::clone(self);
+        self.state.wait_until(async move {
+            let told = shell.tell_lines().await;
+            shell.telling_directory.set(false);
+            if let Err(error) = told {
+                console_log!("the directory is not told yet: {error}");
+            }
+        });
+    }
+
+    async fn tell_lines(&self) -> Result<()> {
+        while let Some(text) = self.storage().pending_line()? {
+            let line: Line = serde_json::from_str(&text)?;
+            let directory = runtime::object(&self.env, DIRECTORY, WHOLE)?;
+            runtime::call::<()>(&directory, LINE_PATH, &line).await?;
+            self.storage().drop_line(&text)?;
+        }
+        Ok(())
+    }
+
+    fn place(self: &Rc<Self>, request: Box<PlaceRequest>) {
+        let shell = Rc::clone(self);
+        self.state.wait_until(async move {
+            let turn = shell.placing.lock().await;
+            let node = shell.ask_fleet(&request).await;
+            let handled = shell.handle(Event::Placed { node });
+            drop(turn);
+            let settled = shell.settle().await;
+            if let Err(error) = handled.and(settled) {
+                console_error!("placing failed: {error}");
+            }
+        });
+    }
+
+    fn refresh_token(&self, connection: &ConnectionId, mut claims: AccessClaims) -> Result<()> {
+        let deployment = self.deployment()?;
+        let Some((key, _)) = deployment.keys.first() else { return Ok(()) };
+        key.clone_into(&mut claims.iss);
+        match deployment.keys.mint(&claims) {
+            Ok(token) => {
+                let message = Some(signal_response::Message::RefreshToken(token));
+                self.send_client(connection, &SignalResponse { message })
+            }
+            Err(error) => {
+                console_error!("cannot refresh a token: {error}");
+                Ok(())
+            }
+        }
+    }
+
+    fn send_node(&self, node: &NodeId, message: &RoomToNode) -> Result<()> {
+        self.sockets.send_node(node, &serde_json::to_string(message)?);
+        Ok(())
+    }
+}

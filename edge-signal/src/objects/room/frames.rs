@@ -1,0 +1,75 @@
+//! Frames: protobuf or proto3 JSON from clients, JSON from nodes. **Too long or unreadable closes that socket only.**
+
+use std::rc::Rc;
+
+use livekit_protocol::{SignalRequest, SignalResponse};
+use prost::Message;
+use shared::control::NodeToRoom;
+use shared::ids::NodeId;
+use worker::{Result, WebSocketIncomingMessage};
+
+use super::sockets::Frame;
+use super::{CLOSE_MALFORMED, CLOSE_TOO_BIG, MAX_MESSAGE, Shell};
+use crate::room::event::{ConnectionId, Event};
+use crate::runtime;
+
+impl Shell {
+    pub(super) fn client_frame(
+        self: &Rc<Self>,
+        connection: &ConnectionId,
+        frame: WebSocketIncomingMessage,
+    ) -> Result<()> {
+        let (length, json) = match &frame {
+            WebSocketIncomingMessage::Binary(bytes) => (bytes.len(), false),
+            WebSocketIncomingMessage::String(text) => (text.len(), true),
+        };
+        if length > MAX_MESSAGE {
+            runtime::log_refusal("client frame", CLOSE_TOO_BIG, "longer than 2 MiB");
+            self.sockets.close_client(connection, CLOSE_TOO_BIG, "message too big");
+            return self.handle(Event::ClientGone { connection: connection.clone() });
+        }
+        let message = match frame {
+            WebSocketIncomingMessage::Binary(bytes) => SignalRequest::decode(bytes.as_slice()).ok(),
+            WebSocketIncomingMessage::String(text) => serde_json::from_str(&text).ok(),
+        };
+        match message {
+            Some(message) => {
+                self.sockets.note_encoding(connection, json)?;
+                self.handle(Event::ClientMessage { connection: connection.clone(), message: Box::new(message) })
+            }
+            None => {
+                runtime::log_refusal("client frame", 1000, "cannot be decoded");
+                self.handle(Event::ClientGarbage { connection: connection.clone() })
+            }
+        }
+    }
+
+    pub(super) fn node_frame(
+        self: &Rc<Self>,
+        node: &NodeId,
+        link: &str,
+        frame: WebSocketIncomingMessage,
+    ) -> Result<()> {
+        if !self.sockets.is_current(node, link) {
+            return Ok(());
+        }
+        let message: Option<NodeToRoom> = match &frame {
+            WebSocketIncomingMessage::String(text) if text.len() <= MAX_MESSAGE => serde_json::from_str(text).ok(),
+            _ => None,
+        };
+        match message {
+            Some(message) => self.handle(Event::NodeMessage { node: node.clone(), message: Box::new(message) }),
+            None => {
+                runtime::log_refusal("node frame", CLOSE_MALFORMED, "cannot be decoded");
+                self.sockets.close_node(node, CLOSE_MALFORMED, "malformed message");
+                self.handle(Event::NodeGone { node: node.clone() })
+            }
+        }
+    }
+
+    pub(super) fn send_client(&self, connection: &ConnectionId, message: &SignalResponse) -> Result<()> {
+        self.sockets.send_client(connection, |json| {
+            Ok(if json { Frame::Text(serde_json::to_string(message)?) } else { Frame::Binary(message.encode_to_vec()) })
+        })
+    }
+}

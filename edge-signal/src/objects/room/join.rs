@@ -1,0 +1,144 @@
+//! Clients at the room's door.
+
+use std::rc::Rc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use shared::claims::AccessClaims;
+use shared::ids::{NodeId, RegionName, RoomName};
+use worker::{Request, Response, Result, WebSocketPair};
+
+use super::{CLAIMS_HEADER, PLACE_HEADER, SIGNALING_HEADER, Shell, USER_AGENT_HEADER};
+use crate::api::deployment::Deployment;
+use crate::api::join_query::Query;
+use crate::api::route::Signaling;
+use crate::api::user_agent;
+use crate::objects::fleet::PROBE_PATH;
+use crate::room::Room;
+use crate::room::effect::Refusal;
+use crate::room::event::{Admission, Event, JoinAttempt};
+use crate::runtime::{self, FLEET, WHOLE};
+
+impl Shell {
+    /// Joins a client, whose token the Worker has verified.
+    pub(super) async fn join(self: &Rc<Self>, request: &Request) -> Result<Response> {
+        let attempt = match attempt(request)? {
+            Ok(attempt) => attempt,
+            Err(refusal) => return runtime::refuse(&refusal),
+        };
+        match self.admit(&attempt)? {
+            Err(refusal) => runtime::refuse(&refusal),
+            Ok((room, admission)) if admission.place.is_none() => self.accept(room, admission, None),
+            Ok((room, _)) => {
+                self.put_back(room);
+                self.join_placed(attempt).await
+            }
+        }
+    }
+
+    /// Says whether the client would be let in.
+    pub(super) async fn validate(self: &Rc<Self>, request: &Request) -> Result<Response> {
+        let attempt = match attempt(request)? {
+            Ok(attempt) => attempt,
+            Err(refusal) => return runtime::refuse(&refusal),
+        };
+        let (room, admission) = match self.admit(&attempt)? {
+            Ok(admitted) => admitted,
+            Err(refusal) => return runtime::refuse(&refusal),
+        };
+        self.put_back(room);
+        let has_node = match &admission.place {
+            Some(place) => runtime::call(&runtime::object(&self.env, FLEET, WHOLE)?, PROBE_PATH, place).await?,
+            None => true,
+        };
+        if has_node { runtime::text(200, "success") } else { runtime::refuse(&no_node()) }
+    }
+
+    /// The first join of a room, or one after its node was lost: no answer before there is a node.
+    async fn join_placed(self: &Rc<Self>, attempt: JoinAttempt) -> Result<Response> {
+        let _turn = self.placing.lock().await;
+        // Somebody may have joined meanwhile.
+        let (room, mut admission) = match self.admit(&attempt)? {
+            Ok(admitted) => admitted,
+            Err(refusal) => return runtime::refuse(&refusal),
+        };
+        let Some(place) = admission.place.take() else { return self.accept(room, admission, None) };
+        self.put_back(room);
+        let Some(node) = self.ask_fleet(&place).await else { return runtime::refuse(&no_node()) };
+        // Other events were handled while the fleet thought: the room is as it is now.
+        let room = self.room_for(&admission.attempt.room)?;
+        admission.place = Some(place);
+        self.accept(room, admission, Some(node))
+    }
+
+    fn accept(
+        self: &Rc<Self>,
+        room: Room,
+        admission: Admission,
+        placed: Option<(NodeId, RegionName)>,
+    ) -> Result<Response> {
+        let pair = WebSocketPair::new()?;
+        let connection = Self::new_connection()?;
+        self.sockets.accept_client(&self.state, pair.server, connection.clone())?;
+        self.handle_in(room, Event::Joined { connection, admission: Box::new(admission), placed })?;
+        Response::from_websocket(pair.client)
+    }
+
+    /// The room's verdict, and with an admission the room itself: a new one when there was none.
+    fn admit(&self, attempt: &JoinAttempt) -> Result<std::result::Result<(Room, Admission), Refusal>> {
+        let room = self.room_for(&attempt.room)?;
+        match room.admit(runtime::context()?, attempt.clone()) {
+            Ok(admission) => Ok(Ok((room, admission))),
+            Err(refusal) => {
+                self.put_back(room);
+                Ok(Err(refusal))
+            }
+        }
+    }
+
+    fn room_for(&self, name: &RoomName) -> Result<Room> {
+        match self.take_room() {
+            Some(room) => Ok(room),
+            None => Ok(Room::new(name.clone(), runtime::context()?)),
+        }
+    }
+
+    /// Keeps a room that was only asked. One that nobody has joined is forgotten with the object's memory.
+    fn put_back(&self, room: Room) {
+        self.room.set(Some(room));
+    }
+
+    pub(super) fn deployment(&self) -> Result<Rc<Deployment>> {
+        runtime::deployment(&self.env).map_err(|refusal| worker::Error::RustError(refusal.reason))
+    }
+}
+
+/// No node is up, or all are full: clients try again later.
+fn no_node() -> Refusal {
+    Refusal::new(503, "no media node is available")
+}
+
+/// The join as the Worker forwarded it.
+fn attempt(request: &Request) -> Result<std::result::Result<JoinAttempt, Refusal>> {
+    let headers = request.headers();
+    let header = |name: &str| headers.get(name).map(Option::unwrap_or_default);
+    let claims = URL_SAFE_NO_PAD.decode(header(CLAIMS_HEADER)?);
+    let claims: AccessClaims =
+        serde_json::from_slice(&claims.map_err(|error| worker::Error::RustError(error.to_string()))?)?;
+    let signaling = if header(SIGNALING_HEADER)? == "single" { Signaling::Single } else { Signaling::Dual };
+    let url = request.url()?;
+    let mut ask = match Query::parse(url.query().unwrap_or_default()).ask(signaling) {
+        Ok(ask) => ask,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    user_agent::complete(ask.request.client_info.get_or_insert_default(), &header(USER_AGENT_HEADER)?);
+    let room = claims.video.as_ref().map(|grant| grant.room.clone()).unwrap_or_default();
+    let Ok(room) = RoomName::try_from(room) else { return Ok(Err(Refusal::new(400, "no room name"))) };
+    Ok(Ok(JoinAttempt {
+        room,
+        claims,
+        request: ask.request,
+        single_peer_connection: ask.single_peer_connection,
+        place: serde_json::from_str(&header(PLACE_HEADER)?).ok(),
+    }))
+}

@@ -1,0 +1,54 @@
+//! Nodes at the room's door.
+
+use std::rc::Rc;
+
+use shared::claims::INTERNAL_LEEWAY_SECS;
+use shared::ids::RegionName;
+use worker::{Request, Response, Result, WebSocketPair};
+
+use super::{Shell, TICKET_HEADER};
+use crate::fleet::gate::{self, GateError};
+use crate::fleet::mint::{self, TicketUse};
+use crate::objects::fleet::NODE_TOKEN_HEADER;
+use crate::room::event::Event;
+use crate::runtime;
+
+impl Shell {
+    /// Lets a node in that has a ticket for this room and the key it is bound to.
+    pub(super) async fn link(self: &Rc<Self>, request: &Request) -> Result<Response> {
+        // The join that asked for this node comes first.
+        let _turn = self.placing.lock().await;
+        let (ticket, token) = (request.headers().get(TICKET_HEADER)?, request.headers().get(NODE_TOKEN_HEADER)?);
+        let Some(room) = self.take_room() else {
+            return runtime::text(404, "the room is over");
+        };
+        let name = room.name().clone();
+        self.room.set(Some(room));
+        let deployment = self.deployment()?;
+        let storage = self.storage();
+        // What cannot be looked up counts as used.
+        let used = |jti: &str| storage.is_used(jti).unwrap_or(true);
+        let checked = gate::room_link(ticket.as_deref(), token.as_deref(), deployment.signing.public_x(), &name, used);
+        let claims = match checked {
+            Ok(claims) => claims,
+            Err(error) => return refused(&error),
+        };
+        let (now, node) = (runtime::now(), claims.sub);
+        storage.mark_used(&claims.jti, claims.exp, now, INTERNAL_LEEWAY_SECS)?;
+        let Ok(region) = RegionName::try_from(claims.region.as_str()) else {
+            return runtime::text(400, "the ticket has no region");
+        };
+        let (signing, jti) = (&deployment.signing, runtime::random_name()?);
+        let rejoin_ticket =
+            mint::ticket(signing, &node, &claims.cnf, &name, &claims.region, TicketUse::Rejoin, jti, now.secs())
+                .map_err(|error| worker::Error::RustError(error.to_string()))?;
+        let pair = WebSocketPair::new()?;
+        self.sockets.accept_node(&self.state, pair.server, node.clone(), runtime::random_name()?)?;
+        self.handle(Event::NodeLinked { node, region, rejoin_ticket })?;
+        Response::from_websocket(pair.client)
+    }
+}
+
+fn refused(error: &GateError) -> Result<Response> {
+    runtime::text(error.status(), &error.to_string())
+}

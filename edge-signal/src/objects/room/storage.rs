@@ -1,0 +1,137 @@
+//! The room's rows, used tickets, and the directory line not yet told.
+
+use serde::Deserialize;
+use worker::{Result, SqlStorage, SqlStorageValue, State};
+
+use crate::objects::directory::Line;
+use crate::room::effect::{RowChange, TABLES};
+use crate::room::event::UnixMs;
+
+/// The object's SQL.
+pub(super) struct Storage {
+    sql: SqlStorage,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    key: String,
+    value: String,
+}
+
+#[derive(Deserialize)]
+struct Count {
+    count: f64,
+}
+
+impl Storage {
+    pub(super) fn new(state: &State) -> Self {
+        Self { sql: state.storage().sql() }
+    }
+
+    /// Whether anything was ever written here: reading must not make tables in an object that has no room.
+    fn exists(&self) -> Result<bool> {
+        let query = "SELECT count(*) AS count FROM sqlite_master WHERE type = 'table' AND name = 'room'";
+        Ok(self.sql.exec(query, None)?.one::<Count>()?.count > 0.0)
+    }
+
+    fn create(&self) -> Result<()> {
+        if self.exists()? {
+            return Ok(());
+        }
+        for table in TABLES {
+            self.sql.exec(&format!("CREATE TABLE {table} (key TEXT PRIMARY KEY, value TEXT NOT NULL)"), None)?;
+        }
+        self.sql.exec("CREATE TABLE used_ticket (jti TEXT PRIMARY KEY, exp INTEGER NOT NULL)", None)?;
+        self.sql.exec("CREATE TABLE directory_line (id INTEGER PRIMARY KEY, line TEXT NOT NULL)", None)?;
+        Ok(())
+    }
+
+    /// All rows of the room: table, key, value.
+    pub(super) fn rows(&self) -> Result<Vec<(String, String, String)>> {
+        if !self.exists()? {
+            return Ok(Vec::new());
+        }
+        let mut all = Vec::new();
+        for table in TABLES {
+            let rows: Vec<Row> = self.sql.exec(&format!("SELECT key, value FROM {table}"), None)?.to_array()?;
+            all.extend(rows.into_iter().map(|row| (table.to_owned(), row.key, row.value)));
+        }
+        Ok(all)
+    }
+
+    pub(super) fn write(&self, changes: &[RowChange]) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.create()?;
+        for change in changes {
+            let (table, key) = (change.table, SqlStorageValue::from(change.key.clone()));
+            match &change.value {
+                Some(value) => {
+                    let values = vec![key, SqlStorageValue::from(value.clone())];
+                    self.sql.exec(&format!("INSERT OR REPLACE INTO {table} (key, value) VALUES (?, ?)"), values)?
+                }
+                None => self.sql.exec(&format!("DELETE FROM {table} WHERE key = ?"), vec![key])?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Deletes the room. Used tickets stay until they expire, and the directory is still to be told.
+    pub(super) fn wipe_room(&self) -> Result<()> {
+        if self.exists()? {
+            for table in TABLES {
+                self.sql.exec(&format!("DELETE FROM {table}"), None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a ticket was used before.
+    pub(super) fn is_used(&self, jti: &str) -> Result<bool> {
+        if !self.exists()? {
+            return Ok(false);
+        }
+        let jti = vec![SqlStorageValue::from(jti.to_owned())];
+        let found = self.sql.exec("SELECT count(*) AS count FROM used_ticket WHERE jti = ?", jti)?.one::<Count>()?;
+        Ok(found.count > 0.0)
+    }
+
+    /// Marks a ticket as used, and forgets those that have expired since (`leeway` included).
+    pub(super) fn mark_used(&self, jti: &str, exp: u64, now: UnixMs, leeway_secs: u64) -> Result<()> {
+        self.create()?;
+        let seconds = |secs: u64| i64::try_from(secs).map(SqlStorageValue::from).unwrap_or(SqlStorageValue::Null);
+        let oldest = seconds(now.secs().saturating_sub(leeway_secs));
+        self.sql.exec("DELETE FROM used_ticket WHERE exp < ?", vec![oldest])?;
+        let values = vec![SqlStorageValue::from(jti.to_owned()), seconds(exp)];
+        self.sql.exec("INSERT INTO used_ticket (jti, exp) VALUES (?, ?)", values)?;
+        Ok(())
+    }
+
+    /// Keeps the newest line until the directory has it.
+    pub(super) fn keep_line(&self, line: &Line) -> Result<()> {
+        self.create()?;
+        let line = SqlStorageValue::from(serde_json::to_string(line)?);
+        self.sql.exec("INSERT OR REPLACE INTO directory_line (id, line) VALUES (1, ?)", vec![line])?;
+        Ok(())
+    }
+
+    /// The line the directory does not have yet, as it was written.
+    pub(super) fn pending_line(&self) -> Result<Option<String>> {
+        #[derive(Deserialize)]
+        struct Pending {
+            line: String,
+        }
+        if !self.exists()? {
+            return Ok(None);
+        }
+        let rows: Vec<Pending> = self.sql.exec("SELECT line FROM directory_line", None)?.to_array()?;
+        Ok(rows.into_iter().next().map(|row| row.line))
+    }
+
+    /// The directory has this line; a newer one stays.
+    pub(super) fn drop_line(&self, line: &str) -> Result<()> {
+        self.sql.exec("DELETE FROM directory_line WHERE line = ?", vec![SqlStorageValue::from(line.to_owned())])?;
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! What the platform gives: time, randomness, configuration, answers, and calls between Worker and objects.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use shared::ids::{RANDOM_LEN, random_part};
+use worker::wasm_bindgen::JsValue;
+use worker::{
+    Date, Env, Headers, Method, Request, RequestInit, Response, ResponseBuilder, Result, Stub, console_error,
+    console_log, console_warn,
+};
+
+use crate::api::deployment::{Deployment, DeploymentError};
+use crate::room::effect::Refusal;
+use crate::room::event::{Context, UnixMs};
+
+/// Binding of the room objects, one for each room name.
+pub(crate) const ROOM: &str = "ROOM";
+/// Binding of the fleet objects.
+pub(crate) const FLEET: &str = "FLEET";
+/// Binding of the directory object.
+pub(crate) const DIRECTORY: &str = "DIRECTORY";
+/// Name of the one fleet object and the one directory object.
+pub(crate) const WHOLE: &str = "whole";
+
+thread_local! {
+    // One deployment per isolate: a change of its variables starts new isolates.
+    static DEPLOYMENT: OnceCell<std::result::Result<Rc<Deployment>, DeploymentError>> = const { OnceCell::new() };
+}
+
+/// The deployment's configuration; what is wrong with it is logged once.
+pub(crate) fn deployment(env: &Env) -> std::result::Result<Rc<Deployment>, Refusal> {
+    let read = || {
+        let read = Deployment::read(|name| env.var(name).ok().map(|value| value.to_string()));
+        match &read {
+            Ok(deployment) => deployment.warnings.iter().for_each(|warning| console_warn!("{warning}")),
+            Err(error) => console_error!("{error}"),
+        }
+        read.map(Rc::new)
+    };
+    let deployment = DEPLOYMENT.with(|cell| cell.get_or_init(read).clone());
+    deployment.map_err(|error| Refusal::new(500, &error.to_string()))
+}
+
+/// Now.
+pub(crate) fn now() -> UnixMs {
+    UnixMs(Date::now().as_millis())
+}
+
+/// Random bytes from the platform.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| worker::Error::RustError(format!("no randomness: {error}")))?;
+    Ok(bytes)
+}
+
+/// A random name: of a connection, a link, a `jti`.
+pub(crate) fn random_name() -> Result<String> {
+    Ok(format!("{}{}", random_part(random::<RANDOM_LEN>()?), random_part(random::<RANDOM_LEN>()?)))
+}
+
+/// Time and randomness for one event of a room.
+pub(crate) fn context() -> Result<Context> {
+    Ok(Context { now: now(), seed: random()? })
+}
+
+/// The object of a room, or the one of another kind.
+pub(crate) fn object(env: &Env, binding: &str, name: &str) -> Result<Stub> {
+    env.durable_object(binding)?.get_by_name(name)
+}
+
+/// An answer in plain text.
+pub(crate) fn text(status: u16, body: &str) -> Result<Response> {
+    let headers = Headers::new();
+    headers.set("Content-Type", "text/plain; charset=utf-8")?;
+    Ok(ResponseBuilder::new().with_status(status).with_headers(headers).fixed(body.as_bytes().to_vec()))
+}
+
+/// A refusal as LiveKit answers it.
+pub(crate) fn refuse(refusal: &Refusal) -> Result<Response> {
+    text(refusal.status, &refusal.reason)
+}
+
+/// A request for an object that asks for a WebSocket. **Built from nothing: no header of a client reaches an object.**
+pub(crate) fn upgrade(path: &str, headers: &[(&str, &str)]) -> Result<Request> {
+    let list = Headers::new();
+    list.set("Upgrade", "websocket")?;
+    plain(path, Method::Get, list, headers, None)
+}
+
+/// A request for an object without a WebSocket.
+pub(crate) fn get(path: &str, headers: &[(&str, &str)]) -> Result<Request> {
+    plain(path, Method::Get, Headers::new(), headers, None)
+}
+
+/// Posts JSON to an object and reads its JSON answer.
+pub(crate) async fn call<T: DeserializeOwned>(stub: &Stub, path: &str, body: &impl Serialize) -> Result<T> {
+    let mut response = post(stub, path, body).await?;
+    if response.status_code() != 200 {
+        let status = response.status_code();
+        return Err(worker::Error::RustError(format!("{path}: {status} {}", response.text().await?)));
+    }
+    // Through text: serde_wasm_bindgen would see JavaScript values instead of what serde_json wrote.
+    Ok(serde_json::from_str(&response.text().await?)?)
+}
+
+/// Posts JSON to an object; the answer is the caller's to read.
+pub(crate) async fn post(stub: &Stub, path: &str, body: &impl Serialize) -> Result<Response> {
+    let body = JsValue::from_str(&serde_json::to_string(body)?);
+    stub.fetch_with_request(plain(path, Method::Post, Headers::new(), &[], Some(body))?).await
+}
+
+/// One line for the log: what was refused and why. Never a token.
+pub(crate) fn log_refusal(what: &str, status: u16, reason: &str) {
+    console_log!("{}", serde_json::json!({"event": "refused", "what": what, "status": status, "reason": reason}));
+}
+
+fn plain(
+    path: &str,
+    method: Method,
+    list: Headers,
+    headers: &[(&str, &str)],
+    body: Option<JsValue>,
+) -> Result<Request> {
+    for (name, value) in headers {
+        list.set(name, value)?;
+    }
+    let mut init = RequestInit::new();
+    init.with_method(method).with_headers(list).with_body(body);
+    // Objects look at the path alone.
+    Request::new_with_init(&format!("https://object{path}"), &init)
+}
