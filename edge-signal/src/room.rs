@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use shared::control::Description;
 use shared::ids::{Identity, NodeId, ParticipantSid, RoomName, RoomSid, TrackSid};
 
 use effect::Effect;
@@ -13,7 +14,7 @@ use node::Node;
 use participant::Participant;
 use publication::Publication;
 use record::Record;
-use session::Session;
+use session::{Session, Side};
 use snapshot::RowKey;
 use subscription::Subscription;
 use turn::Turn;
@@ -48,6 +49,7 @@ pub struct Room {
     record: Record,
     participants: BTreeMap<ParticipantSid, Participant>,
     sessions: BTreeMap<ParticipantSid, Session>,
+    descriptions: BTreeMap<(ParticipantSid, Side), Description>,
     publications: BTreeMap<TrackSid, Publication>,
     /// By subscriber, then track.
     subscriptions: BTreeMap<ParticipantSid, BTreeMap<TrackSid, Subscription>>,
@@ -83,6 +85,7 @@ impl Room {
             record: Record::new(name, sid, turn.now),
             participants: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            descriptions: BTreeMap::new(),
             publications: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             nodes: BTreeMap::new(),

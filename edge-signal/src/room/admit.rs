@@ -9,7 +9,7 @@ use shared::ids::{Generation, IdError, Identity, ParticipantSid};
 use super::Room;
 use super::effect::Refusal;
 use super::event::{Admission, Context, JoinAttempt};
-use super::metadata::{self, MAX_ATTRIBUTES_LEN, MAX_METADATA_LEN};
+use super::metadata::{self, MAX_ATTRIBUTES_LEN};
 use super::participant::{self, Client, is_dependent, media_grants};
 use super::turn::Turn;
 
@@ -131,6 +131,9 @@ pub(super) fn description(
     if given.sdp.len() > MAX_SDP_LEN {
         return Err("the session description is too long");
     }
+    if given.sdp.bytes().any(|byte| byte.is_ascii_control() && !matches!(byte, b'\r' | b'\n' | b'\t')) {
+        return Err("the session description holds control characters");
+    }
     Ok(Description { kind, id: given.id, sdp: given.sdp.clone() })
 }
 
@@ -142,7 +145,7 @@ fn check_metadata(attempt: &JoinAttempt, may_update: bool) -> Result<(), Refusal
     if !may_update {
         return Err(refusal(401, "no permissions to access the room"));
     }
-    if request.metadata.len() > MAX_METADATA_LEN {
+    if !metadata::fits_metadata(&request.metadata) {
         return Err(refusal(400, "exceeds metadata size limit"));
     }
     if metadata::attributes_len(&request.participant_attributes) > MAX_ATTRIBUTES_LEN {

@@ -80,7 +80,7 @@ impl Refusal {
 }
 
 /// Every table a [`RowChange`] may name.
-pub const TABLES: [&str; 6] = ["room", "participant", "session", "publication", "subscription", "node"];
+pub const TABLES: [&str; 7] = ["room", "participant", "session", "description", "publication", "subscription", "node"];
 
 /// One row to write (`Some`) or delete (`None`).
 #[derive(Debug, Clone, PartialEq, Eq)]

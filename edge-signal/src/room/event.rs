@@ -111,7 +111,7 @@ pub enum Event {
         /// What.
         message: Box<NodeToRoom>,
     },
-    /// A node's room link closed or broke.
+    /// A node's room link closed or broke, and no later link of that node is open.
     NodeGone {
         /// Which.
         node: NodeId,

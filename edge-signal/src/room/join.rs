@@ -16,7 +16,7 @@ use super::event::{Admission, ConnectionId, UnixMs};
 use super::node::{Link, Node};
 use super::participant::{self, Client, Participant, is_dependent};
 use super::record::{Placing, publish_codecs};
-use super::session::{Progress, Session};
+use super::session::{Progress, Session, Side};
 use super::turn::Turn;
 use super::update::{departed, dismiss, leave};
 
@@ -59,20 +59,24 @@ impl Room {
         }
         let superseded = self.supersede(turn, &identity);
         let sid = admission.participant.clone();
-        let offer = bundled_offer(&admission.attempt.request);
+        let (offer, fault) = match bundled_offer(&admission.attempt.request) {
+            Ok(offer) => (offer, None),
+            Err(fault) => (None, Some(fault)),
+        };
         let announced = admission.attempt.request.add_track_requests.clone();
-        let session = self.first_session(turn.now, &admission, placed);
+        let session = self.first_session(turn.now, &admission, offer.is_some(), placed);
         let mut participant = newcomer(turn.now, connection, identity, admission);
         participant.region =
             self.usable_node().and_then(|id| self.nodes.get(id)).map(|n| n.region.to_string()).unwrap_or_default();
         self.put_participant(participant, session);
+        self.put_description(&sid, Side::ClientOffer, offer);
 
         self.send_join(turn, &sid);
         for request in announced {
             self.add_track(turn, &sid, request);
         }
         self.refresh_token(turn, &sid);
-        if let Err(fault) = offer {
+        if let Some(fault) = fault {
             self.respond(turn, &sid, 0, Reason::InvalidRequest, fault.to_owned(), None);
         }
         self.tell_of_newcomer(turn, &sid, superseded);
@@ -104,10 +108,16 @@ impl Room {
         Some(departed(info, DisconnectReason::DuplicateIdentity))
     }
 
-    fn first_session(&mut self, now: UnixMs, admission: &Admission, placed: Option<(NodeId, RegionName)>) -> Session {
+    fn first_session(
+        &mut self,
+        now: UnixMs,
+        admission: &Admission,
+        offers: bool,
+        placed: Option<(NodeId, RegionName)>,
+    ) -> Session {
         let mut session = Session::new(admission.peer_connections);
-        if let Ok(Some(offer)) = bundled_offer(&admission.attempt.request) {
-            session.take_offer(offer.id, offer.sdp);
+        if offers {
+            session.offer = Progress::Unsent;
         }
         let Some((id, region)) = placed else { return session };
         let is_new = !self.nodes.contains_key(&id);
@@ -117,8 +127,8 @@ impl Room {
                 self.record_mut().placing = Placing::Idle;
                 session.node = Some(id);
                 session.opened = true;
-                if session.offer.is_some() {
-                    session.offer_progress = Progress::Sent;
+                if offers {
+                    session.offer = Progress::Sent;
                 }
             }
             // A node came meanwhile. Whatever the fleet had opened is superseded.

@@ -11,6 +11,8 @@ use super::turn::Turn;
 
 /// Longest participant metadata, bytes (LiveKit's).
 pub const MAX_METADATA_LEN: usize = 512 * 1024;
+/// Longest participant metadata as JSON text, bytes: a row of an object's storage holds 2 MB.
+const MAX_STORED_METADATA_LEN: usize = 1024 * 1024;
 /// Longest participant attributes, bytes of all keys and values (LiveKit's).
 pub const MAX_ATTRIBUTES_LEN: usize = 64 * 1024;
 
@@ -46,7 +48,7 @@ impl Room {
         if request.name.len() > MAX_NAME_LEN {
             return Err((Reason::LimitExceeded, "exceeds name length limit"));
         }
-        if request.metadata.len() > MAX_METADATA_LEN {
+        if !fits_metadata(&request.metadata) {
             return Err((Reason::LimitExceeded, "exceeds metadata size limit"));
         }
         let mut attributes = participant.claims.attributes.clone();
@@ -64,6 +66,20 @@ impl Room {
             participant.claims.metadata.clone_from(&request.metadata);
         }
         Ok(())
+    }
+}
+
+/// Whether metadata is within its limits.
+pub(super) fn fits_metadata(text: &str) -> bool {
+    text.len() <= MAX_METADATA_LEN && text.bytes().map(stored_len).sum::<usize>() <= MAX_STORED_METADATA_LEN
+}
+
+/// Bytes a byte takes as JSON text (RFC 8259 section 7).
+fn stored_len(byte: u8) -> usize {
+    match byte {
+        0..=0x1f => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
     }
 }
 

@@ -13,7 +13,7 @@ use shared::ids::{NodeId, ParticipantSid, RegionName, SessionKey, TrackSid};
 
 use super::Room;
 use super::event::UnixMs;
-use super::session::{Media, Progress, Session};
+use super::session::{Media, Progress, Session, Side};
 use super::track_info;
 use super::turn::Turn;
 
@@ -79,10 +79,13 @@ impl Room {
     pub(super) fn doubt_deliveries(&mut self, id: &NodeId) {
         for sid in self.sessions_on(id) {
             let Some(session) = self.session_mut(&sid).filter(|session| session.opened) else { continue };
-            if session.offer_progress == Progress::Sent {
-                session.offer_progress = Progress::Unsent;
+            if session.offer == Progress::Sent {
+                session.offer = Progress::Unsent;
             }
-            session.client_answer_sent = session.client_answer.is_none();
+            if session.answer == Progress::Sent {
+                session.answer = Progress::Unsent;
+                session.answer_repeated = true;
+            }
         }
     }
 
@@ -107,14 +110,7 @@ impl Room {
         match message {
             NodeToRoom::Answer { description, mid_to_track, .. } => self.answered(turn, sid, description, mid_to_track),
             NodeToRoom::Offer { description, mid_to_track, .. } => self.offered(turn, sid, description, mid_to_track),
-            NodeToRoom::DescriptionRejected { id, .. } => {
-                self.counters.rejected_descriptions += 1;
-                if let Some(session) = self.session_mut(sid) {
-                    session.offer_progress = Progress::Done;
-                }
-                let text = format!("session description {id} cannot be used");
-                self.respond(turn, sid, 0, Reason::InvalidRequest, text, None);
-            }
+            NodeToRoom::DescriptionRejected { id, .. } => self.description_rejected(turn, sid, id),
             NodeToRoom::SectionsNeeded { audios: num_audios, videos: num_videos, .. } => {
                 let needed = proto::MediaSectionsRequirement { num_audios, num_videos };
                 self.send(turn, sid, Message::MediaSectionsRequirement(needed));
@@ -176,10 +172,11 @@ impl Room {
         let key = session.key(sid);
         let own = self.participants.get(sid).map(|participant| participant.tracks.clone()).unwrap_or_default();
         for (track, publication) in own.iter().filter_map(|t| Some((t, self.publications.get(t)?))) {
+            let (sid, muted) = (track.clone(), publication.info.muted);
             let track = track_info::announcement(track, &publication.info);
             turn.send_node(id, RoomToNode::AnnounceTrack { session: key.clone(), track });
+            turn.send_node(id, RoomToNode::MuteTrack { session: key.clone(), track: sid, muted });
         }
-        self.mute_anew(turn, id, &key);
         let subscriptions = self.served_to(sid);
         let served: Vec<&TrackSid> = subscriptions.iter().map(|subscription| &subscription.track).collect();
         let stops: Vec<TrackSid> =
@@ -196,14 +193,23 @@ impl Room {
     /// Passes the client's descriptions on that the node does not have yet.
     pub(super) fn pass_on(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
         let Some((node, key)) = self.open_session_of(sid) else { return };
-        let Some(session) = self.session_mut(sid) else { return };
-        if let Some(offer) = session.offer.clone().filter(|_| session.offer_progress == Progress::Unsent) {
-            session.offer_progress = Progress::Sent;
-            turn.send_node(&node, RoomToNode::Offer { session: key.clone(), description: offer });
+        let Some(session) = self.sessions.get(sid) else { return };
+        let (offer, answer) = (session.offer == Progress::Unsent, session.answer == Progress::Unsent);
+        if let Some(offer) = self.description(sid, Side::ClientOffer).filter(|_| offer) {
+            turn.send_node(&node, RoomToNode::Offer { session: key.clone(), description: offer.clone() });
         }
-        if let Some(answer) = session.client_answer.clone().filter(|_| !session.client_answer_sent) {
-            session.client_answer_sent = true;
-            turn.send_node(&node, RoomToNode::Answer { session: key, description: answer });
+        if let Some(answer) = self.description(sid, Side::ClientAnswer).filter(|_| answer) {
+            turn.send_node(&node, RoomToNode::Answer { session: key, description: answer.clone() });
+        }
+        if !offer && !answer {
+            return;
+        }
+        let Some(session) = self.session_mut(sid) else { return };
+        if offer {
+            session.offer = Progress::Sent;
+        }
+        if answer {
+            session.answer = Progress::Sent;
         }
     }
 
@@ -238,22 +244,40 @@ impl Room {
     }
 
     fn answered(&mut self, turn: &mut Turn, sid: &ParticipantSid, answer: Description, mids: Vec<MidTrack>) {
+        let expected = self.description(sid, Side::ClientOffer).is_some_and(|offer| offer.id == answer.id);
         let Some(session) = self.session_mut(sid) else { return };
-        if session.offer.as_ref().is_some_and(|offer| offer.id == answer.id) {
-            session.offer_progress = Progress::Done;
+        if expected {
+            session.offer = Progress::Done;
         }
-        session.answer = Some(answer.clone());
         session.mid_to_track.clone_from(&mids);
+        self.put_description(sid, Side::NodeAnswer, Some(answer.clone()));
         self.send(turn, sid, Message::Answer(session_description("answer", answer, mids)));
     }
 
     fn offered(&mut self, turn: &mut Turn, sid: &ParticipantSid, offer: Description, mids: Vec<MidTrack>) {
         let Some(session) = self.session_mut(sid) else { return };
-        session.node_offer = Some(offer.clone());
-        session.client_answer = None;
-        session.client_answer_sent = true;
+        session.answer = Progress::Done;
+        session.answer_repeated = false;
         session.mid_to_track.clone_from(&mids);
+        self.put_description(sid, Side::NodeOffer, Some(offer.clone()));
+        self.put_description(sid, Side::ClientAnswer, None);
         self.send(turn, sid, Message::Offer(session_description("offer", offer, mids)));
+    }
+
+    /// The node cannot use a description of the client; it goes on as before.
+    fn description_rejected(&mut self, turn: &mut Turn, sid: &ParticipantSid, id: u32) {
+        let is_offer = self.description(sid, Side::ClientOffer).is_some_and(|offer| offer.id == id);
+        let Some(session) = self.session_mut(sid) else { return };
+        if is_offer && session.offer == Progress::Sent {
+            session.offer = Progress::Done;
+        } else if session.answer_repeated {
+            // The first copy had arrived before the link broke.
+            session.answer = Progress::Done;
+            return;
+        }
+        self.counters.rejected_descriptions += 1;
+        let text = format!("session description {id} cannot be used");
+        self.respond(turn, sid, 0, Reason::InvalidRequest, text, None);
     }
 
     fn media_state(&mut self, turn: &mut Turn, sid: &ParticipantSid, state: MediaState) {

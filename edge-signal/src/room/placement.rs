@@ -9,7 +9,7 @@ use super::effect::Effect;
 use super::event::UnixMs;
 use super::node::{Link, Node};
 use super::record::Placing;
-use super::session::{Media, Progress};
+use super::session::{Media, Progress, Side};
 use super::track_info;
 use super::turn::Turn;
 
@@ -114,17 +114,18 @@ impl Room {
         let tracks = own.map(|(track, publication)| track_info::announcement(track, &publication.info)).collect();
         let (identity, grants) = (participant.identity.clone(), participant.media_grants());
         let client = participant.client.traits.clone();
+        let offer = self.description(sid, Side::ClientOffer).cloned();
         let Some(session) = self.session_mut(sid) else { return };
         session.opened = true;
-        if session.offer_progress == Progress::Unsent {
-            session.offer_progress = Progress::Sent;
+        if session.offer == Progress::Unsent {
+            session.offer = Progress::Sent;
         }
         let key = session.key(sid);
         let open = OpenSession {
             token: String::new(),
             peer_connections: session.peer_connections,
             client,
-            offer: session.offer.clone(),
+            offer,
             tracks,
             subscriptions,
         };
@@ -133,10 +134,20 @@ impl Room {
         self.mute_anew(turn, &id, &key);
     }
 
-    /// Opens the session anew under the next generation; only for one whose media was never up.
+    /// Starts the session over under the next generation, on whatever node comes next; the client's offer stays
+    /// good. Only for a session whose media was never up.
     pub(super) fn renew_session(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
+        let offered = self.description(sid, Side::ClientOffer).is_some();
         let Some(session) = self.session_mut(sid) else { return };
-        session.renew();
+        session.generation.0 += 1;
+        session.node = None;
+        session.opened = false;
+        session.mid_to_track.clear();
+        session.offer = if offered { Progress::Unsent } else { Progress::Done };
+        session.answer = Progress::Done;
+        for side in [Side::NodeAnswer, Side::NodeOffer, Side::ClientAnswer] {
+            self.put_description(sid, side, None);
+        }
         self.hide_tracks(turn, sid);
     }
 

@@ -3,6 +3,7 @@
 use livekit_protocol as proto;
 use livekit_protocol::request_response::{Reason, Request};
 use livekit_protocol::signal_response::Message;
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use shared::control::{RoomToNode, TrackMedia};
 use shared::ids::{ParticipantSid, TrackSid};
@@ -18,8 +19,8 @@ pub const MAX_PENDING_TRACKS: usize = 20;
 pub const MAX_TRACKS: usize = 100;
 /// Most announcements that may wait for a track of their cid to end (LiveKit's).
 const MAX_QUEUED_PER_CID: usize = 3;
-/// Longest cid, track name or stream name, bytes.
-const MAX_TEXT_LEN: usize = 256;
+/// Longest announcement of a track, bytes as protobuf.
+const MAX_REQUEST_LEN: usize = 16 * 1024;
 
 /// Row `publication`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,8 +40,8 @@ impl Room {
         if !participant.may_publish(request.source()) {
             return self.refuse_track(turn, sid, request, Reason::NotAllowed, String::new());
         }
-        if [&request.cid, &request.name, &request.stream].iter().any(|text| text.len() > MAX_TEXT_LEN) {
-            let message = format!("cid, name and stream must not exceed {MAX_TEXT_LEN} bytes");
+        if request.encoded_len() > MAX_REQUEST_LEN {
+            let message = format!("an announcement must not exceed {MAX_REQUEST_LEN} bytes");
             return self.refuse_track(turn, sid, request, Reason::InvalidRequest, message);
         }
         if !request.sid.is_empty() {
@@ -198,8 +199,7 @@ impl Room {
         sid: &ParticipantSid,
         request: proto::UpdateLocalAudioTrack,
     ) {
-        let features: Vec<i32> =
-            request.features.iter().copied().filter(|f| proto::AudioTrackFeature::try_from(*f).is_ok()).collect();
+        let features = track_info::known_features(&request.features);
         let change = move |info: &mut proto::TrackInfo| info.audio_features = features;
         if !self.change_track(turn, sid, &request.track_sid, change) {
             self.respond(turn, sid, 0, Reason::NotFound, String::new(), Some(Request::UpdateAudioTrack(request)));

@@ -1,7 +1,8 @@
-//! One participant's session: where its media is, and the last description of each side (a move needs them).
+//! One participant's session: where its media is, how far its negotiation has come.
+//! The last description of each side is kept too, each in a row of its own: a move needs them.
 
 use serde::{Deserialize, Serialize};
-use shared::control::{Description, DescriptionKind, MediaState, MidTrack, PeerConnections};
+use shared::control::{MediaState, MidTrack, PeerConnections};
 use shared::ids::{Generation, NodeId, ParticipantSid, SessionKey};
 
 /// Row `session`.
@@ -14,28 +15,48 @@ pub(super) struct Session {
     /// The node was asked to open this generation.
     pub(super) opened: bool,
     pub(super) media: Media,
-    /// The client's last offer (publisher or only connection).
-    pub(super) offer: Option<Description>,
-    pub(super) offer_progress: Progress,
-    /// The node's answer to it.
-    pub(super) answer: Option<Description>,
-    /// The node's last offer (subscriber connection).
-    pub(super) node_offer: Option<Description>,
-    /// The client's answer to it.
-    pub(super) client_answer: Option<Description>,
-    pub(super) client_answer_sent: bool,
+    /// How far [`Side::ClientOffer`] has come.
+    pub(super) offer: Progress,
+    /// How far [`Side::ClientAnswer`] has come.
+    pub(super) answer: Progress,
+    /// The client's answer was sent more than once: the node may rightly refuse it.
+    pub(super) answer_repeated: bool,
     /// Subscribed tracks by section, as last described.
     pub(super) mid_to_track: Vec<MidTrack>,
     /// How often a node refused to open it.
     pub(super) refusals: u8,
 }
 
-/// How far an offer has come.
+/// Who described what. The client offers its publisher (or only) connection, the node the subscriber connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Side {
+    ClientOffer,
+    NodeAnswer,
+    NodeOffer,
+    ClientAnswer,
+}
+
+impl Side {
+    pub(super) const ALL: [Self; 4] = [Self::ClientOffer, Self::NodeAnswer, Self::NodeOffer, Self::ClientAnswer];
+
+    /// Its name in a row's key.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientOffer => "client_offer",
+            Self::NodeAnswer => "node_answer",
+            Self::NodeOffer => "node_offer",
+            Self::ClientAnswer => "client_answer",
+        }
+    }
+}
+
+/// How far a client's description has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Progress {
     /// The node does not have it, or may have lost it.
     Unsent,
     Sent,
+    /// Settled, or there is none.
     Done,
 }
 
@@ -68,12 +89,9 @@ impl Session {
             node: None,
             opened: false,
             media: Media::New,
-            offer: None,
-            offer_progress: Progress::Done,
-            answer: None,
-            node_offer: None,
-            client_answer: None,
-            client_answer_sent: true,
+            offer: Progress::Done,
+            answer: Progress::Done,
+            answer_repeated: false,
             mid_to_track: Vec::new(),
             refusals: 0,
         }
@@ -90,25 +108,5 @@ impl Session {
             Media::Connected | Media::Disconnected => true,
             Media::Ended => false,
         }
-    }
-
-    /// Starts over on whatever node comes next; the client's own offer stays good.
-    pub(super) fn renew(&mut self) {
-        self.generation.0 += 1;
-        self.node = None;
-        self.opened = false;
-        self.media = Media::New;
-        self.answer = None;
-        self.node_offer = None;
-        self.client_answer = None;
-        self.client_answer_sent = true;
-        self.mid_to_track.clear();
-        self.offer_progress = if self.offer.is_some() { Progress::Unsent } else { Progress::Done };
-    }
-
-    /// Takes the client's offer; the caller passes it on.
-    pub(super) fn take_offer(&mut self, id: u32, sdp: String) {
-        self.offer = Some(Description { kind: DescriptionKind::Offer, id, sdp });
-        self.offer_progress = Progress::Unsent;
     }
 }

@@ -13,6 +13,7 @@ use super::Room;
 use super::admit::description;
 use super::event::ConnectionId;
 use super::record::signed;
+use super::session::{Progress, Session, Side};
 use super::turn::Turn;
 
 impl Room {
@@ -58,8 +59,9 @@ impl Room {
     fn client_offer(&mut self, turn: &mut Turn, sid: &ParticipantSid, given: &proto::SessionDescription) {
         match description(given, DescriptionKind::Offer) {
             Ok(offer) => {
+                self.put_description(sid, Side::ClientOffer, Some(offer));
                 if let Some(session) = self.session_mut(sid) {
-                    session.take_offer(offer.id, offer.sdp);
+                    session.offer = Progress::Unsent;
                 }
                 self.pass_on(turn, sid);
             }
@@ -68,18 +70,23 @@ impl Room {
     }
 
     fn client_answer(&mut self, turn: &mut Turn, sid: &ParticipantSid, given: &proto::SessionDescription) {
-        let awaited =
-            |s: &super::session::Session| s.peer_connections != PeerConnections::Single && s.node_offer.is_some();
-        if !self.sessions.get(sid).is_some_and(awaited) {
+        let is_dual = |session: &Session| session.peer_connections != PeerConnections::Single;
+        let offer = self.description(sid, Side::NodeOffer).map(|offer| offer.id);
+        let Some(offer) = offer.filter(|_| self.sessions.get(sid).is_some_and(is_dual)) else {
             // With one connection the server never offers; LiveKit ignores such answers too.
             self.counters.dropped_stale += 1;
             return;
-        }
+        };
         match description(given, DescriptionKind::Answer) {
-            Ok(answer) => {
+            Ok(mut answer) => {
+                // Native SDKs answer with id 0; the node is to know which offer is meant when it hears this twice.
+                if answer.id == 0 {
+                    answer.id = offer;
+                }
+                self.put_description(sid, Side::ClientAnswer, Some(answer));
                 if let Some(session) = self.session_mut(sid) {
-                    session.client_answer = Some(answer);
-                    session.client_answer_sent = false;
+                    session.answer = Progress::Unsent;
+                    session.answer_repeated = false;
                 }
                 self.pass_on(turn, sid);
             }

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use shared::control::Description;
 use shared::ids::{NodeId, ParticipantSid, TrackSid};
 
 use super::effect::RowChange;
 use super::event::{ConnectionId, UnixMs};
 use super::node::Link;
+use super::session::Side;
 use super::{Counters, Room};
 
 /// Names one row.
@@ -17,6 +19,7 @@ pub(super) enum RowKey {
     Room,
     Participant(ParticipantSid),
     Session(ParticipantSid),
+    Description(ParticipantSid, Side),
     Publication(TrackSid),
     Subscription(ParticipantSid, TrackSid),
     Node(NodeId),
@@ -99,6 +102,9 @@ impl Room {
             RowKey::Room => ("room", "room".to_owned(), json(Some(&self.record))),
             RowKey::Participant(sid) => ("participant", sid.to_string(), json(self.participants.get(sid))),
             RowKey::Session(sid) => ("session", sid.to_string(), json(self.sessions.get(sid))),
+            RowKey::Description(sid, side) => {
+                ("description", format!("{sid}/{}", side.as_str()), json(self.description(sid, *side)))
+            }
             RowKey::Publication(track) => ("publication", track.to_string(), json(self.publications.get(track))),
             RowKey::Subscription(sid, track) => {
                 let subscription = self.subscriptions.get(sid).and_then(|mine| mine.get(track));
@@ -115,6 +121,7 @@ struct Tables {
     record: Option<super::record::Record>,
     participants: BTreeMap<ParticipantSid, super::participant::Participant>,
     sessions: BTreeMap<ParticipantSid, super::session::Session>,
+    descriptions: BTreeMap<(ParticipantSid, Side), Description>,
     publications: BTreeMap<TrackSid, super::publication::Publication>,
     subscriptions: BTreeMap<ParticipantSid, BTreeMap<TrackSid, super::subscription::Subscription>>,
     nodes: BTreeMap<NodeId, super::node::Node>,
@@ -129,6 +136,12 @@ impl Tables {
             }
             "session" => {
                 self.sessions.insert(id("session", key)?, parse("session", value)?);
+            }
+            "description" => {
+                let (sid, name) = key.split_once('/').ok_or(RestoreError::BadKey("description"))?;
+                let side = Side::ALL.into_iter().find(|side| side.as_str() == name);
+                let side = side.ok_or(RestoreError::BadKey("description"))?;
+                self.descriptions.insert((id("description", sid.to_owned())?, side), parse("description", value)?);
             }
             "publication" => {
                 self.publications.insert(id("publication", key)?, parse("publication", value)?);
@@ -154,6 +167,7 @@ impl Tables {
             identities: self.participants.values().map(|p| (p.identity.clone(), p.sid.clone())).collect(),
             participants: self.participants,
             sessions: self.sessions,
+            descriptions: self.descriptions,
             publications: self.publications,
             subscriptions: self.subscriptions,
             nodes: self.nodes,

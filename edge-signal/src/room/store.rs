@@ -1,6 +1,6 @@
 //! Access to the room's entities. **Every change goes through here, so that its row is written.**
 
-use shared::control::PeerConnections;
+use shared::control::{Description, PeerConnections};
 use shared::ids::{NodeId, ParticipantSid, SessionKey, TrackSid};
 
 use super::Room;
@@ -8,7 +8,7 @@ use super::node::{Link, Node};
 use super::participant::Participant;
 use super::publication::Publication;
 use super::record::{Counts, Record};
-use super::session::{Media, Session};
+use super::session::{Media, Session, Side};
 use super::snapshot::RowKey;
 use super::subscription::Subscription;
 
@@ -43,6 +43,9 @@ impl Room {
             self.connections.remove(connection);
         }
         self.identities.remove(&participant.identity);
+        for side in Side::ALL {
+            self.put_description(sid, side, None);
+        }
         for (track, _) in self.subscriptions.remove(sid).into_iter().flatten() {
             self.changed.insert(RowKey::Subscription(sid.clone(), track));
         }
@@ -55,6 +58,23 @@ impl Room {
         let session = self.sessions.get_mut(sid)?;
         self.changed.insert(RowKey::Session(sid.clone()));
         Some(session)
+    }
+
+    /// The last description of one side.
+    pub(super) fn description(&self, sid: &ParticipantSid, side: Side) -> Option<&Description> {
+        self.descriptions.get(&(sid.clone(), side))
+    }
+
+    pub(super) fn put_description(&mut self, sid: &ParticipantSid, side: Side, description: Option<Description>) {
+        let key = (sid.clone(), side);
+        match description {
+            Some(description) => {
+                self.descriptions.insert(key, description);
+            }
+            None if self.descriptions.remove(&key).is_none() => return,
+            None => {}
+        }
+        self.changed.insert(RowKey::Description(sid.clone(), side));
     }
 
     pub(super) fn publication_mut(&mut self, track: &TrackSid) -> Option<&mut Publication> {

@@ -2,6 +2,7 @@
 
 use livekit_protocol as proto;
 use livekit_protocol::signal_response::Message;
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use shared::control::{RoomToNode, Subscription as Served};
 use shared::ids::{ParticipantSid, TrackSid};
@@ -14,8 +15,8 @@ use super::turn::Turn;
 
 /// Most wishes about tracks that do not exist (yet) a participant may have on record.
 pub const MAX_UNKNOWN_WISHES: usize = 256;
-/// Most entries of a publisher's access list.
-pub const MAX_ACL_ENTRIES: usize = 1000;
+/// Longest access list of a publisher, bytes as protobuf.
+pub const MAX_ACL_LEN: usize = 256 * 1024;
 
 /// Row `subscription`: what is not as `auto_subscribe` alone would have it, or is being served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -75,7 +76,7 @@ impl Room {
         sid: &ParticipantSid,
         request: proto::SubscriptionPermission,
     ) {
-        if request.track_permissions.len() > MAX_ACL_ENTRIES {
+        if request.encoded_len() > MAX_ACL_LEN {
             self.counters.bad_messages += 1;
             return;
         }

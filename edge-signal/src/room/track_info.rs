@@ -195,15 +195,23 @@ fn audio_features(request: &proto::AddTrackRequest) -> Vec<i32> {
     if request.disable_dtx {
         features.push(no_dtx);
     }
-    for feature in &request.audio_features {
-        if AudioTrackFeature::try_from(*feature).is_ok() && !features.contains(feature) {
-            features.push(*feature);
-        }
-    }
+    features
+        .extend(known_features(&request.audio_features).into_iter().filter(|f| !request.disable_dtx || *f != no_dtx));
     if request.stereo && !features.contains(&stereo) {
         features.push(stereo);
     }
     features
+}
+
+/// The features this protocol knows, each once.
+pub(super) fn known_features(features: &[i32]) -> Vec<i32> {
+    let mut known = Vec::new();
+    for feature in features {
+        if AudioTrackFeature::try_from(*feature).is_ok() && !known.contains(feature) {
+            known.push(*feature);
+        }
+    }
+    known
 }
 
 fn codec_index(codecs: &[proto::SimulcastCodecInfo], media: &TrackMedia) -> usize {

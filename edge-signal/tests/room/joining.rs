@@ -291,6 +291,11 @@ fn own_metadata_changes_with_permission_and_within_limits() {
     assert_eq!(world.client(&bob).roster[&ada_sid].name, "ADA", "an empty name changes nothing");
 
     world.say(&ada, change(&"x".repeat(512 * 1024 + 1)));
+    let refusals = |world: &mut World| names(&world.inbox(&ada));
+    assert_eq!(refusals(&mut world), ["request_response"]);
+    world.say(&ada, change(&"\u{1}".repeat(512 * 1024)));
+    assert_eq!(refusals(&mut world), ["request_response"], "what would not fit a row is refused too");
+    world.say(&ada, change(&"x".repeat(512 * 1024 + 1)));
     world.say(&bob, change("x"));
     let reason = |inbox: Vec<Message>| match inbox.last().unwrap() {
         Message::RequestResponse(response) => (response.reason(), response.message.clone(), response.request_id),

@@ -88,18 +88,21 @@ fn bad_descriptions_are_answered_counted_and_change_nothing() {
     let mut long = session_description("offer", 2);
     long.sdp = "x".repeat(MAX_SDP_LEN + 1);
     world.say(&ada, Asked::Offer(long));
+    let mut binary = session_description("offer", 2);
+    binary.sdp.push('\0');
+    world.say(&ada, Asked::Offer(binary));
     assert!(world.nodes[&node].sessions[&session].offers.is_empty());
     world.say(&ada, Asked::Offer(session_description("offer", 3)));
     world.node_says(&node, NodeToRoom::DescriptionRejected { session, id: 3, detail: "no m-line".into() });
     let inbox = world.inbox(&ada);
-    assert_eq!(inbox.len(), 3);
+    assert_eq!(inbox.len(), 4);
     for message in &inbox {
         let Message::RequestResponse(response) = message else { panic!("{message:?}") };
         assert_eq!(response.reason(), Reason::InvalidRequest);
     }
-    let Message::RequestResponse(last) = &inbox[2] else { panic!() };
+    let Message::RequestResponse(last) = &inbox[3] else { panic!() };
     assert!(last.message.contains('3'), "it names the description");
-    assert_eq!(world.room.counters().rejected_descriptions, 3);
+    assert_eq!(world.room.counters().rejected_descriptions, 4);
     world.say(&ada, Asked::Ping(1));
     assert_eq!(names(&world.inbox(&ada)), ["pong"], "the session goes on");
 }

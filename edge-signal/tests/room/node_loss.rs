@@ -3,10 +3,10 @@
 use edge_signal::room::event::Event;
 use livekit_protocol::signal_request::Message as Asked;
 use livekit_protocol::{DisconnectReason, leave_request::Action};
-use shared::control::{CONTROL_VERSION, MediaState, NodeToRoom, RefusalReason};
-use shared::ids::Generation;
+use shared::control::{CONTROL_VERSION, DescriptionKind, MediaState, NodeToRoom, RefusalReason};
+use shared::ids::{Generation, TrackSid};
 
-use crate::world::{Who, World, microphone, node_id, region, session_description};
+use crate::world::{Who, World, description, microphone, node_id, region, session_description};
 
 #[test]
 fn a_link_that_comes_back_within_a_second_changes_nothing_for_clients() {
@@ -29,18 +29,23 @@ fn what_happened_while_the_link_was_down_reaches_the_node() {
     let mut world = World::new();
     let (ada, bob) = (world.join_active(&Who::named("ada")), world.join_active(&Who::named("bob")));
     let (one, two) = (world.publish(&ada, "m"), world.publish(&ada, "n"));
+    let mute =
+        |track: &TrackSid, muted| Asked::Mute(livekit_protocol::MuteTrackRequest { sid: track.to_string(), muted });
+    world.say(&ada, mute(&two, true));
     let node = node_id(1);
     world.unlink(&node);
+    world.say(&ada, mute(&two, false));
     let three = world.add_track(&ada, microphone("o")).unwrap();
     world.say(&ada, Asked::Offer(session_description("offer", 5)));
-    world.say(&ada, Asked::Mute(livekit_protocol::MuteTrackRequest { sid: one.to_string(), muted: true }));
+    world.say(&ada, mute(&one, true));
     let unsubscribe = livekit_protocol::UpdateSubscription { track_sids: vec![two.to_string()], ..Default::default() };
     world.say(&bob, Asked::Subscription(unsubscribe));
     let late = world.try_join(&Who::named("late")).unwrap();
     world.link(&node);
     let (_, session) = world.session_of(&ada);
     let ada_there = world.nodes[&node].sessions[&session].clone();
-    assert!(ada_there.tracks.contains(&three) && ada_there.muted.contains(&one));
+    assert!(ada_there.tracks.contains(&three));
+    assert_eq!(ada_there.muted, [one.clone()].into());
     assert_eq!(ada_there.offers.last().unwrap().id, 5);
     assert_eq!(world.served(&bob), [one]);
     assert_eq!(world.served(&late).len(), 2, "who joined meanwhile is opened");
@@ -63,6 +68,32 @@ fn an_offer_the_node_may_have_lost_is_sent_again_but_no_other() {
     world.unlink(&node);
     world.link(&node);
     assert_eq!(ids(&world), [1, 2, 2]);
+}
+
+#[test]
+fn an_answer_the_node_may_have_lost_is_sent_again_naming_its_offer() {
+    let mut world = World::new();
+    let bob = world.join(&Who::named("bob").dual());
+    let (node, session) = world.session_of(&bob);
+    let offer = |id| NodeToRoom::Offer {
+        session: session.clone(),
+        description: description(DescriptionKind::Offer, id),
+        mid_to_track: Vec::new(),
+    };
+    world.node_says(&node, offer(40));
+    world.say(&bob, Asked::Answer(session_description("answer", 0)));
+    world.unlink(&node);
+    world.link(&node);
+    let ids = |world: &World| world.nodes[&node].sessions[&session].answers.iter().map(|a| a.id).collect::<Vec<_>>();
+    assert_eq!(ids(&world), [40, 40]);
+    world.look_away();
+    world
+        .node_says(&node, NodeToRoom::DescriptionRejected { session: session.clone(), id: 40, detail: "twice".into() });
+    assert!(world.inbox(&bob).is_empty(), "the client did nothing wrong");
+    world.node_says(&node, offer(41));
+    world.unlink(&node);
+    world.link(&node);
+    assert_eq!(ids(&world), [40, 40], "an answer to an older offer is of no use");
 }
 
 #[test]

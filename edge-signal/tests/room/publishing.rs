@@ -100,7 +100,7 @@ fn what_may_not_be_published_is_refused_with_a_reason() {
     assert_eq!(reasons(&world.inbox(&bob)), [(Reason::NotAllowed, String::new())]);
     assert!(world.add_track(&bob, camera("v")).is_some());
     world.add_track(&bob, proto::AddTrackRequest { sid: "TR_unknown".into(), ..camera("w") });
-    world.add_track(&bob, camera(&"w".repeat(257)));
+    world.add_track(&bob, camera(&"w".repeat(17_000)));
     let reasons = reasons(&world.inbox(&bob));
     assert_eq!(reasons[0], (Reason::NotFound, String::new()));
     assert_eq!(reasons[1].0, Reason::InvalidRequest);

@@ -62,6 +62,7 @@ impl VirtualClient {
     fn update(&mut self, info: &proto::ParticipantInfo) {
         if let Some(known) = self.roster.get(&info.sid) {
             assert!(info.version >= known.version, "versions go down: {known:?} then {info:?}");
+            assert!(info.version > known.version || info == known, "changed without a version: {known:?} {info:?}");
             assert!(info.state >= known.state, "states go back: {known:?} then {info:?}");
         }
         if info.state() == State::Disconnected {
