@@ -105,7 +105,7 @@ impl Forwarder {
     pub fn connected<S: Sink>(&mut self, now: Instant, transport: TransportKey, connected: bool, sink: &mut S) {
         let now = self.clock.time(now);
         let Some(slot) = self.transport_slots.get(&transport).copied() else { return };
-        let Some(entry) = self.transports.get_mut(slot) else { return };
+        let Some(entry) = self.transports.get_mut(slot).filter(|entry| entry.connected != connected) else { return };
         entry.connected = connected;
         let mut waiting = Vec::new();
         for subscription in &entry.subscriptions {

@@ -8,6 +8,8 @@ pub(crate) struct Time(pub(crate) u64);
 
 /// The time line starts here, so that "a while before" exists from the start.
 const ORIGIN: Time = Time(1_000_000_000);
+/// NTP seconds of the time line's zero: 2025-01-01. Receivers expect a date after 1970, not the right one.
+const NTP_EPOCH: u64 = 3_944_678_400;
 const MICROS_PER_SECOND: u64 = 1_000_000;
 
 impl Time {
@@ -23,7 +25,7 @@ impl Time {
 
     /// NTP timestamp, 32.32 fixed-point seconds (RFC 3550 section 4), counted from the forwarder's own epoch.
     pub(crate) fn ntp(self) -> u64 {
-        let seconds = self.0 / MICROS_PER_SECOND;
+        let seconds = NTP_EPOCH + self.0 / MICROS_PER_SECOND;
         let fraction = ((self.0 % MICROS_PER_SECOND) << 32) / MICROS_PER_SECOND;
         seconds << 32 | fraction
     }

@@ -48,6 +48,8 @@ pub(crate) struct Layer {
     pub(crate) repair_ssrc: Option<u32>,
     /// When a packet bound the media SSRC; `None`: a description did.
     pub(crate) bound: Option<Time>,
+    /// When a packet bound the RTX SSRC.
+    pub(crate) repair_bound: Option<Time>,
     /// Counts new SSRCs and sequence restarts: numbers of two epochs have nothing to do with each other.
     pub(crate) epoch: u32,
     pub(crate) window: Window,
@@ -152,6 +154,7 @@ impl Layer {
             ssrc: None,
             repair_ssrc: None,
             bound: None,
+            repair_bound: None,
             epoch: 0,
             window: Window::new(),
             missing: Missing::default(),

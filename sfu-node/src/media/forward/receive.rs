@@ -192,14 +192,15 @@ impl Forwarder {
         let stream = StreamRef { track, layer, repair };
         let entry = self.tracks.get_mut(track)?;
         let known = entry.source.as_mut()?.layer_mut(layer)?;
+        let bound = if repair { &mut known.repair_bound } else { &mut known.bound };
+        if bound.is_some_and(|bound| now.since(bound) < micros(MIN_REBIND_INTERVAL)) {
+            return None;
+        }
+        *bound = Some(now);
         if repair {
             known.repair_ssrc = Some(rtp.ssrc);
         } else {
-            if known.bound.is_some_and(|bound| now.since(bound) < micros(MIN_REBIND_INTERVAL)) {
-                return None;
-            }
             known.rebind(rtp.ssrc);
-            known.bound = Some(now);
         }
         transport.bind(rtp.ssrc, stream);
         let news = entry.source.as_mut().and_then(|source| source.announce(entry.key, layer));
