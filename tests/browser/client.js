@@ -29,6 +29,7 @@ const named = (publication, participant) => ({
 window.client = {
   /** Connects; resolves when the room is joined. */
   async join(url, token, { singlePeerConnection = true } = {}) {
+    happened("joining");
     room = new Room({ singlePeerConnection, dynacast: true, adaptiveStream: false });
     room
       .on(RoomEvent.ParticipantConnected, (who) => happened("participantConnected", { identity: who.identity }))

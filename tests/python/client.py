@@ -91,6 +91,7 @@ class Client:
         room.on("disconnected", lambda reason: self.happened("disconnected", reason=reason))
         room.on("data_received", on_data)
         room.register_text_stream_handler(TOPIC, on_text)
+        self.happened("joining")
         single = (options or {}).get("singlePeerConnection", True)
         await room.connect(url, token, rtc.RoomOptions(single_peer_connection=single))
         self.happened("joined")

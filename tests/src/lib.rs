@@ -1,8 +1,11 @@
-//! Harness of the whole-system tests: a LiveKit signaling client, a media client that shares no code with the node, and
-//! the meters of the benchmarks.
+//! Harness of the whole-system tests: a LiveKit signaling client, a media client that shares no code with the node,
+//! LiveKit's own SDKs, and the meters of the benchmarks.
 
+pub mod browser;
 pub mod client;
+pub mod driver;
 pub mod load;
 pub mod scene;
+pub mod sdk;
 pub mod signal;
 pub mod token;

@@ -170,7 +170,9 @@ impl Node {
         let mut command = Command::new(words.next().ok_or_else(|| anyhow!("no program"))?);
         command.args(words).args(["--edge-url", &config.edge_url, "--region", &config.region]);
         command.arg("--state-dir").arg(&config.state_dir);
-        command.args(["--public-address", &LOOPBACK.to_string(), "--udp-port", &config.udp_port.to_string()]);
+        let loopback = LOOPBACK.to_string();
+        command.args(["--bind-address", &loopback, "--public-address", &loopback]);
+        command.args(["--udp-port", &config.udp_port.to_string()]);
         command.args(["--http-addr", &self.http_addr().to_string()]);
         // Not an argument: every user of the machine can read those.
         command.env("MERIDIAN_ENROL_TOKEN", &config.enrolment_token);

@@ -14,7 +14,7 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use shared::claims::{AccessClaims, ApiKeys, EnrolClaims, VideoGrant, mint_enrol};
+use shared::claims::{AccessClaims, ApiKeys, EnrolClaims, PrivateJwk, VideoGrant, mint_enrol};
 
 /// API key of every local deployment (LiveKit's quick starts use it).
 pub const API_KEY: &str = "devkey";
@@ -31,16 +31,6 @@ const LOCAL_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Secrets {
     fleet_secret: String,
     signing_key: PrivateJwk,
-}
-
-/// An Ed25519 private key (RFC 8037 section 2).
-#[derive(Serialize, Deserialize)]
-struct PrivateJwk {
-    kty: String,
-    crv: String,
-    kid: String,
-    d: String,
-    x: String,
 }
 
 impl Secrets {
@@ -87,14 +77,8 @@ impl Secrets {
         fill(&mut fleet_secret).map_err(|_| anyhow!("no randomness"))?;
         let pair = Ed25519KeyPair::generate().map_err(|_| anyhow!("no Ed25519 key"))?;
         let seed = pair.seed().and_then(|seed| seed.as_be_bytes()).map_err(|_| anyhow!("no Ed25519 seed"))?;
-        let x = URL_SAFE_NO_PAD.encode(pair.public_key().as_ref());
-        let signing_key = PrivateJwk {
-            kty: "OKP".to_owned(),
-            crv: "Ed25519".to_owned(),
-            kid: x.chars().take(8).collect(),
-            d: URL_SAFE_NO_PAD.encode(seed.as_ref()),
-            x,
-        };
+        let signing_key =
+            PrivateJwk::new("local".to_owned(), seed.as_ref().try_into()?, pair.public_key().as_ref().try_into()?);
         Ok(Self { fleet_secret: URL_SAFE_NO_PAD.encode(fleet_secret), signing_key })
     }
 }

@@ -11,11 +11,16 @@ use crate::{progress, repo};
 
 /// The Worker's target triple.
 pub const TARGET: &str = "wasm32-unknown-unknown";
-/// Debian's compiler, cargo, std source and linker for the web.
-const DEBIAN_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "lld-22"];
+/// Debian's compiler, cargo, clippy, std source and linker for the web.
+const DEBIAN_PACKAGES: [&str; 5] = ["rustc-web", "cargo-web", "rust-web-clippy", "rust-web-src", "lld-22"];
 /// Where those land.
-const DEBIAN_FILES: [&str; 4] =
-    ["/usr/bin/rustc", "/usr/bin/cargo", "/usr/lib/rustlib/src/rust/library/std", "/usr/bin/wasm-ld-22"];
+const DEBIAN_FILES: [&str; 5] = [
+    "/usr/bin/rustc",
+    "/usr/bin/cargo",
+    "/usr/bin/cargo-clippy",
+    "/usr/lib/rustlib/src/rust/library/std",
+    "/usr/bin/wasm-ld-22",
+];
 
 /// Where std for the Worker comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,255 @@
+//! LiveKit's own SDKs, unmodified, as participants of a story: livekit-client in Chromium, the native core in Python.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::process::Command;
+use xtask::repo;
+use xtask::setup::python;
+use xtask::stack::access_token;
+
+use crate::driver::Driver;
+use crate::scene::Scene;
+
+/// How long a story waits for anything that has no limit of its own.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How a client connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `/rtc/v1`: one peer connection.
+    Single,
+    /// `/rtc`: publisher and subscriber.
+    Dual,
+}
+
+/// One SDK client.
+pub struct SdkClient {
+    driver: Arc<Driver>,
+    /// The browser's page; a Python process has one client.
+    page: Option<String>,
+    identity: String,
+}
+
+/// What a client heard.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Heard {
+    /// Place among all it heard.
+    pub index: usize,
+    /// Which event.
+    pub event: String,
+    /// The client's clock, ms.
+    pub at: f64,
+    /// Whose, where it is about somebody.
+    pub identity: Option<String>,
+    /// Data and text messages.
+    pub text: Option<String>,
+    /// Which track, where it is about one.
+    pub track_sid: Option<String>,
+}
+
+/// What arrives, as the SDK's statistics have it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Stats {
+    /// One for each subscribed track.
+    pub tracks: Vec<TrackStats>,
+    /// SRTP ciphers of the client's transports; the native SDK does not say.
+    pub ciphers: Vec<String>,
+}
+
+/// One subscribed track.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrackStats {
+    /// The publisher.
+    pub identity: String,
+    /// `audio` or `video`.
+    pub kind: String,
+    /// Video.
+    pub frames_decoded: u64,
+    /// Audio; grows with loudness and time.
+    pub total_audio_energy: f64,
+}
+
+/// Another participant, as the client sees it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Seen {
+    /// Who.
+    pub identity: String,
+    /// `PA_…`
+    pub sid: String,
+    /// What it publishes.
+    pub tracks: Vec<SeenTrack>,
+}
+
+/// A publication, as a client sees it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct SeenTrack {
+    /// `TR_…`
+    pub sid: String,
+    /// `camera`, `microphone`, `screen_share`
+    pub source: String,
+    /// Muted.
+    pub muted: bool,
+    /// Arrives here.
+    pub subscribed: bool,
+}
+
+impl Stats {
+    /// Frames decoded of somebody's video.
+    #[must_use]
+    pub fn frames(&self, identity: &str) -> u64 {
+        self.of(identity, "video").map_or(0, |track| track.frames_decoded)
+    }
+
+    /// Audio energy heard of somebody.
+    #[must_use]
+    pub fn energy(&self, identity: &str) -> f64 {
+        self.of(identity, "audio").map_or(0.0, |track| track.total_audio_energy)
+    }
+
+    fn of(&self, identity: &str, kind: &str) -> Option<&TrackStats> {
+        self.tracks.iter().find(|track| track.identity == identity && track.kind == kind)
+    }
+}
+
+impl SdkClient {
+    /// A Python process with the native SDK.
+    ///
+    /// # Errors
+    /// When setup has not run.
+    pub async fn python(identity: &str) -> Result<Self> {
+        let mut command = Command::new(python::interpreter());
+        command.arg(repo::root().join("tests/python/client.py"));
+        let driver = Arc::new(Driver::start(command).await.context("the Python client")?);
+        Ok(Self { driver, page: None, identity: identity.to_owned() })
+    }
+
+    /// The test client in a page of a browser.
+    pub(crate) fn in_page(driver: Arc<Driver>, page: &str) -> Self {
+        Self { driver, page: Some(page.to_owned()), identity: page.to_owned() }
+    }
+
+    /// Who it joins as.
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Joins the story's room.
+    ///
+    /// # Errors
+    /// When the SDK cannot connect.
+    pub async fn join(&self, scene: &Scene, mode: Mode) -> Result<()> {
+        let token = access_token(&scene.room, &self.identity)?;
+        let url = scene.deployment.url().replacen("http", "ws", 1);
+        let options = json!({ "singlePeerConnection": mode == Mode::Single });
+        self.call::<Value>("join", json!([url, token, options])).await.map(drop)
+    }
+
+    /// Publishes camera and microphone.
+    ///
+    /// # Errors
+    /// When the SDK cannot publish.
+    pub async fn publish(&self) -> Result<()> {
+        self.call::<Value>("publish", json!([])).await.map(drop)
+    }
+
+    /// Mutes or unmutes its microphone.
+    ///
+    /// # Errors
+    /// When the SDK cannot.
+    pub async fn set_microphone(&self, on: bool) -> Result<()> {
+        self.call::<Value>("setMicrophone", json!([on])).await.map(drop)
+    }
+
+    /// Sends a data packet to everyone.
+    ///
+    /// # Errors
+    /// When the SDK cannot.
+    pub async fn send_data(&self, text: &str, reliable: bool) -> Result<()> {
+        self.call::<Value>("sendData", json!([text, { "reliable": reliable }])).await.map(drop)
+    }
+
+    /// Sends a text stream to everyone.
+    ///
+    /// # Errors
+    /// When the SDK cannot.
+    pub async fn send_text(&self, text: &str) -> Result<()> {
+        self.call::<Value>("sendText", json!([text])).await.map(drop)
+    }
+
+    /// What arrives.
+    ///
+    /// # Errors
+    /// When the client's process is gone.
+    pub async fn stats(&self) -> Result<Stats> {
+        self.call("stats", json!([])).await
+    }
+
+    /// Everyone else, by identity.
+    ///
+    /// # Errors
+    /// When the client's process is gone.
+    pub async fn picture(&self) -> Result<HashMap<String, Seen>> {
+        let seen: Vec<Seen> = self.call("picture", json!([])).await?;
+        Ok(seen.into_iter().map(|one| (one.identity.clone(), one)).collect())
+    }
+
+    /// Waits for the first event with all of these values.
+    ///
+    /// # Errors
+    /// When it does not come in [`PATIENCE`]; says what came instead.
+    pub async fn hears(&self, wanted: Value) -> Result<Heard> {
+        self.hears_within(wanted, 0, PATIENCE).await
+    }
+
+    /// As [`Self::hears`], from a [`Self::mark`] on and with a limit of its own.
+    ///
+    /// # Errors
+    /// When it does not come in time; says what came instead.
+    pub async fn hears_within(&self, wanted: Value, since: usize, limit: Duration) -> Result<Heard> {
+        let options = json!({ "since": since, "timeoutMs": u64::try_from(limit.as_millis())? });
+        self.call("waitFor", json!([wanted, options])).await.with_context(|| format!("{} waits", self.identity))
+    }
+
+    /// How many events it has heard.
+    ///
+    /// # Errors
+    /// When the client's process is gone.
+    pub async fn mark(&self) -> Result<usize> {
+        self.call("mark", json!([])).await
+    }
+
+    /// Waits until more of somebody's video is decoded and more sound is heard.
+    ///
+    /// # Errors
+    /// When nothing comes in [`PATIENCE`].
+    pub async fn sees_and_hears(&self, identity: &str) -> Result<Stats> {
+        let options = json!({ "kinds": ["audio", "video"], "timeoutMs": u64::try_from(PATIENCE.as_millis())? });
+        let stats = self.call("waitForMedia", json!([identity, options])).await;
+        stats.with_context(|| format!("{} waits for {identity}'s media", self.identity))
+    }
+
+    /// Leaves the room.
+    ///
+    /// # Errors
+    /// When the client's process is gone.
+    pub async fn leave(&self) -> Result<()> {
+        self.call::<Value>("leave", json!([])).await.map(drop)
+    }
+
+    async fn call<T: DeserializeOwned>(&self, name: &str, args: Value) -> Result<T> {
+        let mut request = json!({ "method": "call", "name": name, "args": args });
+        if let (Some(page), Some(fields)) = (&self.page, request.as_object_mut()) {
+            fields.insert("page".to_owned(), json!(page));
+        }
+        self.driver.ask(request).await
+    }
+}
