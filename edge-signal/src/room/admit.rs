@@ -67,7 +67,7 @@ impl Room {
             admission.place = Some(Box::new(PlaceRequest {
                 room: self.record.name.clone(),
                 client: admission.attempt.place,
-                exclude: self.record.lost_node.iter().cloned().collect(),
+                exclude: self.record.avoided_nodes(context.now),
                 first: Some(first),
             }));
         }

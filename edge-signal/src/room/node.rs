@@ -131,9 +131,6 @@ impl Room {
         }
         let Some(node) = self.node_mut(id) else { return };
         node.link = Link::Ready;
-        if self.record.lost_node.is_some() {
-            self.record_mut().lost_node = None;
-        }
         let (mut live, mut missing, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
         for sid in self.sessions_on(id) {
             match self.sessions.get(&sid) {

@@ -86,8 +86,7 @@ impl Room {
             Placing::Backoff { until, attempt } if until <= turn.now => attempt,
             Placing::Asked { .. } | Placing::Backoff { .. } => return,
         };
-        // Only the first attempt avoids the node just lost: it may be the only one, and back again.
-        let exclude = self.record.lost_node.iter().filter(|_| attempt == 0).cloned().collect();
+        let exclude = self.record.avoided_nodes(turn.now);
         self.record_mut().placing = Placing::Asked { since: turn.now, attempt };
         let request = PlaceRequest { room: self.record.name.clone(), client, exclude, first: None };
         turn.effects.push(Effect::Place(Box::new(request)));
@@ -153,9 +152,9 @@ impl Room {
 
     /// The node is lost: who had media joins anew, who had none yet goes to the next node.
     pub(super) fn lose_node(&mut self, turn: &mut Turn, id: &NodeId) {
-        let affected = self.sessions_on(id);
+        let (affected, now) = (self.sessions_on(id), turn.now);
         self.remove_node(id);
-        self.record_mut().lost_node = Some(id.clone());
+        self.record_mut().lost_node = Some((id.clone(), now));
         for sid in affected {
             match self.sessions.get(&sid).map(|session| session.media) {
                 Some(Media::New) => self.renew_session(turn, &sid),

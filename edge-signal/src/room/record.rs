@@ -11,6 +11,9 @@ pub const EMPTY_TIMEOUT_SECS: u32 = 300;
 /// Seconds a room lives on after its last participant left (LiveKit's default).
 pub const DEPARTURE_TIMEOUT_SECS: u32 = 20;
 
+/// Milliseconds a node just lost is not asked for: by then the fleet has noticed too, or the node is back.
+const AVOID_LOST_NODE_MS: u64 = 5_000;
+
 /// MIME types a room forwards, with retransmission; video first (Flutter 2.4.2 takes the first one for video).
 const ENABLED_MIMES: [&str; 7] =
     ["video/VP8", "video/H264", "video/VP9", "video/AV1", "audio/opus", "audio/red", "video/rtx"];
@@ -34,8 +37,8 @@ pub(super) struct Record {
     pub(super) told: Counts,
     pub(super) told_at: UnixMs,
     pub(super) placing: Placing,
-    /// The node lost last; the next placement avoids it.
-    pub(super) lost_node: Option<NodeId>,
+    /// The node lost last, and when: placements avoid it for [`AVOID_LOST_NODE_MS`].
+    pub(super) lost_node: Option<(NodeId, UnixMs)>,
     pub(super) over: bool,
 }
 
@@ -92,6 +95,12 @@ impl Record {
         }
         self.max_participants = config.max_participants;
         self.metadata.clone_from(&config.metadata);
+    }
+
+    /// Nodes that a placement should avoid now.
+    pub(super) fn avoided_nodes(&self, now: UnixMs) -> Vec<NodeId> {
+        let lately = self.lost_node.iter().filter(|(_, lost_at)| now < lost_at.after(AVOID_LOST_NODE_MS));
+        lately.map(|(node, _)| node.clone()).collect()
     }
 
     /// When the room ends if nobody comes.

@@ -112,6 +112,9 @@ fn when_a_node_dies_those_with_media_join_anew_on_another() {
     }
     let admission = world.admit(&Who::named("ada")).unwrap();
     assert_eq!(admission.place.unwrap().exclude, [node_id(1)]);
+    world.pass(5_000);
+    let admission = world.admit(&Who::named("ada")).unwrap();
+    assert!(admission.place.unwrap().exclude.is_empty(), "it may be the only node, and back");
     let ada = world.join_active(&Who::named("ada"));
     let bob = world.join_active(&Who::named("bob"));
     let track = world.publish(&ada, "m");

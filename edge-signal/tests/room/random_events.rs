@@ -11,7 +11,7 @@ use shared::ids::{NodeId, SessionKey, TrackSid};
 use crate::world::{Who, World, description, media, microphone, mid_tracks, node_id, region, session_description};
 
 /// Runs of 300 events each.
-const RUNS: u64 = 150;
+const RUNS: u64 = 100;
 const EVENTS: usize = 300;
 /// Seeds that found a bug once.
 const SEEDS: [u64; 0] = [];
@@ -58,6 +58,7 @@ impl Chaos {
                     self.world.cut(&client);
                 }
             }
+            17 if self.below(8) == 0 && !self.world.directory.is_empty() => self.world.restart(),
             17 => self.world.step(Event::Alarm),
             _ => {
                 let ms = [10, 700, 3_000, 15_000][self.below(4)];
