@@ -14,7 +14,7 @@ use rtc::datachannel::message::message_channel_open::ChannelType;
 use rtc::sansio::Protocol;
 use rtc::sctp::{
     Association, AssociationHandle, DatagramEvent, Endpoint, EndpointConfig, Event, Payload, PayloadProtocolIdentifier,
-    ServerConfig, StreamEvent, StreamId, TransportConfig,
+    ReliabilityType, ServerConfig, StreamEvent, StreamId, TransportConfig,
 };
 use rtc::shared::TransportProtocol;
 
@@ -247,9 +247,9 @@ impl DataChannels {
         };
         let stream = label.own_stream();
         let opened = association.open_stream(stream, PayloadProtocolIdentifier::Binary).is_ok();
-        if let (true, Ok(channel)) = (opened, DataChannel::dial(config, handle.0, stream)) {
+        if let (true, Ok(mut channel)) = (opened, DataChannel::dial(config, handle.0, stream)) {
+            flush_dcep(now, association, stream, &mut channel);
             self.channels.push(Channel { label, stream, channel });
-            self.flush_dcep(now, stream);
         }
     }
 
@@ -271,41 +271,28 @@ impl DataChannels {
     }
 
     fn handle_dcep(&mut self, now: Instant, id: StreamId, data: &[u8]) {
+        let Some((handle, association)) = self.associations.first_mut() else { return };
         if let Some(known) = self.channels.iter_mut().find(|c| c.stream == id) {
             let message = DataChannelMessage {
                 ppi: PayloadProtocolIdentifier::Dcep,
                 payload: data.into(),
                 ..DataChannelMessage::default()
             };
-            if known.channel.handle_read(message).is_err() {
-                return;
+            if known.channel.handle_read(message).is_ok() {
+                flush_dcep(now, association, id, &mut known.channel);
             }
         } else if self.role != DataRole::Downstream {
-            let handle = self.associations.first().map_or(0, |(h, _)| h.0);
             let ppi = PayloadProtocolIdentifier::Dcep;
-            let Ok(channel) = DataChannel::accept(DataChannelConfig::default(), handle, id, ppi, data) else { return };
-            let Some(label) = Label::from_text(&channel.config().label) else { return };
-            // A label opened anew replaces the channel that had it.
-            self.channels.retain(|c| c.label != label);
-            self.channels.push(Channel { label, stream: id, channel });
+            let accepted = DataChannel::accept(DataChannelConfig::default(), handle.0, id, ppi, data);
+            let Ok(mut channel) = accepted else { return };
+            flush_dcep(now, association, id, &mut channel);
+            // Other labels are acknowledged and then ignored; a label opened anew replaces the channel that had it.
+            if let Some(label) = Label::from_text(&channel.config().label) {
+                self.channels.retain(|c| c.label != label);
+                self.channels.push(Channel { label, stream: id, channel });
+            }
         }
-        self.flush_dcep(now, id);
         self.flush_early(now);
-    }
-
-    /// Sends what the channel on stream `id` has to say in DCEP, then lets its reliability apply.
-    fn flush_dcep(&mut self, now: Instant, id: StreamId) {
-        let Some((_, association)) = self.associations.first_mut() else { return };
-        let Some(channel) = self.channels.iter_mut().find(|c| c.stream == id) else { return };
-        let Ok(mut stream) = association.stream(id) else { return };
-        // RFC 8832 section 6: DCEP messages are sent ordered and reliably.
-        let _ = stream.set_reliability_params(false, rtc::sctp::ReliabilityType::Reliable, 0);
-        while let Some(message) = channel.channel.poll_write() {
-            let _ = stream.write_sctp(now, &message.payload.freeze(), message.ppi);
-        }
-        let config = channel.channel.config();
-        let (unordered, reliability) = DataChannel::get_reliability_params(config.channel_type);
-        let _ = stream.set_reliability_params(unordered, reliability, config.reliability_parameter);
     }
 
     fn flush_early(&mut self, now: Instant) {
@@ -334,4 +321,17 @@ impl DataChannels {
         }
         stream.write_sctp(now, data, PayloadProtocolIdentifier::Binary).map(|_| ()).map_err(|_| Dropped)
     }
+}
+
+/// Sends what `channel` has to say in DCEP, then lets its reliability apply.
+fn flush_dcep(now: Instant, association: &mut Association, id: StreamId, channel: &mut DataChannel) {
+    let Ok(mut stream) = association.stream(id) else { return };
+    // RFC 8832 section 6: DCEP messages go ordered and reliably. The stream exists, so these calls do not fail.
+    let _ = stream.set_reliability_params(false, ReliabilityType::Reliable, 0);
+    while let Some(message) = channel.poll_write() {
+        let _ = stream.write_sctp(now, &message.payload.freeze(), message.ppi);
+    }
+    let config = channel.config();
+    let (unordered, reliability) = DataChannel::get_reliability_params(config.channel_type);
+    let _ = stream.set_reliability_params(unordered, reliability, config.reliability_parameter);
 }

@@ -2,6 +2,7 @@
 //! peer's nomination, keeps consent (RFC 7675). **Learns an address only from a request whose MESSAGE-INTEGRITY checks
 //! out; sends no request of its own.**
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -14,13 +15,17 @@ use rtc::stun::attributes::{
 use rtc::stun::error_code::{ErrorCode, ErrorCodeAttribute};
 use rtc::stun::fingerprint::FINGERPRINT;
 use rtc::stun::integrity::MessageIntegrity;
-use rtc::stun::message::{BINDING_ERROR, BINDING_REQUEST, BINDING_SUCCESS, Message, MessageType, Setter};
+use rtc::stun::message::{
+    BINDING_ERROR, BINDING_REQUEST, BINDING_SUCCESS, Message, MessageType, Setter, TransactionId,
+};
 use rtc::stun::xoraddr::XorMappedAddress;
 
 use super::api::IceCredentials;
 
 /// Addresses a transport may hold: a client's interfaces times its NAT bindings, with room for a move.
 pub const MAX_ADDRESSES: usize = 8;
+/// Checks remembered to tell a replayed one: some two minutes of them.
+const RECENT_CHECKS: usize = 48;
 /// Longest Binding request looked at, bytes. Real ones are under 200; RFC 8489 section 6.1 bounds them by the MTU.
 const MAX_REQUEST_LEN: usize = 576;
 /// Silence after which a transport counts as disconnected.
@@ -128,6 +133,8 @@ pub struct Agent {
     next: Option<IceCredentials>,
     addresses: ArrayVec<Address, MAX_ADDRESSES>,
     selected: Option<SocketAddr>,
+    /// Accepted checks and where they came from, oldest first.
+    recent: VecDeque<(TransactionId, SocketAddr)>,
     /// Last request from the selected address.
     consent: Option<Instant>,
     disconnected: bool,
@@ -142,6 +149,7 @@ impl Agent {
             next: None,
             addresses: ArrayVec::new(),
             selected: None,
+            recent: VecDeque::with_capacity(RECENT_CHECKS),
             consent: None,
             disconnected: false,
         }
@@ -190,6 +198,9 @@ impl Agent {
         };
         if !request.is_signed_with(&credentials.password, crypto) {
             return Err(self.unauthenticated(from, &request, UNAUTHENTICATED));
+        }
+        if self.is_replay(&request, from) {
+            return Err(Refused::Unauthenticated(None));
         }
         // A lite agent is always controlled; a full one that thinks the same must switch.
         if request.covered(ATTR_ICE_CONTROLLED).is_some() {
@@ -244,6 +255,19 @@ impl Agent {
     fn credentials_of(&self, request: &Request) -> Option<IceCredentials> {
         let ufrag = request.local_ufrag()?;
         [Some(&self.current), self.next.as_ref()].into_iter().flatten().find(|c| c.ufrag == ufrag).cloned()
+    }
+
+    /// A peer repeats a check only from where it made it; somebody who caught one would move its media elsewhere.
+    fn is_replay(&mut self, request: &Request, from: SocketAddr) -> bool {
+        let transaction = request.message.transaction_id;
+        if let Some((_, before)) = self.recent.iter().find(|(known, _)| *known == transaction) {
+            return *before != from;
+        }
+        if self.recent.len() == RECENT_CHECKS {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((transaction, from));
+        false
     }
 
     fn unauthenticated(&self, from: SocketAddr, request: &Request, code: ErrorCode) -> Refused {

@@ -211,3 +211,6 @@ impl Shard {
         self.table.settle(now, index);
     }
 }
+
+#[cfg(test)]
+mod tests;

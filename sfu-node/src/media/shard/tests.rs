@@ -1,0 +1,347 @@
+//! Whole sessions against an independent WebRTC implementation, and what strangers and forgers get.
+
+mod without_gcm;
+mod world;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use livekit_protocol::data_packet::Value;
+use livekit_protocol::{DataPacket, UserPacket};
+use prost::Message;
+use rand::rngs::StdRng;
+use rand::{Rng, RngCore, SeedableRng};
+
+use self::world::*;
+use super::*;
+use crate::media::api::*;
+
+fn packet(payload: &[u8]) -> Vec<u8> {
+    let user = UserPacket { payload: payload.to_vec(), ..UserPacket::default() };
+    DataPacket { value: Some(Value::User(user)), ..DataPacket::default() }.encode_to_vec()
+}
+
+fn payload(data: &[u8]) -> Vec<u8> {
+    match DataPacket::decode(data).unwrap().value {
+        Some(Value::User(user)) => user.payload,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Two clients, the second hears the first.
+fn call() -> World {
+    let mut world = World::new();
+    let (ada, bob) = (world.join(DataRole::Both), world.join(DataRole::Both));
+    world.connect(ada);
+    world.connect(bob);
+    world.subscribe(ada, bob);
+    world.speak(ada, b"hello");
+    world.until("heard", |w| w.heard(bob) == [b"hello"]);
+    world
+}
+
+#[test]
+fn media_flows_under_gcm() {
+    let mut world = call();
+    assert_eq!(world.connected_with(0), Some(SrtpProfile::AeadAes128Gcm));
+    for n in 0..200u8 {
+        world.speak(0, &[n; 50]);
+        world.pass(Duration::from_millis(20));
+    }
+    assert_eq!(world.heard(1).len(), 201);
+    assert!(world.events.iter().any(|e| matches!(e, Event::LayerSeen { ssrc: 1000, codec: Codec::Opus, .. })));
+    let stats = world.shard.stats();
+    assert_eq!((stats.transports, stats.receivers, stats.senders), (2, 1, 1));
+    assert_eq!((stats.dropped_bad_srtp, stats.dropped_replay, stats.dropped_unknown_address), (0, 0, 0));
+}
+
+#[test]
+fn a_server_offered_connection_may_learn_the_fingerprint_late() {
+    let mut world = World::new();
+    let ada = world.dial(DataRole::Downstream);
+    world.command(Command::Open(Box::new(config(0, DataRole::Downstream, None))));
+    world.until("handshake done", |w| w.clients[ada].rtc.is_connected());
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.connected_with(ada), None);
+    let fingerprint = world.clients[ada].fingerprint();
+    world.command(Command::SetFingerprint(TransportKey(0), fingerprint));
+    world.connect(ada);
+}
+
+#[test]
+fn a_fingerprint_mismatch_ends_the_transport() {
+    let mut world = World::new();
+    let ada = world.dial(DataRole::Both);
+    world.command(Command::Open(Box::new(config(0, DataRole::Both, Some(Fingerprint([1; 32]))))));
+    world.until("failed", |w| w.failed_with(ada) == Some(FailReason::FingerprintMismatch));
+    assert_eq!(world.connected_with(ada), None);
+    assert_eq!(world.shard.stats().transports, 0);
+}
+
+#[test]
+fn strangers_get_nothing() {
+    let mut world = call();
+    let sent = std::mem::take(&mut world.clients[0].sent);
+    let stranger = SocketAddr::from(([198, 51, 100, 7], 666));
+    let others = sent.iter().filter(|d| classify(d) != Some(Protocol::Stun));
+    let (mut tried, heard) = (0, world.heard(1).len());
+    for datagram in others {
+        tried += 1;
+        world.shard.handle_datagram(world.now, stranger, &mut datagram.clone());
+    }
+    world.carry();
+    assert!(tried > 5);
+    assert_eq!(world.shard.stats().dropped_unknown_address, tried);
+    assert!(world.stray.is_empty(), "answered a stranger");
+    assert_eq!(world.heard(1).len(), heard);
+}
+
+#[test]
+fn a_binding_request_with_a_wrong_password_teaches_nothing() {
+    let mut world = World::new();
+    let ada = world.dial(DataRole::Both);
+    let mut other = config(0, DataRole::Both, None);
+    other.local.password = "not what the client was told".to_owned();
+    world.command(Command::Open(Box::new(other)));
+    world.pass(Duration::from_secs(5));
+    let stats = world.shard.stats();
+    assert!(stats.dropped_bad_stun > 3);
+    assert_eq!(stats.bytes_sent + world.shard.batch().len() as u64, 0);
+    assert!(!world.clients[ada].rtc.is_connected());
+}
+
+#[test]
+fn replayed_srtp_is_dropped() {
+    let mut world = call();
+    let last = world.clients[0].sent.iter().rfind(|d| classify(d) == Some(Protocol::Rtp)).unwrap().clone();
+    let before = world.shard.stats().dropped_replay;
+    for _ in 0..3 {
+        world.shard.handle_datagram(world.now, world.clients[0].addr, &mut last.clone());
+    }
+    world.carry();
+    assert_eq!(world.shard.stats().dropped_replay, before + 3);
+    assert_eq!(world.heard(1), [b"hello"]);
+}
+
+#[test]
+fn forged_srtp_is_dropped() {
+    let mut world = call();
+    let mut forged = world.clients[0].sent.iter().rfind(|d| classify(d) == Some(Protocol::Rtp)).unwrap().clone();
+    forged[3] ^= 0x40;
+    world.shard.handle_datagram(world.now, world.clients[0].addr, &mut forged);
+    world.carry();
+    assert_eq!(world.shard.stats().dropped_bad_srtp, 1);
+    assert_eq!(world.heard(1), [b"hello"]);
+}
+
+#[test]
+fn nobody_takes_the_address_of_a_peer_that_is_there() {
+    let mut world = call();
+    // Bob, an authenticated client, sends his binding request in Ada's name.
+    let binding = world.clients[1].sent.iter().rfind(|d| classify(d) == Some(Protocol::Stun)).unwrap().clone();
+    let ada = world.clients[0].addr;
+    let before = world.shard.stats().dropped_bad_stun;
+    world.shard.handle_datagram(world.now, ada, &mut binding.clone());
+    assert_eq!(world.shard.stats().dropped_bad_stun, before + 1);
+    world.speak(0, b"still me");
+    world.until("heard", |w| w.heard(1) == [b"hello".to_vec(), b"still me".to_vec()]);
+}
+
+#[test]
+fn a_moved_client_goes_on() {
+    let mut world = call();
+    // A NAT gives Bob a new port; his next check nominates it.
+    let moved = SocketAddr::from(([10, 0, 0, 2], 6000));
+    world.clients[1].addr = moved;
+    world.pass(Duration::from_secs(9));
+    world.speak(0, b"over there");
+    world.until("heard", |w| w.heard(1) == [b"hello".to_vec(), b"over there".to_vec()]);
+    assert!(!world.events.iter().any(|e| matches!(e, Event::Disconnected(_))));
+}
+
+#[test]
+fn a_replayed_check_moves_nobody() {
+    let mut world = call();
+    let check = world.clients[1].sent.iter().rfind(|d| classify(d) == Some(Protocol::Stun)).unwrap().clone();
+    let thief = SocketAddr::from(([198, 51, 100, 7], 666));
+    world.shard.handle_datagram(world.now, thief, &mut check.clone());
+    world.speak(0, b"for bob");
+    world.until("heard", |w| w.heard(1) == [b"hello".to_vec(), b"for bob".to_vec()]);
+    assert!(world.stray.is_empty(), "{:?}", world.stray);
+}
+
+#[test]
+fn silence_disconnects_then_fails() {
+    let mut world = call();
+    world.clients[1].silent = true;
+    let is = |w: &World, wanted: fn(&Event) -> bool| w.events.iter().any(wanted);
+    world.until("disconnected", |w| is(w, |e| matches!(e, Event::Disconnected(TransportKey(1)))));
+    world.clients[1].silent = false;
+    world.until("reconnected", |w| is(w, |e| matches!(e, Event::Reconnected(TransportKey(1)))));
+    world.speak(0, b"again");
+    world.until("heard", |w| w.heard(1).last().is_some_and(|p| p == b"again"));
+    world.clients[1].silent = true;
+    world.until("failed", |w| w.failed_with(1) == Some(FailReason::ConsentLapsed));
+    assert_eq!(world.shard.stats().transports, 1);
+}
+
+#[test]
+fn a_full_shard_refuses() {
+    let mut world = World::with_room_for(1);
+    world.join(DataRole::Both);
+    let second = world.join(DataRole::Both);
+    assert_eq!(world.failed_with(second), Some(FailReason::Refused));
+}
+
+#[test]
+fn a_closed_transport_leaves_nothing_behind() {
+    let mut world = call();
+    world.command(Command::Close(TransportKey(0)));
+    world.command(Command::Close(TransportKey(1)));
+    let stats = world.shard.stats();
+    assert_eq!((stats.transports, stats.receivers, stats.senders), (0, 0, 0));
+    let (before, addr) = (stats.dropped_unknown_address, world.clients[0].addr);
+    world.shard.handle_datagram(world.now, addr, &mut [0x80; 60]);
+    assert_eq!(world.shard.stats().dropped_unknown_address, before + 1);
+    assert!(world.shard.next_timeout().is_none_or(|at| at > world.now));
+}
+
+#[test]
+fn data_reaches_the_others_in_order_and_never_comes_back() {
+    let mut world = call();
+    for n in 0..50u8 {
+        world.say(0, "_reliable", &packet(&[n; 2000]));
+    }
+    world.say(0, "_lossy", &packet(b"lossy"));
+    world.say(0, "unheard-of", &packet(b"nobody hears this"));
+    world.until("all there", |w| w.messages(1).len() >= 51);
+    world.pass(Duration::from_secs(1));
+    let (messages, sender) = (world.messages(1), speaker(0));
+    assert_eq!(messages.len(), 51);
+    assert!(world.messages(0).is_empty());
+    let reliable: Vec<_> = messages.iter().filter(|(label, _)| label == "_reliable").collect();
+    for (n, (_, data)) in (0u8..50).zip(reliable) {
+        assert_eq!(payload(data), [n; 2000]);
+        assert_eq!(DataPacket::decode(&data[..]).unwrap().participant_identity, sender.identity.as_str());
+    }
+    let lossy: Vec<_> = messages.iter().filter(|(label, _)| label == "_lossy").collect();
+    assert_eq!(payload(&lossy[0].1), b"lossy");
+}
+
+#[test]
+fn the_node_opens_the_channels_of_a_subscriber_connection() {
+    let mut world = World::new();
+    let (up, down) = (world.join(DataRole::Upstream), world.join(DataRole::Downstream));
+    world.connect(up);
+    // Sent while the receiver is still joining.
+    world.say(up, "_reliable", &packet(b"early"));
+    world.connect(down);
+    world.until("delivered", |w| !w.messages(down).is_empty());
+    world.say(up, "_lossy", &packet(b"late"));
+    world.until("delivered", |w| w.messages(down).len() == 2);
+    let messages = world.messages(down);
+    assert_eq!((messages[0].0.as_str(), payload(&messages[0].1)), ("_reliable", b"early".to_vec()));
+    assert_eq!((messages[1].0.as_str(), payload(&messages[1].1)), ("_lossy", b"late".to_vec()));
+    let mut labels: Vec<_> = world.clients[down].channels.iter().map(|(label, _)| label.as_str()).collect();
+    labels.sort_unstable();
+    assert_eq!(labels, ["_data_track", "_lossy", "_reliable"]);
+}
+
+#[test]
+fn data_needs_permission_and_changes_with_it() {
+    let mut world = call();
+    world.command(Command::SetSpeaker(Speaker { can_publish_data: false, ..speaker(0) }));
+    world.say(0, "_reliable", &packet(b"not allowed"));
+    world.pass(Duration::from_secs(1));
+    assert!(world.messages(1).is_empty());
+    world.command(Command::SetSpeaker(speaker(0)));
+    world.say(0, "_reliable", &packet(b"allowed"));
+    world.until("delivered", |w| w.messages(1).len() == 1);
+}
+
+#[test]
+fn a_receiver_that_is_gone_bounds_what_waits_for_it() {
+    let mut world = call();
+    let ready = |w: &mut World, at: usize| w.clients[at].channels.iter().any(|(l, _)| l == "_reliable");
+    world.until("channel", |w| ready(w, 0) && ready(w, 1));
+    world.clients[1].silent = true;
+    for _ in 0..200 {
+        world.say(0, "_reliable", &packet(&[1; 60_000]));
+        world.pass(Duration::from_millis(5));
+    }
+    world.until("all taken from the sender", |w| w.shard.stats().data_messages_received == 200);
+    let stats = world.shard.stats();
+    assert!(stats.data_messages_dropped > 50, "{stats:?}");
+    assert!(stats.data_messages_sent < 100, "{stats:?}");
+}
+
+#[test]
+fn undecodable_data_is_counted_and_dropped() {
+    let mut world = call();
+    world.say(0, "_reliable", &[0xff; 100]);
+    world.until("counted", |w| w.shard.stats().dropped_malformed == 1);
+    assert!(world.messages(1).is_empty());
+}
+
+#[test]
+fn garbage_never_panics_and_harms_nobody() {
+    let mut world = call();
+    let samples: Vec<Vec<u8>> = world.clients.iter().flat_map(|c| c.sent.clone()).collect();
+    let mut rng = StdRng::seed_from_u64(7983);
+    let addrs = [world.clients[0].addr, SocketAddr::from(([198, 51, 100, 7], 666))];
+    for round in 0..30_000 {
+        let mut datagram = samples[rng.random_range(0..samples.len())].clone();
+        match round % 4 {
+            0 => datagram.truncate(rng.random_range(0..=datagram.len())),
+            1 => {
+                datagram = vec![0; rng.random_range(0..1600)];
+                rng.fill_bytes(&mut datagram);
+            }
+            2 => datagram.extend(vec![rng.random::<u8>(); rng.random_range(0..1600)]),
+            _ => {}
+        }
+        for _ in 0..rng.random_range(1..5) {
+            if !datagram.is_empty() {
+                let at = rng.random_range(0..datagram.len());
+                datagram[at] ^= rng.random_range(1..=255);
+            }
+        }
+        world.shard.handle_datagram(world.now, addrs[round % 2], &mut datagram);
+        world.shard.batch().clear();
+    }
+    world.speak(0, b"unharmed");
+    world.until("heard", |w| w.heard(1).last().is_some_and(|p| p == b"unharmed"));
+    assert_eq!(world.shard.stats().transports, 2);
+}
+
+#[test]
+fn spoofed_bindings_do_not_grow_memory() {
+    let mut world = call();
+    let binding = world.clients[0].sent.iter().rfind(|d| classify(d) == Some(Protocol::Stun)).unwrap().clone();
+    for n in 0..10_000u16 {
+        let from = SocketAddr::from(([198, 51, 100, 1], 1024 + n));
+        world.shard.handle_datagram(world.now, from, &mut binding.clone());
+        world.shard.batch().clear();
+    }
+    let known = (0..10_000u16).filter(|n| {
+        let before = world.shard.stats().dropped_unknown_address;
+        let from = SocketAddr::from(([198, 51, 100, 1], 1024 + n));
+        world.shard.handle_datagram(world.now, from, &mut [0x80; 40]);
+        world.shard.stats().dropped_unknown_address == before
+    });
+    assert_eq!(known.count(), 0);
+}
+
+#[test]
+fn an_ice_restart_keeps_the_call() {
+    let mut world = call();
+    let new = IceCredentials { ufrag: "restarted".to_owned(), password: "a-new-password-long-enough".to_owned() };
+    world.command(Command::RestartIce(TransportKey(1), new.clone()));
+    world.speak(0, b"before");
+    let creds = str0m::ice::IceCreds { ufrag: new.ufrag, pass: new.password };
+    world.clients[1].rtc.direct_api().set_remote_ice_credentials(creds);
+    world.pass(Duration::from_secs(12));
+    world.speak(0, b"after");
+    world.until("heard", |w| w.heard(1) == [b"hello".to_vec(), b"before".to_vec(), b"after".to_vec()]);
+    assert!(!world.events.iter().any(|e| matches!(e, Event::Disconnected(_))));
+}
