@@ -187,10 +187,9 @@ impl Table {
             Err(Refused::Unauthenticated(None)) => return None,
         };
         push_plain(index, from, &accepted.response, &mut self.batch);
-        if accepted.learned {
-            if let Some(former) = self.by_addr.insert(from, index).and_then(|i| self.transports.get_mut(i)) {
-                former.ice.forget(from);
-            }
+        let former = accepted.learned.then(|| self.by_addr.insert(from, index)).flatten();
+        if let Some(former) = former.and_then(|i| self.transports.get_mut(i)) {
+            former.ice.forget(from);
         }
         if let Some(evicted) = accepted.evicted {
             self.forget_address(evicted, index);

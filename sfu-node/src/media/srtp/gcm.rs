@@ -6,9 +6,6 @@ use rtc::crypto::RTCCrypto;
 use super::kdf::{Label, MASTER_KEY_LEN, derive};
 use super::{RTCP_CLEAR_LEN, RTCP_ENCRYPTED, SrtpError};
 
-/// RFC 7714 section 13.2.
-pub(super) const TAG_LEN: usize = 16;
-
 /// One direction's keys.
 pub(super) struct Gcm {
     rtp: LessSafeKey,

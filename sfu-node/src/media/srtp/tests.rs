@@ -184,7 +184,7 @@ fn rtcp_in_the_clear_is_refused() {
         forged.extend(5u32.to_be_bytes());
         forged.extend([0; cm::TAG_LEN]);
         if profile == SrtpProfile::AeadAes128Gcm {
-            forged = [rtcp(), vec![0; gcm::TAG_LEN], 5u32.to_be_bytes().to_vec()].concat();
+            forged = [rtcp(), vec![0; 16], 5u32.to_be_bytes().to_vec()].concat();
         }
         assert_eq!(server(profile).inbound.unprotect_rtcp(&mut forged), Err(SrtpError::Unauthentic));
     }
