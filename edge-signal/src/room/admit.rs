@@ -15,6 +15,16 @@ use super::turn::Turn;
 
 /// Most participants of a room object: each has a socket, and an object holds 32,768 of them.
 pub const MAX_PARTICIPANTS: u32 = 10_000;
+/// The fields of a `RoomConfiguration` that a room heeds, in both spellings of proto3 JSON.
+const ROOM_CONFIG_FIELDS: [&str; 7] = [
+    "emptyTimeout",
+    "empty_timeout",
+    "departureTimeout",
+    "departure_timeout",
+    "maxParticipants",
+    "max_participants",
+    "metadata",
+];
 /// Signal protocol from which the subscriber connection can be primary.
 const SUBSCRIBER_PRIMARY_PROTOCOL: i32 = 3;
 
@@ -97,7 +107,12 @@ pub(super) fn identity_of(attempt: &JoinAttempt) -> Result<Identity, Refusal> {
 /// The configuration a token brings for a room it creates.
 pub(super) fn room_config(attempt: &JoinAttempt) -> Result<proto::RoomConfiguration, Refusal> {
     let Some(value) = &attempt.claims.room_config else { return Ok(proto::RoomConfiguration::default()) };
-    let config = <proto::RoomConfiguration as serde::Deserialize>::deserialize(value);
+    let mut known = value.clone();
+    if let Some(fields) = known.as_object_mut() {
+        // What later versions of the protocol add is no fault of the token.
+        fields.retain(|field, _| ROOM_CONFIG_FIELDS.contains(&field.as_str()));
+    }
+    let config = <proto::RoomConfiguration as serde::Deserialize>::deserialize(known);
     config.map_err(|error| refusal(400, &format!("roomConfig of the token: {error}")))
 }
 

@@ -50,7 +50,9 @@ impl Room {
             let refused = leave(protocol, DisconnectReason::StateMismatch, Action::Reconnect);
             return dismiss(turn, connection, refused);
         }
-        let Ok(identity) = identity_of(&admission.attempt) else { return };
+        let Ok(identity) = identity_of(&admission.attempt) else {
+            return dismiss(turn, connection, leave(protocol, DisconnectReason::JoinFailure, Action::Disconnect));
+        };
         let is_new = self.create_for(turn.now, &admission);
         if self.is_full_for(self.record.max_participants, &identity, is_dependent(&admission.attempt.claims)) {
             // Others came in between this client's admission and its socket.

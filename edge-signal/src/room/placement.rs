@@ -153,8 +153,11 @@ impl Room {
     /// The node is lost: who had media joins anew, who had none yet goes to the next node.
     pub(super) fn lose_node(&mut self, turn: &mut Turn, id: &NodeId) {
         let (affected, now) = (self.sessions_on(id), turn.now);
-        self.remove_node(id);
-        self.record_mut().lost_node = Some((id.clone(), now));
+        let Some(lost) = self.remove_node(id) else { return };
+        // One that had nothing to do here may have closed its link for that.
+        if !affected.is_empty() || !matches!(lost.link, Link::Away { .. }) {
+            self.record_mut().lost_node = Some((id.clone(), now));
+        }
         for sid in affected {
             match self.sessions.get(&sid).map(|session| session.media) {
                 Some(Media::New) => self.renew_session(turn, &sid),

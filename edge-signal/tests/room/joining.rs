@@ -143,7 +143,7 @@ fn a_resume_is_told_to_join_anew_and_creates_nothing() {
 fn a_full_room_refuses_newcomers_but_not_those_who_are_in_nor_agents() {
     let mut world = World::new();
     let mut ada = Who::named("ada");
-    ada.claims.room_config = Some(serde_json::json!({"maxParticipants": 1, "metadata": "m"}));
+    ada.claims.room_config = Some(serde_json::json!({"maxParticipants": 1, "metadata": "m", "brandNew": true}));
     world.join_active(&ada);
     let refusal = world.try_join(&Who::named("bob")).unwrap_err();
     assert_eq!((refusal.status, refusal.reason.as_str()), (403, "room is full"));

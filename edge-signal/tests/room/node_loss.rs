@@ -279,3 +279,14 @@ fn a_second_node_the_fleet_chose_meanwhile_does_not_split_the_room() {
     assert_eq!((node.clone(), session.generation), (world.session_of(&ada).0, Generation(2)));
     assert!(world.nodes[&node_id(2)].sessions.is_empty(), "told by its welcome to drop what it had");
 }
+
+#[test]
+fn a_node_that_closed_its_idle_link_is_asked_again_at_once() {
+    let mut world = World::new();
+    let ada = world.join_active(&Who::named("ada"));
+    world.say(&ada, Asked::Leave(Default::default()));
+    world.unlink(&node_id(1));
+    world.pass(1_000);
+    let admission = world.admit(&Who::named("ada")).unwrap();
+    assert!(admission.place.unwrap().exclude.is_empty());
+}
