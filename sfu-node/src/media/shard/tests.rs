@@ -16,7 +16,7 @@ use self::world::*;
 use super::*;
 use crate::media::api::*;
 
-fn packet(payload: &[u8]) -> Vec<u8> {
+pub(super) fn packet(payload: &[u8]) -> Vec<u8> {
     let user = UserPacket { payload: payload.to_vec(), ..UserPacket::default() };
     DataPacket { value: Some(Value::User(user)), ..DataPacket::default() }.encode_to_vec()
 }

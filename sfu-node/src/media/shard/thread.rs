@@ -193,3 +193,6 @@ impl Turns {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

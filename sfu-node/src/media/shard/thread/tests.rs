@@ -1,0 +1,137 @@
+//! The real thread and the real socket, with a str0m client on loopback.
+
+use std::net::UdpSocket;
+
+use crossbeam_channel::unbounded;
+use shared::ids::{Identity as Name, ParticipantSid};
+use str0m::channel::{ChannelConfig, ChannelId};
+use str0m::ice::IceCreds;
+use str0m::net::{Protocol, Receive};
+use str0m::{Candidate, Input, Output, Rtc};
+
+use super::*;
+use crate::media::api::*;
+
+/// Real time after which a client that is not done has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Client {
+    rtc: Rtc,
+    socket: UdpSocket,
+    deadline: Instant,
+    channel: Option<ChannelId>,
+    got: Vec<Vec<u8>>,
+}
+
+impl Client {
+    fn join(shard: &ShardHandle, n: u64) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut rtc =
+            Rtc::builder().set_crypto_provider(Arc::new(str0m::crypto::from_feature_flags())).build(Instant::now());
+        rtc.add_local_candidate(Candidate::host(socket.local_addr().unwrap(), "udp").unwrap());
+        rtc.add_remote_candidate(Candidate::host(shard.local_addr(), "udp").unwrap());
+        let local = IceCredentials { ufrag: format!("u{n}"), password: format!("password-of-client-{n}-long") };
+        let mut direct = rtc.direct_api();
+        let fingerprint = Fingerprint(direct.local_dtls_fingerprint().bytes.clone().try_into().unwrap());
+        direct.set_remote_ice_credentials(IceCreds { ufrag: local.ufrag.clone(), pass: local.password.clone() });
+        direct.set_remote_fingerprint(str0m::crypto::Fingerprint {
+            hash_func: "sha-256".to_owned(),
+            bytes: shard.fingerprint().0.to_vec(),
+        });
+        direct.set_ice_controlling(true);
+        direct.start_dtls(true).unwrap();
+        direct.start_sctp(true);
+        direct.create_data_channel(ChannelConfig { label: "_reliable".to_owned(), ..ChannelConfig::default() });
+        shard.send(Command::Open(Box::new(TransportConfig {
+            key: TransportKey(n),
+            room: RoomKey(1),
+            speaker: Speaker {
+                key: SpeakerKey(n),
+                participant: ParticipantSid::try_from(format!("PA_22222222222{n}")).unwrap(),
+                identity: Name::try_from(format!("client-{n}")).unwrap(),
+                can_publish_data: true,
+                hidden: false,
+                agent: false,
+            },
+            local,
+            fingerprint: Some(fingerprint),
+            data: DataRole::Both,
+        })));
+        Self { rtc, socket, deadline: Instant::now(), channel: None, got: Vec::new() }
+    }
+
+    /// Sends what is to be sent, then waits a little for a datagram or the next deadline.
+    fn turn(&mut self) {
+        loop {
+            match self.rtc.poll_output().unwrap() {
+                Output::Timeout(at) => {
+                    self.deadline = at;
+                    break;
+                }
+                Output::Transmit(transmit) => {
+                    self.socket.send_to(&transmit.contents, transmit.destination).unwrap();
+                }
+                Output::Event(str0m::Event::ChannelOpen(id, _)) => self.channel = Some(id),
+                Output::Event(str0m::Event::ChannelData(data)) => self.got.push(data.data),
+                Output::Event(_) => {}
+            }
+        }
+        let wait = self.deadline.saturating_duration_since(Instant::now());
+        self.socket.set_read_timeout(Some(wait.clamp(Duration::from_millis(1), Duration::from_millis(5)))).unwrap();
+        let mut buffer = [0; 2048];
+        let received = self.socket.recv_from(&mut buffer);
+        let now = Instant::now();
+        if let Ok((len, from)) = received {
+            let to = self.socket.local_addr().unwrap();
+            let receive = Receive::new(Protocol::Udp, from, to, &buffer[..len]).unwrap();
+            self.rtc.handle_input(Input::Receive(now, receive)).unwrap();
+        }
+        self.rtc.handle_input(Input::Timeout(now)).unwrap();
+    }
+}
+
+fn until(clients: &mut [Client], what: &str, over: impl Fn(&[Client]) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !over(clients) {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        clients.iter_mut().for_each(Client::turn);
+    }
+}
+
+#[test]
+fn clients_connect_and_talk_over_a_real_socket() {
+    let (events, heard) = unbounded();
+    let bind = "127.0.0.1:0".parse().unwrap();
+    let config = ShardConfig { bind, socket_buffer: 1 << 20, max_transports: 10 };
+    let shard = Shard::spawn(config, events).unwrap();
+    let mut clients = [Client::join(&shard, 2), Client::join(&shard, 3)];
+    until(&mut clients, "channels open", |c| c.iter().all(|c| c.channel.is_some()));
+
+    let data = crate::media::shard::tests::packet(&[9; 40_000]);
+    let id = clients[0].channel.unwrap();
+    clients[0].rtc.channel(id).unwrap().write(true, &data).unwrap();
+    until(&mut clients, "delivered", |c| c[1].got.len() == 1);
+
+    shard.send(Command::ReadStats);
+    let mut connected = 0;
+    let stats = loop {
+        match heard.recv_timeout(PATIENCE).unwrap() {
+            Event::Stats(stats) => break stats,
+            Event::Connected { profile: SrtpProfile::AeadAes128Gcm, .. } => connected += 1,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(connected, 2);
+    assert_eq!((stats.transports, stats.dropped_send, stats.data_messages_sent), (2, 0, 1));
+    assert!(stats.send_calls <= stats.packets_sent && stats.receive_calls <= stats.packets_received);
+    assert!(shard.is_alive());
+    drop(shard);
+    assert!(heard.recv_timeout(PATIENCE).is_err(), "the thread is gone and its channel closed");
+}
+
+#[test]
+fn a_taken_port_is_an_error() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let config = ShardConfig { bind: taken.local_addr().unwrap(), socket_buffer: 1 << 20, max_transports: 10 };
+    assert!(Shard::spawn(config, unbounded().0).is_err());
+}
