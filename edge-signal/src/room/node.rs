@@ -152,11 +152,7 @@ impl Room {
             self.bring_up_to_date(turn, &sid, id);
         }
         for sid in missing {
-            if self.sessions.get(&sid).is_some_and(|session| session.media == Media::New) {
-                self.renew_session(turn, &sid);
-            } else {
-                self.end_session(turn, &sid, DisconnectReason::ServerShutdown);
-            }
+            self.restart_session(turn, &sid);
         }
         for sid in fresh {
             self.open_session(turn, &sid);
@@ -228,7 +224,7 @@ impl Room {
         session.refusals += 1;
         let again = reason == RefusalReason::BadToken && session.refusals < MAX_REFUSALS;
         if again {
-            self.renew_session(turn, sid);
+            self.restart_session(turn, sid);
         } else if alone && reason != RefusalReason::BadToken {
             self.lose_node(turn, id);
         } else {

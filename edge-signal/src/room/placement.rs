@@ -133,24 +133,30 @@ impl Room {
         self.mute_anew(turn, &id, &key);
     }
 
+    /// The node lost this session. A client that has heard nothing from it does not notice; any other has to join
+    /// anew: it ignores a second answer to its offer.
+    pub(super) fn restart_session(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
+        let described = [Side::NodeAnswer, Side::NodeOffer].iter().any(|side| self.description(sid, *side).is_some());
+        if described || self.sessions.get(sid).is_some_and(|session| session.media != Media::New) {
+            self.end_session(turn, sid, DisconnectReason::ServerShutdown);
+        } else {
+            self.renew_session(turn, sid);
+        }
+    }
+
     /// Starts the session over under the next generation, on whatever node comes next; the client's offer stays
-    /// good. Only for a session whose media was never up.
+    /// good. Only for a session the client heard nothing of.
     pub(super) fn renew_session(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
         let offered = self.description(sid, Side::ClientOffer).is_some();
         let Some(session) = self.session_mut(sid) else { return };
         session.generation.0 += 1;
         session.node = None;
         session.opened = false;
-        session.mid_to_track.clear();
         session.offer = if offered { Progress::Unsent } else { Progress::Done };
-        session.answer = Progress::Done;
-        for side in [Side::NodeAnswer, Side::NodeOffer, Side::ClientAnswer] {
-            self.put_description(sid, side, None);
-        }
         self.hide_tracks(turn, sid);
     }
 
-    /// The node is lost: who had media joins anew, who had none yet goes to the next node.
+    /// The node is lost: who had heard from it joins anew, who had not goes to the next node.
     pub(super) fn lose_node(&mut self, turn: &mut Turn, id: &NodeId) {
         let (affected, now) = (self.sessions_on(id), turn.now);
         let Some(lost) = self.remove_node(id) else { return };
@@ -159,11 +165,7 @@ impl Room {
             self.record_mut().lost_node = Some((id.clone(), now));
         }
         for sid in affected {
-            match self.sessions.get(&sid).map(|session| session.media) {
-                Some(Media::New) => self.renew_session(turn, &sid),
-                Some(_) => self.end_session(turn, &sid, DisconnectReason::ServerShutdown),
-                None => {}
-            }
+            self.restart_session(turn, &sid);
         }
     }
 

@@ -146,6 +146,17 @@ fn who_had_no_media_yet_is_moved_without_noticing() {
 }
 
 #[test]
+fn who_had_an_answer_but_no_media_yet_joins_anew() {
+    let mut world = World::new();
+    let ada = world.join(&Who::named("ada").offering(1));
+    world.answer(&ada, 1, &[]);
+    world.kill(&node_id(1));
+    world.pass(1_000);
+    let leave = world.client(&ada).leave().unwrap();
+    assert_eq!((leave.reason(), leave.action()), (DisconnectReason::ServerShutdown, Action::Reconnect));
+}
+
+#[test]
 fn without_any_node_the_room_asks_again_ever_slower_and_recovers() {
     let mut world = World::new();
     let ada = world.join(&Who::named("ada"));
