@@ -1,6 +1,6 @@
 //! Command line and environment.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -26,9 +26,9 @@ pub(crate) struct Config {
     /// Lets a new node enrol its key at the edge. Better in the environment: every user of a machine can read arguments.
     #[arg(long, env = "MERIDIAN_ENROL_TOKEN", hide_env_values = true, value_parser = secret)]
     pub(crate) enrol_token: Option<Secret>,
-    /// Address the media socket binds.
-    #[arg(long, env = "MERIDIAN_BIND_ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
-    pub(crate) bind_address: IpAddr,
+    /// Address the media socket binds; all, if not given.
+    #[arg(long, env = "MERIDIAN_BIND_ADDRESS")]
+    pub(crate) bind_address: Option<IpAddr>,
     /// Addresses clients reach it at, preferred first; the bind address if not given.
     #[arg(long = "public-address", env = "MERIDIAN_PUBLIC_ADDRESS", value_delimiter = ',')]
     pub(crate) public_addresses: Vec<IpAddr>,
@@ -51,7 +51,7 @@ pub(crate) struct Config {
     #[arg(long, env = "MERIDIAN_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
     /// What is logged (`tracing` filter syntax).
-    #[arg(long, env = "MERIDIAN_LOG", default_value = "info")]
+    #[arg(long, env = "MERIDIAN_LOG", default_value = "info,rtc_dtls=error")]
     pub(crate) log: String,
     /// Checks the configuration and exits.
     #[arg(long)]
@@ -75,18 +75,20 @@ impl Config {
 
     /// Where the media socket binds.
     pub(crate) fn bind(&self) -> SocketAddr {
-        // An IPv6 wildcard socket takes IPv4 too, so it must be wide enough for every public address.
-        let wants_v6 = self.public_addresses.iter().any(IpAddr::is_ipv6);
-        let address = match self.bind_address {
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED) if wants_v6 => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
-            address => address,
-        };
+        let public = &self.public_addresses;
+        let address = self.bind_address.unwrap_or_else(|| match public.as_slice() {
+            // A node for this machine alone is not open to others.
+            [only] if only.is_loopback() => *only,
+            // An IPv6 wildcard socket takes IPv4 too.
+            _ if public.iter().any(IpAddr::is_ipv6) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        });
         SocketAddr::new(address, self.udp_port)
     }
 
     /// What stands in the candidates.
     pub(crate) fn candidates(&self) -> Vec<SocketAddr> {
-        let bound = [self.bind_address];
+        let bound = [self.bind().ip()];
         let addresses: &[IpAddr] = if self.public_addresses.is_empty() { &bound } else { &self.public_addresses };
         addresses.iter().map(|address| SocketAddr::new(*address, self.udp_port)).collect()
     }
@@ -191,7 +193,9 @@ mod tests {
         assert_eq!(config.check(), Ok(()));
         assert_eq!(config.candidates().len(), 2);
         assert!(config.bind().is_ipv6(), "one socket for both families");
-        assert!(parse(&["--public-address", "192.0.2.1"]).unwrap().bind().is_ipv4());
+        assert!(parse(&["--public-address", "192.0.2.1"]).unwrap().bind().ip().is_unspecified());
+        assert!(parse(&["--public-address", "127.0.0.1"]).unwrap().bind().ip().is_loopback());
+        assert_eq!(parse(&["--bind-address", "192.0.2.1"]).unwrap().check(), Ok(()));
     }
 
     #[test]
