@@ -1,7 +1,7 @@
 //! Outgoing datagrams of a receive batch, gathered per destination so that runs of equal size leave with one system
 //! call (UDP generic segmentation offload). Buffers are reused.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Most bytes in one run: what one UDP send may carry, with room for headers.
 const MAX_RUN_LEN: usize = 60_000;
@@ -10,10 +10,25 @@ const SLOT_CAPACITY: usize = 8 * 1024;
 /// A slot that grew beyond this is shrunk after use, bytes.
 const SLOT_KEEP: usize = 256 * 1024;
 
+/// The way to a peer: its address, and which of ours it talks to. A peer takes answers only from that one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// The peer.
+    pub to: SocketAddr,
+    /// Our address; `None` if the socket is bound to one.
+    pub from: Option<IpAddr>,
+}
+
+impl From<SocketAddr> for Route {
+    fn from(to: SocketAddr) -> Self {
+        Self { to, from: None }
+    }
+}
+
 /// Datagrams for one address, back to back in the slot's buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run {
-    to: SocketAddr,
+    route: Route,
     start: usize,
     end: usize,
     /// Length of every datagram but the last, which may be shorter.
@@ -31,7 +46,7 @@ struct Slot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Burst<'a> {
     /// Destination.
-    pub to: SocketAddr,
+    pub route: Route,
     /// The datagrams, back to back.
     pub bytes: &'a [u8],
     /// Length of each but the last.
@@ -56,16 +71,17 @@ impl SendBatch {
         Self { slots: Vec::new(), active: Vec::new(), len: 0, max_segments: max_segments.max(1) }
     }
 
-    /// Adds a datagram for `to`. `write` appends it to the buffer it gets, whose present length is where it starts.
+    /// Adds a datagram for the peer at the end of `route`. `write` appends it to the buffer it gets, whose present length is where it starts.
     ///
     /// # Errors
     /// Those of `write`; nothing is added then.
     pub fn push<E>(
         &mut self,
         slot: usize,
-        to: SocketAddr,
+        route: impl Into<Route>,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
+        let route = route.into();
         if self.slots.len() <= slot {
             self.slots.resize_with(slot + 1, Slot::default);
         }
@@ -88,11 +104,11 @@ impl SendBatch {
         }
         self.len += len;
         match runs.last_mut() {
-            Some(run) if run.takes(to, len, self.max_segments) => {
+            Some(run) if run.takes(route, len, self.max_segments) => {
                 run.end = end;
                 run.count += 1;
             }
-            _ => runs.push(Run { to, start, end, segment: len, count: 1 }),
+            _ => runs.push(Run { route, start, end, segment: len, count: 1 }),
         }
         written
     }
@@ -115,7 +131,7 @@ impl SendBatch {
         slots.flat_map(|slot| {
             slot.runs.iter().filter_map(|run| {
                 let bytes = slot.buffer.get(run.start..run.end)?;
-                Some(Burst { to: run.to, bytes, segment: run.segment, count: run.count })
+                Some(Burst { route: run.route, bytes, segment: run.segment, count: run.count })
             })
         })
     }
@@ -135,9 +151,9 @@ impl SendBatch {
 
 impl Run {
     /// Only equal datagrams may follow one another, and after a shorter one none.
-    fn takes(&self, to: SocketAddr, len: usize, max_segments: usize) -> bool {
+    fn takes(&self, route: Route, len: usize, max_segments: usize) -> bool {
         let whole = self.end - self.start == self.segment * self.count;
-        self.to == to
+        self.route == route
             && whole
             && len <= self.segment
             && self.count < max_segments
@@ -162,7 +178,7 @@ mod tests {
     }
 
     fn shapes(batch: &SendBatch) -> Vec<(u16, usize, usize, usize)> {
-        batch.bursts().map(|b| (b.to.port(), b.segment, b.count, b.bytes.len())).collect()
+        batch.bursts().map(|b| (b.route.to.port(), b.segment, b.count, b.bytes.len())).collect()
     }
 
     #[test]

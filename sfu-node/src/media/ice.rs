@@ -21,6 +21,7 @@ use rtc::stun::message::{
 use rtc::stun::xoraddr::XorMappedAddress;
 
 use super::api::IceCredentials;
+use super::batch::Route;
 
 /// Addresses a transport may hold: a client's interfaces times its NAT bindings, with room for a move.
 pub const MAX_ADDRESSES: usize = 8;
@@ -123,7 +124,7 @@ pub enum Silence {
 
 #[derive(Debug, Clone, Copy)]
 struct Address {
-    addr: SocketAddr,
+    route: Route,
     seen: Instant,
 }
 
@@ -132,7 +133,7 @@ pub struct Agent {
     current: IceCredentials,
     next: Option<IceCredentials>,
     addresses: ArrayVec<Address, MAX_ADDRESSES>,
-    selected: Option<SocketAddr>,
+    selected: Option<Route>,
     /// Accepted checks and where they came from, oldest first.
     recent: VecDeque<(TransactionId, SocketAddr)>,
     /// Last request from the selected address.
@@ -167,32 +168,34 @@ impl Agent {
 
     /// Where media goes: the nominated address, or the first one until the peer nominates.
     #[must_use]
-    pub fn selected(&self) -> Option<SocketAddr> {
+    pub fn selected(&self) -> Option<Route> {
         self.selected
     }
 
     /// All validated addresses.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.addresses.iter().map(|a| a.addr)
+        self.addresses.iter().map(|a| a.route.to)
     }
 
     /// Whether the peer proved lately that it is at `addr`.
     #[must_use]
     pub fn is_fresh(&self, now: Instant, addr: SocketAddr) -> bool {
-        self.addresses.iter().any(|a| a.addr == addr && now.saturating_duration_since(a.seen) < DISCONNECTED_AFTER)
+        self.addresses.iter().any(|a| a.route.to == addr && now.saturating_duration_since(a.seen) < DISCONNECTED_AFTER)
     }
 
-    /// Takes a request that came from `from`.
+    /// Takes a request that came by `route`.
     ///
     /// # Errors
     /// [`Refused`] if it does not authenticate or must not be followed; nothing is learned from it then.
     pub fn handle(
         &mut self,
         now: Instant,
-        from: SocketAddr,
+        route: impl Into<Route>,
         mut request: Request,
         crypto: &dyn RTCCrypto,
     ) -> Result<Accepted, Refused> {
+        let route = route.into();
+        let from = route.to;
         let Some(credentials) = self.credentials_of(&request) else {
             return Err(self.unauthenticated(from, &request, BAD_REQUEST));
         };
@@ -215,11 +218,11 @@ impl Agent {
         if let Some(next) = self.next.take_if(|next| next.ufrag == credentials.ufrag) {
             accepted.retired = Some(std::mem::replace(&mut self.current, next).ufrag);
         }
-        (accepted.learned, accepted.evicted) = self.learn(now, from);
+        (accepted.learned, accepted.evicted) = self.learn(now, route);
         if self.selected.is_none() || request.covered(ATTR_USE_CANDIDATE).is_some() {
-            self.selected = Some(from);
+            self.selected = Some(route);
         }
-        if self.selected == Some(from) {
+        if self.selected.is_some_and(|selected| selected.to == from) {
             self.consent = Some(now);
             accepted.reconnected = std::mem::take(&mut self.disconnected);
         }
@@ -228,8 +231,8 @@ impl Agent {
 
     /// Gives up an address that another transport has proved to own.
     pub fn forget(&mut self, addr: SocketAddr) {
-        self.addresses.retain(|a| a.addr != addr);
-        self.selected.take_if(|selected| *selected == addr);
+        self.addresses.retain(|a| a.route.to != addr);
+        self.selected.take_if(|selected| selected.to == addr);
     }
 
     /// When [`Agent::handle_timeout`] has something to say; `None` before the first request.
@@ -271,23 +274,23 @@ impl Agent {
     }
 
     fn unauthenticated(&self, from: SocketAddr, request: &Request, code: ErrorCode) -> Refused {
-        let known = self.addresses.iter().any(|a| a.addr == from);
+        let known = self.addresses.iter().any(|a| a.route.to == from);
         Refused::Unauthenticated(known.then(|| error(request, code, &[], None)))
     }
 
-    fn learn(&mut self, now: Instant, from: SocketAddr) -> (bool, Option<SocketAddr>) {
-        if let Some(known) = self.addresses.iter_mut().find(|a| a.addr == from) {
-            known.seen = now;
+    fn learn(&mut self, now: Instant, route: Route) -> (bool, Option<SocketAddr>) {
+        if let Some(known) = self.addresses.iter_mut().find(|a| a.route.to == route.to) {
+            *known = Address { route, seen: now };
             return (false, None);
         }
         let mut evicted = None;
         if self.addresses.is_full() {
-            let selected = self.selected;
-            let candidates = self.addresses.iter().enumerate().filter(|(_, a)| Some(a.addr) != selected);
+            let selected = self.selected.map(|selected| selected.to);
+            let candidates = self.addresses.iter().enumerate().filter(|(_, a)| Some(a.route.to) != selected);
             let oldest = candidates.min_by_key(|(_, a)| a.seen).map(|(i, _)| i);
-            evicted = oldest.and_then(|i| self.addresses.swap_pop(i)).map(|a| a.addr);
+            evicted = oldest.and_then(|i| self.addresses.swap_pop(i)).map(|a| a.route.to);
         }
-        self.addresses.push(Address { addr: from, seen: now });
+        self.addresses.push(Address { route, seen: now });
         (true, evicted)
     }
 }

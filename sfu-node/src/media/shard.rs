@@ -4,7 +4,6 @@
 mod table;
 pub mod thread;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +11,7 @@ use rtc::crypto::RTCCryptoProvider;
 
 use self::table::Table;
 use super::api::{Command, Event, FailReason, ShardStats, TransportConfig};
-use super::batch::SendBatch;
+use super::batch::{Route, SendBatch};
 use super::demux::{Protocol, classify};
 use super::dtls::Identity;
 use super::forward::Forwarder;
@@ -70,14 +69,15 @@ impl Shard {
     }
 
     /// Takes a datagram from the socket; it is decrypted in place.
-    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8]) {
+    pub fn handle_datagram(&mut self, now: Instant, route: impl Into<Route>, datagram: &mut [u8]) {
+        let route = route.into();
         self.table.stats.packets_received += 1;
         self.table.stats.bytes_received += datagram.len() as u64;
         let protocol = classify(datagram);
         if protocol == Some(Protocol::Stun) {
-            return self.handle_stun(now, from, datagram);
+            return self.handle_stun(now, route, datagram);
         }
-        let Some(index) = self.table.index_at(from) else {
+        let Some(index) = self.table.index_at(route.to) else {
             self.table.stats.dropped_unknown_address += 1;
             return;
         };
@@ -177,8 +177,8 @@ impl Shard {
         self.table.remove(now, index);
     }
 
-    fn handle_stun(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
-        let Some(contact) = self.table.handle_stun(now, from, datagram) else { return };
+    fn handle_stun(&mut self, now: Instant, route: Route, datagram: &[u8]) {
+        let Some(contact) = self.table.handle_stun(now, route, datagram) else { return };
         let Some((transport, _)) = self.table.transport(contact.index) else { return };
         let (key, connected) = (transport.key, transport.is_connected());
         if contact.reconnected && connected {

@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 use mio::net::UdpSocket;
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 
-use super::batch::{Burst, SendBatch};
+use super::batch::{Burst, Route, SendBatch};
 
 /// Buffers filled by one receive call.
 const RECEIVE_BUFFERS: usize = 16;
@@ -33,6 +33,8 @@ pub struct Sent {
 pub struct Socket {
     socket: UdpSocket,
     state: UdpSocketState,
+    /// Bound to all addresses: answers must name the one they come from.
+    any_address: bool,
 }
 
 impl Socket {
@@ -46,7 +48,7 @@ impl Socket {
         // The system's limit may be lower than what is asked for; it then gives what it has.
         let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), buffer);
         let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), buffer);
-        Ok(Self { socket, state })
+        Ok(Self { socket, state, any_address: addr.ip().is_unspecified() })
     }
 
     /// The address bound.
@@ -87,11 +89,11 @@ impl Socket {
 
     fn transmit(&self, burst: Burst<'_>, sent: &mut Sent) {
         let transmit = Transmit {
-            destination: burst.to,
+            destination: burst.route.to,
             ecn: None,
             contents: burst.bytes,
             segment_size: (burst.count > 1).then_some(burst.segment),
-            src_ip: None,
+            src_ip: burst.route.from,
         };
         sent.calls += 1;
         // A full socket buffer drops media rather than delay it; anything else is the path's trouble.
@@ -110,6 +112,7 @@ pub struct Inbox {
     storage: Vec<u8>,
     buffer_len: usize,
     metas: [RecvMeta; RECEIVE_BUFFERS],
+    any_address: bool,
 }
 
 impl Inbox {
@@ -117,7 +120,12 @@ impl Inbox {
     #[must_use]
     pub fn new(socket: &Socket) -> Self {
         let buffer_len = (socket.state.gro_segments() * MAX_DATAGRAM).clamp(MAX_DATAGRAM, MAX_COALESCED);
-        Self { storage: vec![0; buffer_len * RECEIVE_BUFFERS], buffer_len, metas: Default::default() }
+        Self {
+            storage: vec![0; buffer_len * RECEIVE_BUFFERS],
+            buffer_len,
+            metas: Default::default(),
+            any_address: socket.any_address,
+        }
     }
 
     /// Receives what waits; returns how many buffers were filled.
@@ -131,11 +139,13 @@ impl Inbox {
     }
 
     /// The datagrams of the first `filled` buffers with their sources.
-    pub fn datagrams(&mut self, filled: usize) -> impl Iterator<Item = (SocketAddr, &mut [u8])> {
+    pub fn datagrams(&mut self, filled: usize) -> impl Iterator<Item = (Route, &mut [u8])> {
+        let any_address = self.any_address;
         let buffers = self.storage.chunks_exact_mut(self.buffer_len).zip(&self.metas).take(filled);
-        buffers.flat_map(|(buffer, meta)| {
+        buffers.flat_map(move |(buffer, meta)| {
+            let route = Route { to: meta.addr, from: meta.dst_ip.filter(|_| any_address) };
             let received = buffer.get_mut(..meta.len).unwrap_or_default();
-            received.chunks_mut(meta.stride.max(1)).map(|datagram| (meta.addr, datagram))
+            received.chunks_mut(meta.stride.max(1)).map(move |datagram| (route, datagram))
         })
     }
 }
@@ -170,11 +180,37 @@ mod tests {
         while got.len() < sizes.len() && Instant::now() < deadline {
             let filled = inbox.receive(&to).unwrap_or(0);
             for (source, datagram) in inbox.datagrams(filled) {
-                assert_eq!(source, from.local_addr().unwrap());
+                assert_eq!(source, from.local_addr().unwrap().into());
                 got.push((datagram.len(), usize::from(datagram[0])));
             }
         }
         let expected: Vec<_> = sizes.iter().copied().enumerate().map(|(i, size)| (size, i)).collect();
         assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn an_answer_comes_from_the_address_that_was_asked() {
+        let node = Socket::bind("0.0.0.0:0".parse().unwrap(), 1 << 20).unwrap();
+        let port = node.local_addr().unwrap().port();
+        // Linux gives every host the whole of 127/8; the kernel alone would answer from 127.0.0.1.
+        let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let asked = SocketAddr::from(([127, 0, 0, 7], port));
+        client.send_to(b"ask", asked).unwrap();
+
+        let (mut inbox, mut batch) = (Inbox::new(&node), SendBatch::new(node.max_segments()));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while batch.is_empty() && Instant::now() < deadline {
+            let filled = inbox.receive(&node).unwrap_or(0);
+            for (route, _) in inbox.datagrams(filled) {
+                let write = |buffer: &mut Vec<u8>| {
+                    buffer.extend_from_slice(b"answer");
+                    Ok::<_, ()>(())
+                };
+                batch.push(0, route, write).unwrap();
+            }
+        }
+        node.send(&mut batch);
+        assert_eq!(client.recv_from(&mut [0; 16]).unwrap(), (6, asked));
     }
 }

@@ -1,13 +1,12 @@
 //! One transport: a peer connection's ICE, DTLS, SRTP and SCTP put together. Datagrams in, plain packets, messages and
 //! datagrams out. **Reads nothing but Binding requests from an address that ICE has not validated.**
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use rtc::crypto::RTCCrypto;
 
 use super::api::{FailReason, Fingerprint, RoomKey, SpeakerKey, SrtpProfile, TransportConfig, TransportKey};
-use super::batch::SendBatch;
+use super::batch::{Route, SendBatch};
 use super::datachannel::{DataChannels, Message};
 use super::dtls::{Dtls, DtlsEvent, Identity};
 use super::ice::{Agent, Silence};
@@ -197,7 +196,7 @@ impl Transport {
 }
 
 /// Adds a datagram that is ready as it is.
-pub fn push_plain(slot: usize, to: SocketAddr, datagram: &[u8], batch: &mut SendBatch) {
+pub fn push_plain(slot: usize, to: Route, datagram: &[u8], batch: &mut SendBatch) {
     let written = batch.push(slot, to, |buffer| {
         buffer.extend_from_slice(datagram);
         Ok::<_, std::convert::Infallible>(())

@@ -63,7 +63,7 @@ fn answers_an_authenticated_request_with_the_mapped_address() {
     let accepted = handle(&mut agent, now, at(5000), &request("node", PASSWORD, &[CONTROLLING])).unwrap();
 
     assert!(accepted.learned);
-    assert_eq!(agent.selected(), Some(at(5000)));
+    assert_eq!(agent.selected(), Some(at(5000).into()));
     let mut message = Message::new();
     message.unmarshal_binary(&accepted.response).unwrap();
     assert_eq!(message.typ, BINDING_SUCCESS);
@@ -106,7 +106,7 @@ fn attributes_behind_the_integrity_do_not_count() {
     FINGERPRINT.add_to(&mut message).unwrap();
 
     handle(&mut agent, now, at(6000), &message.raw).unwrap();
-    assert_eq!(agent.selected(), Some(at(5000)));
+    assert_eq!(agent.selected(), Some(at(5000).into()));
 }
 
 #[test]
@@ -131,9 +131,9 @@ fn media_follows_the_nomination() {
     let (mut agent, now) = (agent(), Instant::now());
     handle(&mut agent, now, at(5000), &request("node", PASSWORD, &[CONTROLLING, NOMINATE])).unwrap();
     handle(&mut agent, now, at(6000), &request("node", PASSWORD, &[CONTROLLING])).unwrap();
-    assert_eq!(agent.selected(), Some(at(5000)));
+    assert_eq!(agent.selected(), Some(at(5000).into()));
     handle(&mut agent, now, at(6000), &request("node", PASSWORD, &[CONTROLLING, NOMINATE])).unwrap();
-    assert_eq!(agent.selected(), Some(at(6000)));
+    assert_eq!(agent.selected(), Some(at(6000).into()));
 }
 
 #[test]

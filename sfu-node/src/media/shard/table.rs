@@ -12,7 +12,7 @@ use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
 use crate::media::api::{Event, RoomKey, ShardStats, Speaker, SpeakerKey, TransportConfig, TransportKey};
-use crate::media::batch::SendBatch;
+use crate::media::batch::{Route, SendBatch};
 use crate::media::datachannel::packet::{Rejected, stamp};
 use crate::media::datachannel::{Label, Message};
 use crate::media::dtls::Identity;
@@ -161,15 +161,16 @@ impl Table {
     }
 
     /// Takes a STUN datagram from anywhere.
-    pub(super) fn handle_stun(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Option<Contact> {
-        let contact = self.accept_stun(now, from, datagram);
+    pub(super) fn handle_stun(&mut self, now: Instant, route: Route, datagram: &[u8]) -> Option<Contact> {
+        let contact = self.accept_stun(now, route, datagram);
         if contact.is_none() {
             self.stats.dropped_bad_stun += 1;
         }
         contact
     }
 
-    fn accept_stun(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Option<Contact> {
+    fn accept_stun(&mut self, now: Instant, route: Route, datagram: &[u8]) -> Option<Contact> {
+        let from = route.to;
         let request = Request::parse(datagram)?;
         let index = *self.by_ufrag.get(request.local_ufrag()?)?;
         // Nobody takes an address away from a transport whose peer is there.
@@ -178,15 +179,15 @@ impl Table {
             return None;
         }
         let transport = self.transports.get_mut(index)?;
-        let accepted = match transport.ice.handle(now, from, request, self.provider.crypto()) {
+        let accepted = match transport.ice.handle(now, route, request, self.provider.crypto()) {
             Ok(accepted) => accepted,
             Err(Refused::Rejected(response) | Refused::Unauthenticated(Some(response))) => {
-                push_plain(index, from, &response, &mut self.batch);
+                push_plain(index, route, &response, &mut self.batch);
                 return None;
             }
             Err(Refused::Unauthenticated(None)) => return None,
         };
-        push_plain(index, from, &accepted.response, &mut self.batch);
+        push_plain(index, route, &accepted.response, &mut self.batch);
         let former = accepted.learned.then(|| self.by_addr.insert(from, index)).flatten();
         if let Some(former) = former.and_then(|i| self.transports.get_mut(i)) {
             former.ice.forget(from);

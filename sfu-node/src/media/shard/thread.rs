@@ -166,8 +166,8 @@ impl Turns {
             };
             self.shard.note_receive_call();
             let now = Instant::now();
-            for (from, datagram) in self.inbox.datagrams(filled) {
-                self.shard.handle_datagram(now, from, datagram);
+            for (route, datagram) in self.inbox.datagrams(filled) {
+                self.shard.handle_datagram(now, route, datagram);
                 if self.shard.batch().len() >= SEND_AT {
                     let sent = self.socket.send(self.shard.batch());
                     self.shard.note_sent(sent);

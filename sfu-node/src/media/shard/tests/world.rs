@@ -200,7 +200,7 @@ impl World {
 
     fn take_batch(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
         let batch = self.shard.batch();
-        let bursts = batch.bursts().flat_map(|b| b.bytes.chunks(b.segment).map(move |d| (b.to, d.to_vec())));
+        let bursts = batch.bursts().flat_map(|b| b.bytes.chunks(b.segment).map(move |d| (b.route.to, d.to_vec())));
         let datagrams = bursts.collect();
         batch.clear();
         datagrams
