@@ -136,9 +136,7 @@ impl Shell {
         let room = shell.load();
         if let Some(room) = &room {
             let (clients, nodes) = shell.sockets.counts();
-            let line =
-                serde_json::json!({"event": "room_woke", "room": room.sid(), "clients": clients, "nodes": nodes});
-            console_log!("{line}");
+            console_log!("room restored: {} ({clients} clients, {nodes} nodes)", room.name());
         }
         shell.room.set(room);
         shell
