@@ -4,7 +4,9 @@
 pub mod browser;
 pub mod client;
 pub mod driver;
+pub mod edge_impostor;
 pub mod load;
+pub mod node_impostor;
 pub mod scene;
 pub mod sdk;
 pub mod signal;

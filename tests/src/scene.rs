@@ -69,6 +69,12 @@ impl Deployment {
         self.stack.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the edge has written to its log.
+    #[must_use]
+    pub fn edge_log(&self) -> String {
+        std::fs::read_to_string(self.state_dir.join("edge.log")).unwrap_or_default()
+    }
+
     /// A counter or gauge of the first node, summed over its labels; 0 when it does not exist.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 mod media;
 
 use std::future::pending;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::signal_response::Message as Response;
@@ -14,8 +14,8 @@ use livekit_protocol::{
 use prost::Message as _;
 use str0m::change::SdpOffer;
 use str0m::channel::ChannelId;
-use str0m::media::MediaKind;
-use str0m::rtp::RtpPacket;
+use str0m::media::{KeyframeRequestKind, MediaKind};
+use str0m::rtp::{RtpPacket, Ssrc};
 use str0m::{Event, IceConnectionState};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
@@ -26,6 +26,9 @@ use super::peer::{Peer, PeerEvent};
 use super::source::{Stamp, begins_vp8_keyframe};
 use super::{ClientOptions, Command, Observed, PacketSink, Publish};
 use crate::signal::{Heard, Mode, Signal};
+
+/// How long a decoder waits for a keyframe before it asks again.
+const KEYFRAME_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Which connection of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,8 @@ pub(crate) struct Driver {
     labels: Vec<(Which, ChannelId, String)>,
     /// When each media packet was sent, nanoseconds of Unix time.
     sent: Vec<u64>,
+    /// When a keyframe was last asked for.
+    asked: Option<Instant>,
     inbox: mpsc::Receiver<Command>,
     state: watch::Sender<Observed>,
     sink: Option<Box<dyn PacketSink>>,
@@ -93,6 +98,7 @@ impl Driver {
             up: (false, false),
             labels: Vec::new(),
             sent: Vec::new(),
+            asked: None,
             inbox,
             state,
             sink,
@@ -366,20 +372,37 @@ impl Driver {
         }
         let Some(peer) = self.peer(which) else { return };
         let Some(mid) = peer.rtc.direct_api().stream_rx(&packet.header.ssrc).map(|s| s.mid()) else { return };
+        let video = peer.rtc.media(mid).is_some_and(|m| m.kind() == MediaKind::Video);
         let Some(sid) = self.sections.get(&*mid).cloned() else { return };
+        let mut undecodable = false;
         self.state.send_modify(|o| {
             o.timeline.first_packet.get_or_insert_with(Instant::now);
             let flow = o.flows.entry(sid).or_default();
-            let key = begins_vp8_keyframe(&packet.payload);
-            flow.began_with_keyframe |= flow.packets == 0 && key;
             flow.packets += 1;
             flow.bytes += u64::try_from(packet.payload.len()).unwrap_or(u64::MAX);
-            flow.keyframes += u64::from(key);
+            flow.keyframes += u64::from(video && begins_vp8_keyframe(&packet.payload));
+            undecodable = video && flow.keyframes == 0;
             if let Some(stamp) = Stamp::read(&packet.payload) {
                 flow.repeated_stamps += u64::from(!flow.seen.insert(stamp.counter));
                 flow.last_counter = flow.last_counter.max(Some(stamp.counter));
             }
         });
+        if undecodable {
+            self.ask_for_keyframe(which, packet.header.ssrc);
+        }
+    }
+
+    /// As a decoder does that cannot begin: media may be here before the answer that says what it is.
+    fn ask_for_keyframe(&mut self, which: Which, ssrc: Ssrc) {
+        let now = Instant::now();
+        if self.asked.is_some_and(|at| now < at + KEYFRAME_PATIENCE) {
+            return;
+        }
+        self.asked = Some(now);
+        let Some(peer) = self.peer(which) else { return };
+        if let Some(stream) = peer.rtc.direct_api().stream_rx(&ssrc) {
+            stream.request_keyframe(KeyframeRequestKind::Pli);
+        }
     }
 }
 
