@@ -195,15 +195,18 @@ impl Links<'_> {
             Ok(known) => known,
             Err(error) => return error.into(),
         };
+        let mut must_enrol = known.is_none();
         let mut waits = backoff();
         loop {
-            let node = match known.take() {
-                Some(node) => node,
-                None => match self.enrol(&http).await {
-                    Ok(node) => node,
+            if must_enrol {
+                match self.enrol(&http).await {
+                    Ok(node) => known = Some(node),
+                    // The token is too old by now, but the node had an id before: the edge may know it again later.
+                    Err(NodeError::Enrol(error)) if known.is_some() => tracing::warn!(%error, "cannot enrol again"),
                     Err(error) => return error,
-                },
-            };
+                }
+            }
+            let Some(node) = known.clone() else { return NodeError::NotEnrolled };
             let verifier =
                 Arc::new(Verifier::new(node.clone(), endpoint(&self.config.edge_url, JWKS_PATH), http.clone()));
             let context = RoomContext {
@@ -222,10 +225,8 @@ impl Links<'_> {
             let (refused, ()) = tokio::join!(link.run(), verifier.prefetch());
             tracing::warn!(reason = refused, "the fleet does not take this node");
             self.state.send_replace(FleetState::Down(refused));
-            // The edge may have lost the node's key, or not have it back yet.
-            if self.config.enrol_token.is_none() {
-                known = Some(node);
-            }
+            // The edge may have lost the node's key.
+            must_enrol = self.config.enrol_token.is_some();
             sleep(waits.next().unwrap_or(Duration::from_secs(1))).await;
         }
     }

@@ -1,0 +1,88 @@
+//! Two connections: the node offers the subscriber, the client the publisher.
+
+use super::*;
+
+#[test]
+fn dual_subscriber_offers_data_first_then_tracks_one_offer_at_a_time() {
+    let mut story = Story::open(PeerConnections::DualSubscriberPrimary);
+    assert_eq!(story.opened().len(), 1, "the subscriber's");
+    assert_eq!(story.opened()[0].data, DataRole::Downstream);
+    story.subscribe(&[("TR_VCb", VIDEO)]);
+    let (id, offer, map) = story.offered().unwrap();
+    assert!((1..=256).contains(&id) && map.is_empty());
+    assert_eq!(offer.media_descriptions.len(), 1);
+    assert_eq!(values(&offer.media_descriptions[0], "setup"), ["actpass"]);
+    assert!(!values(&offer.media_descriptions[0], "candidate").is_empty());
+    story.flush();
+    assert!(story.offered().is_none(), "one at a time");
+
+    story.answer(id, DUAL_DATA_ANSWER);
+    assert!(story.out.commands.iter().any(|command| matches!(command, Command::SetFingerprint(..))));
+    let (second, offer, map) = story.offered().unwrap();
+    assert_eq!((second, mids(&map)), (id + 1, vec![("1", "TR_VCb")]));
+    let video = section(&offer, "1");
+    assert_eq!(values(video, "msid"), ["PA_bob|TR_VCb TR_VCb"]);
+    assert!(video.has_attribute("sendonly"));
+    assert!(story.senders().is_empty(), "nothing before the answer");
+
+    story.subscribe(&[("TR_AMb", AUDIO)]);
+    assert!(story.offered().is_none());
+    let media_answer = format!("{}m=audio{}", DUAL_MEDIA_ANSWER.split("m=audio").next().unwrap(), "");
+    let video_answer = media_answer.trim_end_matches("m=audio").replace("BUNDLE 0 1 2", "BUNDLE 0 1");
+    story.answer(second, &video_answer);
+    let (third, _, map) = story.offered().unwrap();
+    assert_eq!(mids(&map), [("1", "TR_VCb"), ("2", "TR_AMb")]);
+    assert_eq!(story.senders().len(), 1);
+    story.answer(third, DUAL_MEDIA_ANSWER);
+    let senders = story.senders();
+    assert_eq!(senders.len(), 2);
+    let vp8 = senders[0].payload_types[0];
+    assert_eq!((vp8.pt, vp8.codec, vp8.rtx_pt, vp8.nack), (96, Codec::Vp8, Some(97), true));
+    assert!(!senders[0].payload_types.iter().any(|pt| pt.codec == Codec::H265), "the client took it out");
+    story.connect();
+    assert_eq!(story.take_messages().iter().filter(|m| matches!(m, NodeToRoom::TrackBound { .. })).count(), 2);
+
+    // A released section is inactive, and a track in it later is sent only when the client has agreed.
+    story.unsubscribe("TR_VCb");
+    let (fourth, offer, _) = story.offered().unwrap();
+    assert!(section(&offer, "1").has_attribute("inactive"));
+    story.answer(fourth, DUAL_MEDIA_ANSWER);
+    story.subscribe(&[("TR_VCc", VIDEO)]);
+    let (fifth, offer, map) = story.offered().unwrap();
+    assert_eq!(offer.media_descriptions.len(), 3);
+    assert_eq!(mids(&map), [("2", "TR_AMb"), ("1", "TR_VCc")]);
+    assert_eq!(story.senders().len(), 1);
+    story.answer(fifth, DUAL_MEDIA_ANSWER);
+    assert_eq!(story.senders().len(), 2);
+}
+
+#[test]
+fn native_answers_have_id_zero_and_stale_answers_are_refused() {
+    let mut story = Story::open(PeerConnections::DualSubscriberPrimary);
+    story.flush();
+    let (id, ..) = story.offered().unwrap();
+    story.answer(id + 7, NATIVE_DATA_ANSWER);
+    assert!(matches!(story.take_messages()[..], [NodeToRoom::DescriptionRejected { .. }]));
+    story.answer(0, NATIVE_DATA_ANSWER);
+    assert!(story.take_messages().is_empty());
+    story.answer(0, NATIVE_DATA_ANSWER);
+    assert!(matches!(story.take_messages()[..], [NodeToRoom::DescriptionRejected { .. }]));
+}
+
+#[test]
+fn a_dual_publisher_is_answered_without_subscriptions() {
+    let mut story = Story::open(PeerConnections::DualSubscriberPrimary);
+    story.offer(1, DUAL_PUBLISHER_JOIN);
+    assert_eq!(story.opened()[1].data, DataRole::Upstream);
+    story.announce("TR_AMmic", AUDIO, "2980a9dd-6dc2-4a06-a259-c13a216b7ee2", "");
+    story.announce("TR_VCcam", VIDEO, "7374d67b-0d1b-458d-89b6-3626294eea76", "video/vp8");
+    story.subscribe(&[("TR_VCb", VIDEO)]);
+    let (answer, map) = story.offer(2, DUAL_PUBLISH);
+    assert!(map.is_empty());
+    assert_eq!(answer.media_descriptions[2].media_name.formats[0], "96");
+    assert_eq!(story.receivers().len(), 2);
+    // Publisher up alone is not the participant's state.
+    let publisher = story.session.publisher.transport;
+    story.session.connected(publisher, &mut story.out);
+    assert!(!story.take_messages().iter().any(|m| matches!(m, NodeToRoom::MediaState { .. })));
+}
