@@ -47,11 +47,11 @@ impl Query {
             (Signaling::Dual, Some(parameter)) => {
                 Ok(Ask { request: join_request::decode(parameter)?, single_peer_connection: true })
             }
-            (Signaling::Dual, None) => Ok(Ask { request: self.from_parameters()?, single_peer_connection: false }),
+            (Signaling::Dual, None) => Ok(Ask { request: self.parameters()?, single_peer_connection: false }),
         }
     }
 
-    fn from_parameters(&self) -> Result<JoinRequest, Refusal> {
+    fn parameters(&self) -> Result<JoinRequest, Refusal> {
         let text = |name: &str| self.value(name).unwrap_or_default().to_owned();
         let flag = |name: &str| matches!(self.value(name), Some("1" | "true"));
         let number = |name: &str| self.value(name).and_then(|value| value.parse().ok()).unwrap_or_default();

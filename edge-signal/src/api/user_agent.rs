@@ -20,16 +20,16 @@ pub fn complete(client: &mut ClientInfo, user_agent: &str) {
     if !matches!(client.sdk(), Sdk::Js | Sdk::ReactNative | Sdk::Flutter | Sdk::Unity | Sdk::Unknown) {
         return;
     }
-    if client.browser.is_empty() {
-        if let Some((name, browser)) = BROWSERS.iter().find(|(name, _)| user_agent.contains(name)) {
-            client.browser = (*browser).to_owned();
-            client.browser_version = version_after(user_agent, name);
-        }
+    if client.browser.is_empty()
+        && let Some((name, browser)) = BROWSERS.iter().find(|(name, _)| user_agent.contains(name))
+    {
+        client.browser = (*browser).to_owned();
+        client.browser_version = version_after(user_agent, name);
     }
-    if client.os.is_empty() {
-        if let Some((_, os)) = SYSTEMS.iter().find(|(name, _)| user_agent.contains(name)) {
-            client.os = (*os).to_owned();
-        }
+    if client.os.is_empty()
+        && let Some((_, os)) = SYSTEMS.iter().find(|(name, _)| user_agent.contains(name))
+    {
+        client.os = (*os).to_owned();
     }
 }
 

@@ -17,7 +17,6 @@ use worker::{
 
 use crate::fleet::mint::{self, TicketUse};
 use crate::fleet::{Fleet, gate};
-use crate::room::effect::Refusal;
 use crate::runtime;
 
 mod keys;
@@ -277,5 +276,5 @@ fn send(socket: &WebSocket, message: &FleetToNode) -> Result<()> {
 }
 
 fn text(error: shared::claims::TokenError) -> worker::Error {
-    worker::Error::RustError(Refusal::new(500, &error.to_string()).reason)
+    worker::Error::RustError(error.to_string())
 }
