@@ -19,6 +19,7 @@ pub const SCRIPT: &str = "index.js";
 /// The module.
 pub const MODULE: &str = "index_bg.wasm";
 /// Debian's compiler for the web and what goes with it.
+const DEBIAN_BIN: &str = "/usr/bin";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 const DEBIAN_LINKER: &str = "wasm-ld-22";
@@ -104,6 +105,9 @@ pub fn cargo(subcommand: &str, source: WasmStd) -> Command {
             // Set by rustup's cargo around this process; they would lead back to its toolchain.
             command.env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN");
             command.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", DEBIAN_LINKER);
+            // `cargo clippy` looks for its program on the PATH, where rustup's would come first.
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{DEBIAN_BIN}:{path}"));
             command
         }
     };

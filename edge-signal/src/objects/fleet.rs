@@ -79,8 +79,9 @@ impl DurableObject for FleetObject {
                 runtime::text(200, &serde_json::to_string(&placed)?)
             }
             PROBE_PATH => {
+                let asked = read(&mut request).await?;
                 self.sweep();
-                let found = self.fleet.borrow().has_node(&read(&mut request).await?);
+                let found = self.fleet.borrow().has_node(&asked);
                 runtime::text(200, if found { "true" } else { "false" })
             }
             _ => runtime::text(404, "not found"),
