@@ -30,8 +30,9 @@ struct Plain {
     unprotect: Context,
 }
 
-fn binding(n: u64, provider: &AwsLcRsProvider) -> Vec<u8> {
-    let local = credentials(n);
+/// A new check of a client, which nominates where it is sent from.
+pub(super) fn binding(n: u64) -> Vec<u8> {
+    let (local, provider) = (credentials(n), AwsLcRsProvider::new());
     let mut message = Message::new();
     let setters: Vec<Box<dyn Setter>> = vec![
         Box::new(BINDING_REQUEST),
@@ -62,7 +63,7 @@ fn connect(world: &mut World, n: u64) -> Plain {
         .unwrap();
     let mut dtls = Endpoint::new(addr, TransportProtocol::UDP, None);
     let now: Instant = world.now;
-    world.shard.handle_datagram(now, addr, &mut binding(n, &provider));
+    world.shard.handle_datagram(now, addr, &mut binding(n));
     dtls.connect(now, node, Arc::new(handshake), None).unwrap();
     let mut done = false;
     while !done {
