@@ -274,7 +274,7 @@ pub enum FailReason {
     ConsentLapsed,
     /// The certificate is not the one in the description.
     FingerprintMismatch,
-    /// The handshake failed, or the peer closed.
+    /// The handshake failed.
     Dtls,
     /// Not opened: the shard is full, or key or ufrag are taken.
     Refused,

@@ -188,6 +188,9 @@ impl Transport {
                 DtlsEvent::FingerprintMismatch => {
                     happenings.push(Happening::Failed(FailReason::FingerprintMismatch));
                 }
+                // A client that leaves closes its connection too, and that may arrive before its leave does: a failure
+                // would keep it in the room to come back. If no leave follows, consent lapses.
+                DtlsEvent::Closed if self.is_connected() => happenings.push(Happening::Disconnected),
                 DtlsEvent::Closed => happenings.push(Happening::Failed(FailReason::Dtls)),
             }
         }
