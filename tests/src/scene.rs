@@ -13,6 +13,8 @@ use crate::client::{Client, ClientOptions};
 use crate::token;
 
 static SHARED: Mutex<Weak<Deployment>> = Mutex::new(Weak::new());
+/// Building for two deployments at once would have one read what the other is writing.
+static STARTING: Mutex<()> = Mutex::new(());
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// A running deployment. **Dropping it kills every process and removes its state.**
@@ -31,6 +33,7 @@ impl Deployment {
     /// Something did not build, start or become ready.
     pub fn start(nodes: usize) -> anyhow::Result<Arc<Self>> {
         let state_dir = std::env::temp_dir().join(unique("meridian-test"));
+        let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut stack = Stack::start(StackConfig::for_tests(nodes, state_dir.clone()))?;
         let url = stack.url();
         let metrics = stack.nodes().iter().map(xtask::node::Node::http_addr).collect();
