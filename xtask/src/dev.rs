@@ -10,7 +10,7 @@ use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::stack::{API_KEY, API_SECRET, Mode, Ports, Profile, Stack, StackConfig, access_token};
+use crate::stack::{API_KEY, API_SECRET, Build, Mode, Ports, Profile, Stack, StackConfig, access_token};
 use crate::{repo, setup};
 
 /// Between two looks at whether every child still runs.
@@ -48,19 +48,23 @@ impl Dev {
         if TcpListener::bind(("127.0.0.1", self.port)).is_err() {
             bail!("port {0} is taken: stop what listens there or use --port", self.port);
         }
+        let profile = if self.release { Profile::Release } else { Profile::Dev };
+        // Signals are watched from here on: until something runs that must be stopped, they may end us as they do.
+        let build = Build::make(profile)?;
         let (sender, signals) = channel();
         let mut incoming = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot watch signals")?;
         // Ends with the process.
         thread::spawn(move || incoming.forever().try_for_each(|signal| sender.send(signal)));
-        let mut stack = Stack::start(StackConfig {
+        let config = StackConfig {
             nodes: self.nodes,
             mode: if self.workerd { Mode::Workerd } else { Mode::Wrangler },
-            profile: if self.release { Profile::Release } else { Profile::Dev },
+            profile,
             ports: Ports::From(self.port),
             state_dir: repo::state_dir().join("dev"),
             show_logs: true,
             node_wrapper: Vec::new(),
-        })?;
+        };
+        let mut stack = Stack::start_built(build, config)?;
         self.greet(started)?;
         let fallen = loop {
             match signals.recv_timeout(WATCH) {

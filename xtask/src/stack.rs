@@ -64,6 +64,27 @@ impl StackConfig {
     }
 }
 
+/// All that a stack runs, built.
+pub struct Build {
+    bundle: wasm::Bundle,
+    node_binary: PathBuf,
+}
+
+impl Build {
+    /// Builds what is not built: page, Worker, node.
+    ///
+    /// # Errors
+    /// The first part that does not build.
+    pub fn make(profile: Profile) -> Result<Self> {
+        let wasm_profile = match profile {
+            Profile::Dev => wasm::Profile::Dev,
+            Profile::Release => wasm::Profile::Release,
+        };
+        page::build()?;
+        Ok(Self { bundle: wasm::build(wasm_profile)?, node_binary: node::build(profile)? })
+    }
+}
+
 /// A running deployment. **Dropping it kills every process.**
 pub struct Stack {
     // Nodes go first: an edge that vanishes under them only fills their logs.
@@ -80,13 +101,16 @@ impl Stack {
     /// # Errors
     /// The first part that does not build, start or become ready; with its last log lines.
     pub fn start(config: StackConfig) -> Result<Self> {
-        let wasm_profile = match config.profile {
-            Profile::Dev => wasm::Profile::Dev,
-            Profile::Release => wasm::Profile::Release,
-        };
-        page::build()?;
-        let bundle = wasm::build(wasm_profile)?;
-        let node_binary = node::build(config.profile)?;
+        let build = Build::make(config.profile)?;
+        Self::start_built(build, config)
+    }
+
+    /// As [`Stack::start`], of what is built already.
+    ///
+    /// # Errors
+    /// The first part that does not start or become ready, with its last log lines.
+    pub fn start_built(build: Build, config: StackConfig) -> Result<Self> {
+        let Build { bundle, node_binary } = build;
         let secrets = Secrets::load_or_make(&config.state_dir)?;
         let edge = Edge::start(EdgeConfig {
             bundle,

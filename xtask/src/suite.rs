@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::setup::wasm_target;
-use crate::{node, page, repo, setup, wasm};
+use crate::stack::{Build, Profile};
+use crate::{page, repo, setup, wasm};
 
 /// Run every check and test; closes with `N passed, N failed`.
 #[derive(Args)]
@@ -92,10 +93,7 @@ impl Tally {
     /// What the system tests start; built here so that no test waits for a compiler.
     fn build(&mut self) {
         headline("building what the system tests start");
-        let built = page::build()
-            .and_then(|()| page::build_test_page().map(drop))
-            .and_then(|()| wasm::build(wasm::Profile::Dev).map(drop))
-            .and_then(|()| node::build(node::Profile::Dev).map(drop));
+        let built = Build::make(Profile::Dev).and_then(|_| page::build_test_page());
         if let Err(error) = built {
             self.fail("build", &format!("{error:#}"));
         }
