@@ -36,7 +36,7 @@ const methods = {
     const context = await browser.newContext({ viewport: { width, height }, permissions: ["camera", "microphone"] });
     const page = await context.newPage();
     page.setDefaultTimeout(CALL_LIMIT_MS);
-    page.on("console", (message) => log(name, `${message.type()}: ${message.text()}`));
+    page.on("console", (message) => ["error", "warning"].includes(message.type()) && log(name, message.text()));
     page.on("pageerror", (error) => log(name, `uncaught: ${error.message}`));
     pages.set(name, page);
     await page.goto(url ?? testPage, { waitUntil: "load" });
