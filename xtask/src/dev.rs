@@ -10,9 +10,11 @@ use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::stack::{API_KEY, API_SECRET, Build, Mode, Ports, Profile, Stack, StackConfig, access_token};
+use crate::stack::{API_KEY, API_SECRET, Build, MAX_NODES, Mode, Ports, Profile, Stack, StackConfig, access_token};
 use crate::{repo, setup};
 
+/// LiveKit's: its quick starts work as they are.
+const DEFAULT_PORT: u16 = 7880;
 /// Between two looks at whether every child still runs.
 const WATCH: Duration = Duration::from_millis(250);
 
@@ -26,10 +28,10 @@ pub struct Dev {
     #[arg(long)]
     workerd: bool,
     /// How many nodes, in regions local-a, local-b, …
-    #[arg(long, default_value_t = 2)]
-    nodes: usize,
-    /// The edge's port.
-    #[arg(long, default_value_t = 7880)]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(0..=i64::from(MAX_NODES)))]
+    nodes: u16,
+    /// The edge's port; nodes take UDP from 20 above it and HTTP from 100 above it. Each port has a state of its own.
+    #[arg(long, default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..=60_000))]
     port: u16,
 }
 
@@ -56,11 +58,14 @@ impl Dev {
         // Ends with the process.
         thread::spawn(move || incoming.forever().try_for_each(|signal| sender.send(signal)));
         let config = StackConfig {
-            nodes: self.nodes,
+            nodes: usize::from(self.nodes),
             mode: if self.workerd { Mode::Workerd } else { Mode::Wrangler },
             profile,
             ports: Ports::From(self.port),
-            state_dir: repo::state_dir().join("dev"),
+            state_dir: repo::state_dir().join(match self.port {
+                DEFAULT_PORT => "dev".to_owned(),
+                port => format!("dev-{port}"),
+            }),
             show_logs: true,
             node_wrapper: Vec::new(),
         };

@@ -17,6 +17,12 @@ pub use crate::secrets::{API_KEY, API_SECRET, access_token};
 
 /// Where local regions lie: the first where local workerd says every client is, the others far away.
 const PLACES: [&str; 4] = ["30.27,-97.74", "52.52,13.4", "35.68,139.69", "-23.55,-46.63"];
+/// First node's UDP port less the edge's.
+const UDP_OFFSET: u16 = 20;
+/// First node's HTTP port less the edge's.
+const HTTP_OFFSET: u16 = 100;
+/// Most nodes of a local deployment: their UDP ports end where their HTTP ports begin.
+pub const MAX_NODES: u16 = HTTP_OFFSET - UDP_OFFSET;
 /// Colours of the logs (ANSI 256): the edge, then the nodes in turn.
 const COLOURS: [u8; 5] = [75, 114, 179, 176, 80];
 
@@ -44,7 +50,7 @@ pub struct StackConfig {
 pub enum Ports {
     /// Any that are free: tests.
     Free,
-    /// The edge's port; nodes take UDP from 7900 and HTTP from 7980.
+    /// The edge's port; nodes take UDP from 20 above it and HTTP from 100 above it (7880: 7900, 7980).
     From(u16),
 }
 
@@ -209,7 +215,7 @@ impl Stack {
         let offset = u16::try_from(index)?;
         let (udp_port, http_port) = match self.config.ports {
             Ports::Free => (free_udp_port()?, free_tcp_port()?),
-            Ports::From(_) => (7900 + offset, 7980 + offset),
+            Ports::From(port) => (port + UDP_OFFSET + offset, port + HTTP_OFFSET + offset),
         };
         let node = Node::start(
             &name,
