@@ -47,7 +47,8 @@ pub(crate) struct FleetLink {
 /// Room tasks by room.
 #[derive(Default)]
 struct Rooms {
-    tasks: JoinSet<RoomName>,
+    /// End with the attaches they did not come to.
+    tasks: JoinSet<(RoomName, mpsc::Receiver<Attach>)>,
     attaches: HashMap<RoomName, mpsc::Sender<Attach>>,
 }
 
@@ -79,7 +80,7 @@ impl FleetLink {
             loop {
                 tokio::select! {
                     () = &mut wait => break,
-                    room = rooms.ended() => rooms.forget(&room),
+                    (room, left) = rooms.ended() => rooms.restart(&room, left, &self.context),
                 }
             }
         }
@@ -113,7 +114,7 @@ impl FleetLink {
                     load.cpu = cpu.read();
                     socket.send(&NodeToFleet::Heartbeat(load)).await?;
                 }
-                room = rooms.ended() => rooms.forget(&room),
+                (room, left) = rooms.ended() => rooms.restart(&room, left, &self.context),
                 changed = self.draining.changed(), if !told_draining => {
                     if changed.is_err() {
                         told_draining = true;
@@ -160,27 +161,31 @@ impl Rooms {
             self.attaches.insert(room.clone(), sender);
             let task = room_link::run(room.clone(), context.clone(), receiver);
             self.tasks.spawn(async move {
-                task.await;
-                room
+                let left = task.await;
+                (room, left)
             });
         }
     }
 
     /// The next room whose task has ended; waits for ever while there is none.
-    async fn ended(&mut self) -> RoomName {
+    async fn ended(&mut self) -> (RoomName, mpsc::Receiver<Attach>) {
         loop {
             match self.tasks.join_next().await {
-                Some(Ok(room)) => return room,
+                Some(Ok(ended)) => return ended,
                 Some(Err(error)) => tracing::error!(%error, "a room task failed"),
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// Drops what is kept of a room, unless it was attached again already.
-    fn forget(&mut self, room: &RoomName) {
-        if self.attaches.get(room).is_some_and(mpsc::Sender::is_closed) {
-            self.attaches.remove(room);
+    /// Drops what is kept of a room whose task has ended, and begins anew if it was attached again meanwhile.
+    fn restart(&mut self, room: &RoomName, mut left: mpsc::Receiver<Attach>, context: &RoomContext) {
+        self.attaches.remove(room);
+        while let Ok(attach) = left.try_recv() {
+            self.attach(room.clone(), attach, context);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,12 +59,17 @@ struct RoomLink {
     ticket: String,
 }
 
-/// Serves a room until nothing is left to serve. Later attaches to the same room come through `attaches`.
-pub(crate) async fn run(room: RoomName, context: RoomContext, attaches: mpsc::Receiver<Attach>) {
+/// Serves a room until nothing is left to serve. Later attaches to the same room come through `attaches`; given back, for
+/// those that came too late.
+pub(crate) async fn run(
+    room: RoomName,
+    context: RoomContext,
+    attaches: mpsc::Receiver<Attach>,
+) -> mpsc::Receiver<Attach> {
     let (sender, outbox) = mpsc::channel(OUTBOX);
     let control = context.control.clone();
     if control.send(Request::OpenRoom { room: room.clone(), outbox: sender }).await.is_err() {
-        return;
+        return attaches;
     }
     let refusals = VecDeque::new();
     let mut link = RoomLink { room: room.clone(), context, outbox, attaches, refusals, ticket: String::new() };
@@ -72,6 +77,7 @@ pub(crate) async fn run(room: RoomName, context: RoomContext, attaches: mpsc::Re
         tracing::debug!(%room, "room link ended");
     }
     let _ = control.send(Request::CloseRoom { room }).await;
+    link.attaches
 }
 
 impl RoomLink {
@@ -236,4 +242,4 @@ impl RoomLink {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -27,13 +27,13 @@ use crate::session::allocator::Allocator;
 
 const JOIN: &str = include_str!("../../../tests/fixtures/js_single_join_offer.sdp");
 /// Longest anything may take here.
-const LIMIT: Duration = Duration::from_secs(20);
+pub(in crate::edge) const LIMIT: Duration = Duration::from_secs(20);
 
 /// The edge, a node's control task, and a link under test between them.
-struct Story {
+pub(in crate::edge) struct Story {
     edge: SigningKey,
     listener: TcpListener,
-    context: RoomContext,
+    pub(in crate::edge) context: RoomContext,
     node_key: Arc<NodeKey>,
     attaches: mpsc::Sender<Attach>,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -42,10 +42,11 @@ struct Story {
     _events: mpsc::Sender<Event>,
 }
 
-struct RoomSide(WebSocketStream<TcpStream>);
+/// The edge's end of a link.
+pub(in crate::edge) struct RoomSide(pub(in crate::edge) WebSocketStream<TcpStream>);
 
 impl Story {
-    async fn begin(name: &str) -> Self {
+    pub(in crate::edge) async fn begin(name: &str) -> Self {
         let edge = signing_key(7);
         let mut tasks = JoinSet::new();
         let jwks = serve_keys(&edge, &mut tasks).await;
@@ -69,7 +70,8 @@ impl Story {
             metrics,
         };
         let (attaches, received) = mpsc::channel(4);
-        tasks.spawn(run(hall(), context.clone(), received));
+        let task = run(hall(), context.clone(), received);
+        tasks.spawn(async move { drop(task.await) });
         Self { edge, listener, context, node_key, attaches, commands, tasks, _control: control_task, _events: events }
     }
 
@@ -105,11 +107,15 @@ impl Story {
     }
 
     /// Takes the node's dial, which must show `ticket` and a token of the node's own key.
+    pub(in crate::edge) async fn accept(&self, ticket: &str) -> RoomSide {
+        self.accept_at(&format!("{ROOM_LINK_PATH}?ticket={ticket}")).await
+    }
+
     #[allow(clippy::result_large_err, reason = "tungstenite's callback")]
-    async fn accept(&self, ticket: &str) -> RoomSide {
+    pub(in crate::edge) async fn accept_at(&self, path: &str) -> RoomSide {
         let (stream, _) = timeout(LIMIT, self.listener.accept()).await.expect("the node dials").unwrap();
         let check = |request: &Upgrade, response: Response| {
-            assert_eq!(request.uri().to_string(), format!("{ROOM_LINK_PATH}?ticket={ticket}"));
+            assert_eq!(request.uri().to_string(), path);
             let bearer = request.headers()["authorization"].to_str().unwrap().strip_prefix("Bearer ").unwrap();
             assert_eq!(verify_node(bearer, self.node_key.signing_key().public_x()).unwrap().sub, node());
             Ok::<_, ErrorResponse>(response)
@@ -118,7 +124,7 @@ impl Story {
     }
 
     #[allow(clippy::result_large_err, reason = "tungstenite's callback")]
-    async fn refuse(&self) {
+    pub(in crate::edge) async fn refuse(&self) {
         let (stream, _) = timeout(LIMIT, self.listener.accept()).await.expect("the node dials").unwrap();
         let refuse = |_: &Upgrade, _: Response| {
             let mut response = ErrorResponse::new(Some("ticket used".to_owned()));
@@ -151,7 +157,7 @@ impl Story {
 }
 
 impl RoomSide {
-    async fn next(&mut self) -> NodeToRoom {
+    pub(in crate::edge) async fn next<T: serde::de::DeserializeOwned>(&mut self) -> T {
         loop {
             let frame = timeout(LIMIT, self.0.next()).await.expect("the node speaks").expect("open").unwrap();
             if let Message::Text(text) = frame {
@@ -160,7 +166,7 @@ impl RoomSide {
         }
     }
 
-    async fn hello(&mut self) -> Vec<SessionKey> {
+    pub(in crate::edge) async fn hello(&mut self) -> Vec<SessionKey> {
         match self.next().await {
             NodeToRoom::Hello { control_version, sessions } => {
                 assert_eq!(control_version, CONTROL_VERSION);
@@ -170,7 +176,7 @@ impl RoomSide {
         }
     }
 
-    async fn say(&mut self, message: &RoomToNode) {
+    pub(in crate::edge) async fn say<T: serde::Serialize>(&mut self, message: &T) {
         self.0.send(Message::text(serde_json::to_string(message).unwrap())).await.unwrap();
     }
 
@@ -180,11 +186,11 @@ impl RoomSide {
     }
 }
 
-fn hall() -> RoomName {
+pub(in crate::edge) fn hall() -> RoomName {
     RoomName::try_from("hall").unwrap()
 }
 
-fn node() -> NodeId {
+pub(in crate::edge) fn node() -> NodeId {
     NodeId::try_from("ND_me").unwrap()
 }
 
@@ -296,4 +302,26 @@ async fn bad_session_tokens_are_refused_and_counted() {
     for reason in ["wrong_room", "reused", "stale_generation"] {
         assert!(metrics.contains(&format!("sessions_refused_total{{reason=\"{reason}\"}} 1")), "{metrics}");
     }
+}
+
+#[tokio::test]
+async fn a_room_that_could_not_be_told_everything_hears_that_its_sessions_are_gone() {
+    let mut story = Story::begin("outbox").await;
+    story.attach("T1", Some(story.open("ada", "hall", "1"))).await;
+    let mut room = story.accept("T1").await;
+    room.hello().await;
+    room.welcome("T2", vec![key("ada")]).await;
+    room.say(&RoomToNode::OpenSession(Box::new(story.open("bob", "hall", "2")))).await;
+    while !matches!(room.next().await, NodeToRoom::Answer { session, .. } if session == key("bob")) {}
+    drop(room);
+    // The node's next dial hangs, while each of these has an answer.
+    let (hanging, _) = timeout(LIMIT, story.listener.accept()).await.expect("the node dials").unwrap();
+    for id in 0..=u32::try_from(OUTBOX).unwrap() {
+        let description = Description { kind: DescriptionKind::Offer, id, sdp: "nothing".to_owned() };
+        let message = RoomToNode::Offer { session: key("ada"), description };
+        story.context.control.send(Request::Message { room: hall(), message }).await.unwrap();
+    }
+    story.closed().await;
+    drop(hanging);
+    assert!(story.accept("T2").await.hello().await.is_empty());
 }

@@ -1,0 +1,114 @@
+//! The fleet link against a WebSocket server that plays the fleet's object and the rooms'.
+
+use shared::control::{CONTROL_VERSION, FLEET_LINK_PATH};
+use shared::geo::Place;
+use shared::ids::RegionName;
+
+use super::super::room_link::tests::{LIMIT, RoomSide, Story, hall, node};
+use super::*;
+
+/// A node with its fleet link, and the edge.
+struct Node {
+    story: Story,
+    state: watch::Receiver<FleetState>,
+    link: tokio::task::JoinHandle<String>,
+    /// Kept open: a node that is not draining.
+    _draining: watch::Sender<bool>,
+}
+
+impl Node {
+    async fn start(name: &str) -> Self {
+        let story = Story::begin(name).await;
+        let (draining, draining_seen) = watch::channel(false);
+        let (state, state_seen) = watch::channel(FleetState::Down(String::new()));
+        let (_, pulse) = watch::channel(Pulse::default());
+        let info = NodeInfo {
+            version: "test".to_owned(),
+            control_version: CONTROL_VERSION,
+            region: RegionName::try_from("here").unwrap(),
+            place: Place { latitude: 0.0, longitude: 0.0 },
+            max_sessions: 10,
+        };
+        let context = story.context.clone();
+        let mut link = FleetLink { info, context, pulse, draining: draining_seen, state };
+        let link = tokio::spawn(async move { link.run().await });
+        Self { story, state: state_seen, link, _draining: draining }
+    }
+
+    /// Takes the node's dial and welcomes it.
+    async fn accept(&mut self) -> RoomSide {
+        let mut fleet = self.story.accept_at(FLEET_LINK_PATH).await;
+        assert!(matches!(fleet.next().await, NodeToFleet::Hello(info) if info.region.as_str() == "here"));
+        fleet.say(&FleetToNode::Welcome { node: node() }).await;
+        self.reaches(|state| *state == FleetState::Up).await;
+        fleet
+    }
+
+    async fn reaches(&mut self, wanted: impl Fn(&FleetState) -> bool) {
+        tokio::time::timeout(LIMIT, self.state.wait_for(wanted)).await.expect("the state changes").unwrap();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.link.abort();
+    }
+}
+
+fn attach(ticket: &str) -> FleetToNode {
+    FleetToNode::Attach { room: hall(), ticket: ticket.to_owned(), first: None }
+}
+
+async fn heartbeat(fleet: &mut RoomSide) {
+    while !matches!(fleet.next().await, NodeToFleet::Heartbeat(_)) {}
+}
+
+#[tokio::test]
+async fn says_hello_and_heartbeats_and_dials_rooms() {
+    let mut node = Node::start("fleet").await;
+    let mut fleet = node.accept().await;
+    heartbeat(&mut fleet).await;
+    fleet.say(&attach("T1")).await;
+    assert!(node.story.accept("T1").await.hello().await.is_empty());
+}
+
+#[tokio::test]
+async fn garbage_of_the_fleet_is_counted_and_the_link_goes_on() {
+    let mut node = Node::start("fleet-garbage").await;
+    let mut fleet = node.accept().await;
+    for garbage in ["", "{}", "[1", "{\"attach\":{\"room\":7}}"] {
+        fleet.say(&garbage).await;
+    }
+    fleet.say(&attach("T1")).await;
+    assert!(node.story.accept("T1").await.hello().await.is_empty());
+    assert!(node.story.context.metrics.encode().unwrap().contains("bad_messages_total 4"));
+}
+
+#[tokio::test]
+async fn an_attach_that_came_while_an_earlier_one_failed_is_not_lost() {
+    let mut node = Node::start("fleet-queued").await;
+    let mut fleet = node.accept().await;
+    fleet.say(&attach("T1")).await;
+    fleet.say(&attach("T2")).await;
+    // By the second of these the node has read both.
+    heartbeat(&mut fleet).await;
+    heartbeat(&mut fleet).await;
+    node.story.refuse().await;
+    assert!(node.story.accept("T2").await.hello().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_lost_link_is_dialed_again() {
+    let mut node = Node::start("fleet-lost").await;
+    drop(node.accept().await);
+    node.reaches(|state| matches!(state, FleetState::Down(_))).await;
+    node.accept().await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_final_for_this_identity() {
+    let mut node = Node::start("fleet-refused").await;
+    node.story.refuse().await;
+    let reason = tokio::time::timeout(LIMIT, &mut node.link).await.expect("it gives up").unwrap();
+    assert!(reason.contains("403") && reason.contains("ticket used"), "{reason}");
+}
