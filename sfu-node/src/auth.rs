@@ -14,6 +14,8 @@ const MAX_USED_TOKENS: usize = 100_000;
 const MAX_KEYS: usize = 16;
 /// Least time between two fetches of the key set.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
+/// The same after one that failed: the edge may have come up since, and its first session must not be refused.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest a fetch may take.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest key set taken, bytes.
@@ -98,14 +100,15 @@ pub(crate) struct Verifier {
 #[derive(Debug)]
 struct State {
     checks: Checks,
-    fetched: Option<Instant>,
+    /// When the keys may be fetched again.
+    fetch_from: Option<Instant>,
 }
 
 impl Verifier {
     /// For tokens of `node`, with the keys at `url`.
     pub(crate) fn new(node: NodeId, url: Url, http: reqwest::Client) -> Self {
         let checks = Checks { node, keys: HashMap::new(), used: HashMap::new() };
-        Self { url, http, state: Mutex::new(State { checks, fetched: None }) }
+        Self { url, http, state: Mutex::new(State { checks, fetch_from: None }) }
     }
 
     /// Verifies a token shown for a session in `room`, and remembers that it was used. An unknown key id makes it look
@@ -130,11 +133,13 @@ impl Verifier {
     }
 
     async fn refresh(&self, state: &mut State) {
-        if state.fetched.is_some_and(|fetched| fetched.elapsed() < REFRESH_INTERVAL) {
+        if state.fetch_from.is_some_and(|from| Instant::now() < from) {
             return;
         }
-        state.fetched = Some(Instant::now());
-        match self.fetch().await {
+        let fetched = self.fetch().await;
+        let wait = if fetched.is_ok() { REFRESH_INTERVAL } else { RETRY_INTERVAL };
+        state.fetch_from = Some(Instant::now() + wait);
+        match fetched {
             Ok(set) => {
                 state.checks.keys = set.keys.into_iter().take(MAX_KEYS).map(|key| (key.kid, key.x)).collect();
                 tracing::debug!(keys = state.checks.keys.len(), "fetched the edge's keys");

@@ -142,3 +142,71 @@ fn a_refused_token_still_says_whose_it_claims_to_be() {
     assert_eq!((claimed.participant.as_str(), claimed.generation), ("PA_ada", Generation(1)));
     assert_eq!(claimed_session("garbage"), None);
 }
+
+/// An edge that publishes a key set, 503 while there is none, and counts how often it is asked.
+#[derive(Clone, Default)]
+struct Edge {
+    keys: std::sync::Arc<std::sync::Mutex<Option<JwkSet>>>,
+    asked: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl Edge {
+    /// A verifier of the edge's tokens.
+    async fn verifier(&self) -> Verifier {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/jwks.json", listener.local_addr().unwrap()).parse().unwrap();
+        let edge = self.clone();
+        let answer = move || async move {
+            edge.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let keys = edge.keys.lock().unwrap().clone();
+            keys.map(axum::Json).ok_or(axum::http::StatusCode::SERVICE_UNAVAILABLE)
+        };
+        let router = axum::Router::new().route("/jwks.json", axum::routing::get(answer));
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Verifier::new(NodeId::try_from("ND_me").unwrap(), url, reqwest::Client::new())
+    }
+
+    fn publish(&self, key: &SigningKey) {
+        *self.keys.lock().unwrap() = Some(JwkSet { keys: vec![key.public_jwk()] });
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+fn token(key: &SigningKey, jti: &str) -> String {
+    key.sign(&SessionClaims { jti: jti.to_owned(), ..claims() }).unwrap()
+}
+
+#[tokio::test]
+async fn an_unknown_key_makes_it_look_for_new_ones_but_not_all_the_time() {
+    let (edge, hall) = (Edge::default(), desk().room);
+    let (old, new) = (signing_key("old", 1), signing_key("new", 2));
+    let verifier = edge.verifier().await;
+    edge.publish(&old);
+    assert!(verifier.verify(&token(&old, "1"), &hall).await.is_ok());
+    assert!(verifier.verify(&token(&old, "2"), &hall).await.is_ok());
+    assert_eq!(edge.asked(), 1, "the keys are kept");
+    edge.publish(&new);
+    for n in 0..20 {
+        let stranger = signing_key(&format!("stranger-{n}"), 3);
+        assert_eq!(verifier.verify(&token(&stranger, "3"), &hall).await, Err(TokenRefusal::UnknownKey));
+    }
+    assert_eq!(edge.asked(), 1, "strangers do not make it ask");
+    verifier.state.lock().await.fetch_from = None;
+    assert!(verifier.verify(&token(&new, "4"), &hall).await.is_ok());
+    assert_eq!(edge.asked(), 2);
+    assert_eq!(verifier.verify(&token(&old, "5"), &hall).await, Err(TokenRefusal::UnknownKey), "withdrawn");
+}
+
+#[tokio::test]
+async fn an_edge_that_was_down_a_moment_ago_is_asked_again() {
+    let (edge, hall, key) = (Edge::default(), desk().room, signing_key("edge", 1));
+    let verifier = edge.verifier().await;
+    verifier.prefetch().await;
+    assert_eq!(verifier.verify(&token(&key, "1"), &hall).await, Err(TokenRefusal::UnknownKey));
+    edge.publish(&key);
+    tokio::time::sleep(RETRY_INTERVAL).await;
+    assert!(verifier.verify(&token(&key, "1"), &hall).await.is_ok());
+}
