@@ -360,7 +360,12 @@ impl Session {
     fn open_subscriber(&mut self, allocator: &mut Allocator, out: &mut Output) {
         let subscriber = Offerer::new(TransportKey(allocator.key()), allocator);
         let credentials = subscriber.credentials.clone();
-        let config = self.transport_config(subscriber.transport, credentials, None, DataRole::Downstream);
+        // Data comes down the primary connection, and only there.
+        let data = match self.params.peer_connections {
+            PeerConnections::DualPublisherPrimary => DataRole::Upstream,
+            PeerConnections::Single | PeerConnections::DualSubscriberPrimary => DataRole::Downstream,
+        };
+        let config = self.transport_config(subscriber.transport, credentials, None, data);
         out.commands.push(Command::Open(Box::new(config)));
         self.subscriber = Some(subscriber);
     }

@@ -247,7 +247,9 @@ fn subscribed_codecs(section: &RemoteSection, kind: TrackKind, client: &ClientTr
     let mut codecs = unused_codecs(section, kind);
     codecs.retain(|codec| !(no_red && codec.format.codec == Codec::Red));
     for codec in &mut codecs {
-        codec.feedback.retain(|feedback| feedback != "transport-cc");
+        // The node sends nothing again but on an RTX stream.
+        let repairs = codec.rtx.is_some();
+        codec.feedback.retain(|feedback| feedback != "transport-cc" && (repairs || feedback != "nack"));
     }
     codecs
 }

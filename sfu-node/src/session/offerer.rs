@@ -179,10 +179,10 @@ fn offered_codecs(kind: TrackKind, client: &ClientTraits) -> Vec<SectionCodec> {
     let no_red = matches!(client.browser.as_str(), "firefox" | "safari");
     let described = |codec: &super::codec::OfferedCodec| {
         let format = CodecFormat::parse(codec.rtpmap, codec.fmtp)?;
-        let feedback: &[&str] = match (kind, format.codec) {
-            (TrackKind::Video, _) => &VIDEO_FEEDBACK,
-            (TrackKind::Audio, Codec::Red) => &[],
-            (TrackKind::Audio, _) => &["nack"],
+        let feedback: &[&str] = match kind {
+            TrackKind::Video => &VIDEO_FEEDBACK,
+            // The node sends nothing again but on an RTX stream.
+            TrackKind::Audio => &[],
         };
         (!(no_red && format.codec == Codec::Red)).then(|| SectionCodec {
             pt: codec.pt,

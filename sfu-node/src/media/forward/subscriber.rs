@@ -175,7 +175,7 @@ impl Subscription {
         if incoming.packet.payload.is_empty() && sequence >= self.next_out {
             return self.skip(incoming);
         }
-        let Some(timestamp) = self.send(incoming, route, &run, sequence, false, out) else {
+        let Some(timestamp) = self.send(incoming, route, &run, sequence, None, out) else {
             return self.skip(incoming);
         };
         let payload_len = incoming.packet.payload.len();
@@ -202,11 +202,13 @@ impl Subscription {
         Some((run.layer, run.source_start + (sequence - run.out_start)))
     }
 
-    /// Sends again what went out with this number: on the RTX stream where there is one.
+    /// Sends again what went out with this number, on the RTX stream. **Without one it cannot**: the same SSRC and number
+    /// would be the same SRTP nonce (RFC 7714 section 8.4), for a packet that differs in its extensions.
     pub(crate) fn resend<S: Sink>(&mut self, sequence: u16, incoming: &Incoming<'_>, out: &mut Egress<'_, S>) -> bool {
         let Some((run, sequence)) = self.run_sent(sequence) else { return false };
         let Some(Some(route)) = self.routes.get(usize::from(incoming.packet.slot)).copied() else { return false };
-        self.send(incoming, route, &run, sequence, true, out).is_some()
+        let (Some(ssrc), Some(pt)) = (self.rtx_ssrc, route.rtx_pt) else { return false };
+        self.send(incoming, route, &run, sequence, Some((ssrc, pt)), out).is_some()
     }
 
     /// A sender report, when packets went out since the last: which RTP time it is at `now`.
@@ -331,14 +333,15 @@ impl Subscription {
         self.runs.push(run);
     }
 
-    /// Writes the packet out. `None`: it has nothing for this subscriber. Gives the timestamp written.
+    /// Writes the packet out, on the RTX stream (SSRC and payload type) if one is given. `None`: it has nothing for this
+    /// subscriber. Gives the timestamp written.
     fn send<S: Sink>(
         &mut self,
         incoming: &Incoming<'_>,
         route: Route,
         run: &Run,
         sequence: u64,
-        again: bool,
+        rtx: Option<(u32, u8)>,
         out: &mut Egress<'_, S>,
     ) -> Option<u32> {
         let packet = &incoming.packet;
@@ -356,7 +359,7 @@ impl Subscription {
             ssrc: self.ssrc,
         };
         let mut original = None;
-        if again && let (Some(ssrc), Some(pt)) = (self.rtx_ssrc, route.rtx_pt) {
+        if let Some((ssrc, pt)) = rtx {
             original = Some(fixed.sequence);
             (fixed.ssrc, fixed.payload_type, fixed.sequence) = (ssrc, pt, self.rtx_sequence);
             self.rtx_sequence = self.rtx_sequence.wrapping_add(1);

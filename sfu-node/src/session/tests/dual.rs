@@ -22,6 +22,7 @@ fn dual_subscriber_offers_data_first_then_tracks_one_offer_at_a_time() {
     assert_eq!((second, mids(&map)), (id + 1, vec![("1", "TR_VCb")]));
     let video = section(&offer, "1");
     assert_eq!(values(video, "msid"), ["PA_bob|TR_VCb TR_VCb"]);
+    assert!(values(video, "rtcp-fb").contains(&"96 nack"), "the node repairs on an RTX stream");
     assert!(video.has_attribute("sendonly"));
     assert!(story.senders().is_empty(), "nothing before the answer");
 
@@ -30,8 +31,9 @@ fn dual_subscriber_offers_data_first_then_tracks_one_offer_at_a_time() {
     let media_answer = format!("{}m=audio{}", DUAL_MEDIA_ANSWER.split("m=audio").next().unwrap(), "");
     let video_answer = media_answer.trim_end_matches("m=audio").replace("BUNDLE 0 1 2", "BUNDLE 0 1");
     story.answer(second, &video_answer);
-    let (third, _, map) = story.offered().unwrap();
+    let (third, offer, map) = story.offered().unwrap();
     assert_eq!(mids(&map), [("1", "TR_VCb"), ("2", "TR_AMb")]);
+    assert!(values(section(&offer, "2"), "rtcp-fb").is_empty(), "and nothing without one");
     assert_eq!(story.senders().len(), 1);
     story.answer(third, DUAL_MEDIA_ANSWER);
     let senders = story.senders();
@@ -85,4 +87,20 @@ fn a_dual_publisher_is_answered_without_subscriptions() {
     let publisher = story.session.publisher.transport;
     story.session.connected(publisher, &mut story.out);
     assert!(!story.take_messages().iter().any(|m| matches!(m, NodeToRoom::MediaState { .. })));
+}
+
+#[test]
+fn data_comes_down_one_connection_only() {
+    for (kind, down) in [
+        (PeerConnections::Single, DataRole::Both),
+        (PeerConnections::DualPublisherPrimary, DataRole::Both),
+        (PeerConnections::DualSubscriberPrimary, DataRole::Downstream),
+    ] {
+        let mut story = Story::open(kind);
+        story.offer(1, if kind == PeerConnections::Single { JS_JOIN } else { DUAL_PUBLISHER_JOIN });
+        story.subscribe(&[("TR_VCb", VIDEO)]);
+        let roles = story.opened().into_iter().map(|config| config.data);
+        let downstream: Vec<DataRole> = roles.filter(|role| *role != DataRole::Upstream).collect();
+        assert_eq!(downstream, [down], "{kind:?}");
+    }
 }
