@@ -243,7 +243,8 @@ pub enum Event {
     Disconnected(TransportKey),
     /// An authenticated binding request came again.
     Reconnected(TransportKey),
-    /// Gone for good (consent lapsed for 30 s, fingerprint mismatch, DTLS alert); already closed in the shard.
+    /// Gone for good (never connected, consent lapsed for 30 s, fingerprint mismatch, DTLS alert); already closed in the
+    /// shard.
     Failed {
         /// Which.
         transport: TransportKey,
@@ -272,6 +273,8 @@ pub enum Event {
 pub enum FailReason {
     /// RFC 7675.
     ConsentLapsed,
+    /// ICE and DTLS were not through in time.
+    NotConnected,
     /// The certificate is not the one in the description.
     FingerprintMismatch,
     /// The handshake failed.

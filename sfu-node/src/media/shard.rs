@@ -41,7 +41,7 @@ impl Shard {
     /// Takes a command, all but [`Command::Stop`], which is the thread's.
     pub fn handle_command(&mut self, now: Instant, command: Command) {
         match command {
-            Command::Open(config) => self.open(&config),
+            Command::Open(config) => self.open(now, &config),
             Command::SetFingerprint(key, fingerprint) => {
                 let Some(index) = self.table.index_of(key) else { return };
                 let Some((transport, crypto)) = self.table.transport(index) else { return };
@@ -162,8 +162,8 @@ impl Shard {
         }
     }
 
-    fn open(&mut self, config: &TransportConfig) {
-        if self.table.open(config) {
+    fn open(&mut self, now: Instant, config: &TransportConfig) {
+        if self.table.open(now, config) {
             self.forwarder.open(config.key, config.room);
         } else {
             self.table.events.push_back(Event::Failed { transport: config.key, reason: FailReason::Refused });

@@ -1,7 +1,7 @@
 //! One transport: a peer connection's ICE, DTLS, SRTP and SCTP put together. Datagrams in, plain packets, messages and
 //! datagrams out. **Reads nothing but Binding requests from an address that ICE has not validated.**
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rtc::crypto::RTCCrypto;
 
@@ -11,6 +11,9 @@ use super::datachannel::{DataChannels, Message};
 use super::dtls::{Dtls, DtlsEvent, Identity};
 use super::ice::{Agent, Silence};
 use super::srtp::{MAX_OVERHEAD, Srtp, SrtpError};
+
+/// Time a client has to get through ICE and DTLS: as long as the room waits for a participant to connect.
+pub const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a transport has to tell its shard.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,6 +42,7 @@ pub struct Transport {
     pub data: DataChannels,
     dtls: Dtls,
     srtp: Option<Srtp>,
+    connect_by: Instant,
     /// When the shard's timer for it fires; `None`: not armed.
     pub armed: Option<Instant>,
 }
@@ -46,7 +50,7 @@ pub struct Transport {
 impl Transport {
     /// A transport as the control thread wants it.
     #[must_use]
-    pub fn new(config: &TransportConfig, identity: Identity) -> Self {
+    pub fn new(now: Instant, config: &TransportConfig, identity: Identity) -> Self {
         Self {
             key: config.key,
             room: config.room,
@@ -55,6 +59,7 @@ impl Transport {
             data: DataChannels::new(config.data),
             dtls: Dtls::new(identity, config.fingerprint),
             srtp: None,
+            connect_by: now + CONNECT_LIMIT,
             armed: None,
         }
     }
@@ -151,11 +156,16 @@ impl Transport {
     /// When to call [`Transport::handle_timeout`].
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        [self.ice.next_timeout(), self.dtls.next_timeout(), self.data.next_timeout()].into_iter().flatten().min()
+        let connect_by = (!self.is_connected()).then_some(self.connect_by);
+        let timers = [self.ice.next_timeout(), self.dtls.next_timeout(), self.data.next_timeout(), connect_by];
+        timers.into_iter().flatten().min()
     }
 
     /// Lets every timer that is due fire.
     pub fn handle_timeout(&mut self, now: Instant, crypto: &dyn RTCCrypto) -> Vec<Happening> {
+        if !self.is_connected() && now >= self.connect_by {
+            return vec![Happening::Failed(FailReason::NotConnected)];
+        }
         let silence = match self.ice.handle_timeout(now) {
             Some(Silence::Expired) => return vec![Happening::Failed(FailReason::ConsentLapsed)],
             Some(Silence::Disconnected) if self.is_connected() => Some(Happening::Disconnected),

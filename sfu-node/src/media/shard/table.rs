@@ -79,14 +79,14 @@ impl Table {
     }
 
     /// Adds a transport; `false` if there is no room or its key or ufrag is taken.
-    pub(super) fn open(&mut self, config: &TransportConfig) -> bool {
+    pub(super) fn open(&mut self, now: Instant, config: &TransportConfig) -> bool {
         if self.transports.len() >= self.max_transports
             || self.by_key.contains_key(&config.key)
             || self.by_ufrag.contains_key(&config.local.ufrag)
         {
             return false;
         }
-        let index = self.transports.insert(Transport::new(config, self.identity.clone()));
+        let index = self.transports.insert(Transport::new(now, config, self.identity.clone()));
         self.by_key.insert(config.key, index);
         self.by_ufrag.insert(config.local.ufrag.clone(), index);
         self.rooms.entry(config.room).or_default().push(index);
@@ -96,6 +96,7 @@ impl Table {
             transports: 0,
         });
         presence.transports += 1;
+        self.settle(now, index);
         true
     }
 

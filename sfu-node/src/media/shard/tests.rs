@@ -15,6 +15,7 @@ use rand::{Rng, RngCore, SeedableRng};
 use self::world::*;
 use super::*;
 use crate::media::api::*;
+use crate::media::transport::CONNECT_LIMIT;
 
 pub(super) fn packet(payload: &[u8]) -> Vec<u8> {
     let user = UserPacket { payload: payload.to_vec(), ..UserPacket::default() };
@@ -183,6 +184,17 @@ fn silence_disconnects_then_fails() {
     world.clients[1].silent = true;
     world.until("failed", |w| w.failed_with(1) == Some(FailReason::ConsentLapsed));
     assert_eq!(world.shard.stats().transports, 1);
+}
+
+#[test]
+fn a_client_that_never_comes_is_given_up() {
+    let mut world = call();
+    world.command(Command::Open(Box::new(config(7, DataRole::Both, None))));
+    assert_eq!(world.shard.stats().transports, 3);
+    world.pass(CONNECT_LIMIT);
+    let gone = |e: &Event| matches!(e, Event::Failed { transport: TransportKey(7), reason: FailReason::NotConnected });
+    assert!(world.events.iter().any(gone));
+    assert_eq!(world.shard.stats().transports, 2, "the others go on");
 }
 
 #[test]
