@@ -173,7 +173,8 @@ fn edge_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-fn secret(text: &str) -> Result<Secret, String> {
+/// Reads a secret, without the line end of the file it came from.
+pub(crate) fn secret(text: &str) -> Result<Secret, String> {
     Ok(Secret(text.trim().to_owned()))
 }
 

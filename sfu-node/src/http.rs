@@ -68,3 +68,44 @@ async fn metrics(State(status): State<Status>) -> Response {
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn readiness_says_what_is_missing_and_health_does_not_care() {
+        let (fleet, fleet_seen) = watch::channel(FleetState::Down("no answer".to_owned()));
+        let (pulse, pulse_seen) = watch::channel(Pulse::default());
+        let (draining, draining_seen) = watch::channel(false);
+        let metrics = Arc::new(Metrics::new());
+        let status = Status { metrics, fleet: fleet_seen, pulse: pulse_seen, draining: draining_seen };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move { axum::serve(listener, router(status)).await.unwrap() });
+        let get = |path: &'static str| async move {
+            let response = reqwest::get(format!("http://{address}{path}")).await.unwrap();
+            (response.status().as_u16(), response.text().await.unwrap())
+        };
+        let not_ready = |reason: &str| (503, reason.to_owned());
+
+        assert_eq!(get("/readyz").await, not_ready("the media shard does not answer"));
+        pulse.send_replace(Pulse { shard_answered: Some(Instant::now()), ..Pulse::default() });
+        assert_eq!(get("/readyz").await, not_ready("the fleet link is down: no answer"));
+        fleet.send_replace(FleetState::Up);
+        assert_eq!(get("/readyz").await, (200, "OK".to_owned()));
+        let long_ago = Instant::now().checked_sub(SHARD_SILENCE_LIMIT + Duration::from_secs(1));
+        pulse.send_replace(Pulse { shard_answered: long_ago, ..Pulse::default() });
+        assert_eq!(get("/readyz").await, not_ready("the media shard does not answer"));
+        draining.send_replace(true);
+        assert_eq!(get("/readyz").await, not_ready("draining"));
+        assert_eq!(get("/healthz").await, (200, "OK".to_owned()));
+        let (status, text) = get("/metrics").await;
+        assert!(status == 200 && text.contains("meridian_node_sessions 0") && text.ends_with("# EOF\n"), "{text}");
+        server.abort();
+    }
+}

@@ -125,6 +125,7 @@ impl Collector for ShardCollector {
             ("retransmissions_sent", "Packets sent again", stats.retransmissions_sent),
             ("data_messages_received", "Data channel messages received", stats.data_messages_received),
             ("data_messages_sent", "Data channel messages sent", stats.data_messages_sent),
+            ("data_messages_dropped", "Not sent: the receiver does not keep up", stats.data_messages_dropped),
         ];
         for (name, help, value) in counters {
             let counter = ConstCounter::new(value);
@@ -133,5 +134,50 @@ impl Collector for ShardCollector {
             counter.encode(descriptor)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_of_the_shard_is_shown() {
+        // No `..`: a new counter must be added here too.
+        let stats = ShardStats {
+            transports: 1,
+            receivers: 2,
+            senders: 3,
+            packets_received: 4,
+            bytes_received: 5,
+            packets_sent: 6,
+            bytes_sent: 7,
+            send_calls: 8,
+            receive_calls: 9,
+            dropped_unknown_address: 10,
+            dropped_bad_stun: 11,
+            dropped_bad_srtp: 12,
+            dropped_replay: 13,
+            dropped_malformed: 14,
+            dropped_send: 15,
+            nacks_received: 16,
+            nacks_sent: 17,
+            plis_received: 18,
+            plis_sent: 19,
+            retransmissions_sent: 20,
+            data_messages_received: 21,
+            data_messages_sent: 22,
+            data_messages_dropped: 23,
+        };
+        let metrics = Metrics::new();
+        metrics.set_shard(stats, 24, 25);
+        let text = metrics.encode().unwrap();
+        let shown = |value: u64| {
+            let end = format!(" {value}");
+            text.lines().any(|line| line.starts_with("meridian_node_") && line.ends_with(&end))
+        };
+        for value in 1..=25 {
+            assert!(shown(value), "{value} is missing:\n{text}");
+        }
     }
 }

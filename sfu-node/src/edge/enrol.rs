@@ -51,3 +51,55 @@ pub(crate) async fn enrol(
     let enrolled: EnrolResponse = response.error_for_status()?.json().await?;
     Ok(enrolled.node)
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderMap, StatusCode};
+    use axum::routing::post;
+    use axum::{Json, Router};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Enrols at an edge that answers with `status` and `body`, after it has checked what it was sent.
+    async fn enrol_at(name: &str, status: StatusCode, body: String) -> Result<NodeId, EnrolError> {
+        let directory = std::env::temp_dir().join(format!("meridian-enrol-{name}-{}", std::process::id()));
+        let key = NodeKey::load_or_create(&directory).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        let public_key = key.signing_key().public_x().to_owned();
+        let answer = move |headers: HeaderMap, Json(request): Json<EnrolRequest>| async move {
+            let known = headers["authorization"] == "Bearer enrol-me" && request.public_key == public_key;
+            if known { (status, body) } else { (StatusCode::IM_A_TEAPOT, "not what a node sends".to_owned()) }
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let edge = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let router = Router::new().route(ENROL_PATH, post(answer));
+        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let result = enrol(&reqwest::Client::new(), &edge, &key, &crate::config::secret("enrol-me").unwrap()).await;
+        server.abort();
+        result
+    }
+
+    #[tokio::test]
+    async fn the_edge_names_the_node() {
+        let body = serde_json::json!({ "node": "ND_new" }).to_string();
+        assert_eq!(enrol_at("ok", StatusCode::OK, body).await.unwrap().as_str(), "ND_new");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_in_bounds() {
+        let reason = format!("token\u{7} expired{}", "!".repeat(1000));
+        let refusal = enrol_at("refused", StatusCode::FORBIDDEN, reason).await.unwrap_err();
+        let EnrolError::Refused { status, reason } = refusal else { panic!("{refusal}") };
+        assert_eq!(status, StatusCode::FORBIDDEN);
+        assert!(reason.starts_with("token expired!") && reason.len() == MAX_REASON_LEN, "{reason}");
+    }
+
+    #[tokio::test]
+    async fn an_edge_that_is_broken_may_be_asked_again() {
+        for (name, status, body) in [("down", StatusCode::BAD_GATEWAY, ""), ("odd", StatusCode::OK, "{\"node\":7}")] {
+            let error = enrol_at(name, status, body.to_owned()).await.unwrap_err();
+            assert!(matches!(error, EnrolError::Http(_)), "{error}");
+        }
+    }
+}

@@ -114,3 +114,26 @@ impl Socket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use shared::control::RoomToNode;
+    use tokio::net::TcpListener;
+    use tokio_tungstenite::{accept_async, connect_async};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_edge_that_is_gone_without_a_word_is_noticed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        let accept = async { accept_async(listener.accept().await.unwrap().0).await.unwrap() };
+        let (dialed, _silent) = tokio::join!(connect_async(url), accept);
+        let mut socket = Socket::new(dialed.unwrap().0);
+        // From here on time passes at once whenever nothing else happens; the other end stays open and never reads.
+        tokio::time::pause();
+        let since = Instant::now();
+        assert!(matches!(socket.next::<RoomToNode>().await, Err(LinkError::Silent)));
+        assert!(since.elapsed() <= SILENCE_LIMIT + 2 * PING_INTERVAL);
+    }
+}
