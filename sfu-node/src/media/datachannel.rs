@@ -5,6 +5,7 @@ pub mod packet;
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -119,6 +120,8 @@ pub struct DataChannels {
     early: VecDeque<(Instant, Bytes)>,
     early_len: usize,
     outgoing: VecDeque<Bytes>,
+    /// The library gave up on what the peer sent.
+    broken: bool,
 }
 
 impl DataChannels {
@@ -140,6 +143,7 @@ impl DataChannels {
             early: VecDeque::new(),
             early_len: 0,
             outgoing: VecDeque::new(),
+            broken: false,
         }
     }
 
@@ -151,6 +155,29 @@ impl DataChannels {
 
     /// Takes an SCTP packet.
     pub fn handle_packet(&mut self, now: Instant, packet: Bytes, received: &mut Vec<Message>) {
+        self.contained(|channels| channels.take_packet(now, packet, received));
+    }
+
+    /// Runs the library. **A panic in it ends this peer's channels, and nothing else**: it slices what a peer sent by the
+    /// lengths written there.
+    fn contained<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        if self.broken {
+            return None;
+        }
+        let done = catch_unwind(AssertUnwindSafe(|| act(self))).ok();
+        if done.is_none() {
+            tracing::warn!("data channels of a peer end: its SCTP packets make no sense");
+            // What is left of them may be in any state.
+            self.broken = true;
+            self.associations.clear();
+            self.channels.clear();
+            self.early.clear();
+            self.outgoing.clear();
+        }
+        done
+    }
+
+    fn take_packet(&mut self, now: Instant, packet: Bytes, received: &mut Vec<Message>) {
         match self.endpoint.handle(now, PEER, None, packet) {
             Some((handle, DatagramEvent::AssociationEvent(event))) => {
                 if let Some((_, association)) = self.associations.iter_mut().find(|(h, _)| *h == handle) {
@@ -174,9 +201,9 @@ impl DataChannels {
     /// [`Dropped`] if the receiver does not keep up or has no such channel.
     pub fn send(&mut self, now: Instant, label: Label, data: &Bytes) -> Result<(), Dropped> {
         if self.is_open(label) {
-            return self.write(now, label, data);
+            return self.contained(|channels| channels.write(now, label, data)).unwrap_or(Err(Dropped));
         }
-        if label != Label::Reliable || self.early_len + data.len() > MAX_EARLY {
+        if self.broken || label != Label::Reliable || self.early_len + data.len() > MAX_EARLY {
             return Err(Dropped);
         }
         self.early_len += data.len();
@@ -186,6 +213,10 @@ impl DataChannels {
 
     /// The next SCTP packet for the peer.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Bytes> {
+        self.contained(|channels| channels.next_packet(now)).flatten()
+    }
+
+    fn next_packet(&mut self, now: Instant) -> Option<Bytes> {
         if self.outgoing.is_empty() {
             for (_, association) in &mut self.associations {
                 while let Some(transmit) = association.poll_transmit(now) {
@@ -206,10 +237,12 @@ impl DataChannels {
 
     /// Lets timers fire.
     pub fn handle_timeout(&mut self, now: Instant, received: &mut Vec<Message>) {
-        for (_, association) in &mut self.associations {
-            association.handle_timeout(now);
-        }
-        self.process(now, received);
+        self.contained(|channels| {
+            for (_, association) in &mut channels.associations {
+                association.handle_timeout(now);
+            }
+            channels.process(now, received);
+        });
     }
 
     fn process(&mut self, now: Instant, received: &mut Vec<Message>) {
@@ -335,3 +368,6 @@ fn flush_dcep(now: Instant, association: &mut Association, id: StreamId, channel
     let (unordered, reliability) = DataChannel::get_reliability_params(config.channel_type);
     let _ = stream.set_reliability_params(unordered, reliability, config.reliability_parameter);
 }
+
+#[cfg(test)]
+mod tests;

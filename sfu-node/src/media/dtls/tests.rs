@@ -181,3 +181,35 @@ fn a_close_is_reported() {
     run(now, &mut client, &mut server, &mut events);
     assert!(matches!(events.as_slice(), [DtlsEvent::Closed]), "{events:?}");
 }
+
+#[test]
+fn mutated_handshakes_never_panic() {
+    use rand::{Rng, SeedableRng, rngs::StdRng};
+
+    let (now, mut rng, mut connected) = (Instant::now(), StdRng::seed_from_u64(3), 0);
+    let identity = Identity::generate(provider()).unwrap();
+    for round in 0..150_u32 {
+        let mut client = client(now, &BOTH);
+        let (mut server, mut events) = (Dtls::new(identity.clone(), Some(client.fingerprint)), Vec::new());
+        for _ in 0..8 {
+            while let Some(transmit) = client.endpoint.poll_transmit() {
+                // The first rounds stay whole, so that later flights are reached; a forgery comes before the real one.
+                for _ in 0..round % 4 {
+                    let mut forged = transmit.message.to_vec();
+                    for _ in 0..rng.random_range(1..6) {
+                        let at = rng.random_range(0..forged.len());
+                        forged[at] = rng.random();
+                    }
+                    let len = if rng.random_bool(0.2) { rng.random_range(0..forged.len()) } else { forged.len() };
+                    server.handle_datagram(now, &forged[..len], &mut events);
+                }
+                server.handle_datagram(now, &transmit.message, &mut events);
+            }
+            while let Some(datagram) = server.poll_transmit() {
+                let _ = client.endpoint.read(now, PEER, None, datagram);
+            }
+        }
+        connected += u32::from(events.iter().any(|event| matches!(event, DtlsEvent::Connected { .. })));
+    }
+    assert!(connected >= 38, "whole handshakes get through: {connected}");
+}

@@ -1,0 +1,151 @@
+//! Channels against an SCTP client that goes astray: packets that are changed but have a right checksum.
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use rtc::sctp::ClientConfig;
+
+use super::*;
+
+/// CRC-32C (RFC 9260 appendix A), bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
+}
+
+/// A client with its association, and what it sent.
+struct Client {
+    endpoint: Endpoint,
+    handle: AssociationHandle,
+    association: Association,
+    sent: Vec<Bytes>,
+}
+
+impl Client {
+    fn dial(now: Instant) -> Self {
+        let mut endpoint = Endpoint::new(PEER, TransportProtocol::UDP, Arc::new(EndpointConfig::new()), None);
+        let (handle, association) = endpoint.connect(now, ClientConfig::default(), PEER).unwrap();
+        Self { endpoint, handle, association, sent: Vec::new() }
+    }
+
+    /// Carries packets both ways until all is quiet; `astray` sees each of the client's before it arrives.
+    fn run(
+        &mut self,
+        now: Instant,
+        server: &mut DataChannels,
+        received: &mut Vec<Message>,
+        mut astray: impl FnMut(&Bytes, &mut DataChannels),
+    ) {
+        for _ in 0..50 {
+            let mut quiet = true;
+            while let Some(transmit) = self.association.poll_transmit(now) {
+                let Payload::RawEncode(packets) = transmit.message else { continue };
+                for packet in packets {
+                    quiet = false;
+                    self.sent.push(packet.clone());
+                    astray(&packet, server);
+                    server.handle_packet(now, packet, received);
+                }
+            }
+            while let Some(packet) = server.poll_transmit(now) {
+                quiet = false;
+                if let Some((_, DatagramEvent::AssociationEvent(event))) = self.endpoint.handle(now, PEER, None, packet)
+                {
+                    self.association.handle_event(event);
+                }
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    fn open(&mut self, now: Instant) {
+        let config = DataChannelConfig { label: "_reliable".to_owned(), ..DataChannelConfig::default() };
+        if self.association.open_stream(2, PayloadProtocolIdentifier::Binary).is_ok() {
+            let mut channel = DataChannel::dial(config, self.handle.0, 2).unwrap();
+            flush_dcep(now, &mut self.association, 2, &mut channel);
+        }
+    }
+
+    fn say(&mut self, now: Instant, data: &[u8]) {
+        if let Ok(mut stream) = self.association.stream(2) {
+            let _ = stream.write_sctp(now, &Bytes::copy_from_slice(data), PayloadProtocolIdentifier::Binary);
+        }
+    }
+}
+
+fn mutate(rng: &mut StdRng, packet: &Bytes) -> Bytes {
+    let mut bytes = packet.to_vec();
+    // Past the ports and the tag, which would only make it somebody else's.
+    for _ in 0..rng.random_range(1..6) {
+        let first = if rng.random_bool(0.05) { 0 } else { 12.min(bytes.len() - 1) };
+        let at = rng.random_range(first..bytes.len());
+        bytes[at] = if rng.random_bool(0.5) { rng.random_range(0..20) } else { rng.random() };
+    }
+    match rng.random_range(0..6) {
+        0 => bytes.truncate(rng.random_range(12..=bytes.len())),
+        1 => bytes.extend_from_within(12..),
+        _ => {}
+    }
+    bytes[8..12].fill(0);
+    let checksum = crc32c(&bytes).to_le_bytes();
+    bytes[8..12].copy_from_slice(&checksum);
+    Bytes::from(bytes)
+}
+
+#[test]
+fn a_peer_that_makes_the_library_panic_loses_its_channels_only() {
+    let now = Instant::now();
+    let (mut client, mut server, mut received) = (Client::dial(now), DataChannels::new(DataRole::Both), Vec::new());
+    client.run(now, &mut server, &mut received, |_, _| {});
+    // An ABORT whose cause is longer than the packet, with the ports and the tag of the client's last packet.
+    let mut abort = client.sent.last().unwrap()[..8].to_vec();
+    abort.extend([0, 0, 0, 0, 6, 0, 0, 8, 0, 1, 0xff, 0xff]);
+    let checksum = crc32c(&abort).to_le_bytes();
+    abort[8..12].copy_from_slice(&checksum);
+    server.handle_packet(now, Bytes::from(abort), &mut received);
+    assert_eq!(server.send(now, Label::Reliable, &Bytes::from_static(b"hello")), Err(Dropped));
+    client.open(now);
+    client.run(now, &mut server, &mut received, |_, _| {});
+    assert!(received.is_empty() && server.poll_transmit(now).is_none() && server.next_timeout().is_none());
+}
+
+#[test]
+fn packets_that_make_no_sense_never_panic() {
+    let (mut rng, mut heard, mut noticed) = (StdRng::seed_from_u64(11), 0, 0);
+    for round in 0..400 {
+        let mut now = Instant::now();
+        let (mut client, mut server) = (Client::dial(now), DataChannels::new(DataRole::Both));
+        let mut received = Vec::new();
+        let forgeries = round % 5;
+        let mut astray = |packet: &Bytes, server: &mut DataChannels| {
+            let mut lost = Vec::new();
+            for _ in 0..forgeries {
+                server.handle_packet(now, mutate(&mut rng, packet), &mut lost);
+            }
+            noticed += lost.len();
+        };
+        client.run(now, &mut server, &mut received, &mut astray);
+        client.open(now);
+        client.run(now, &mut server, &mut received, &mut astray);
+        client.say(now, &[7; 3000]);
+        client.say(now, b"short");
+        client.run(now, &mut server, &mut received, &mut astray);
+        heard += usize::from(received.len() == 2);
+        // Everything once more, changed, and then the timers of what that left behind.
+        for packet in client.sent.clone() {
+            let mut lost = Vec::new();
+            for _ in 0..forgeries {
+                server.handle_packet(now, mutate(&mut rng, &packet), &mut lost);
+            }
+        }
+        for _ in 0..5 {
+            let Some(next) = server.next_timeout() else { break };
+            now = now.max(next);
+            server.handle_timeout(now, &mut received);
+            while server.poll_transmit(now).is_some() {}
+        }
+    }
+    assert!(heard >= 80, "what is whole gets through: {heard}");
+    assert!(noticed > 0, "changed packets have a right checksum");
+}
