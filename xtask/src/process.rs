@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -25,7 +25,7 @@ const POLL: Duration = Duration::from_millis(20);
 /// Where a child's log goes.
 #[derive(Debug, Clone)]
 pub enum Output {
-    /// To this process's stdout, each line with the child's name in this colour (ANSI 256).
+    /// To this process's stdout, each line with the child's name, on a terminal in this colour (ANSI 256).
     Terminal {
         /// Colour of the name.
         colour: u8,
@@ -169,7 +169,10 @@ enum Sink {
 impl Sink {
     fn open(name: &str, output: &Output) -> Result<Self> {
         Ok(match output {
-            Output::Terminal { colour } => Self::Terminal { prefix: format!("\x1b[38;5;{colour}m{name:>8}\x1b[0m ") },
+            Output::Terminal { colour } if std::io::stdout().is_terminal() => {
+                Self::Terminal { prefix: format!("\x1b[38;5;{colour}m{name:>8}\x1b[0m ") }
+            }
+            Output::Terminal { .. } => Self::Terminal { prefix: format!("{name:>8} ") },
             Output::File(path) => Self::File(
                 File::options()
                     .create(true)
