@@ -6,6 +6,9 @@ use shared::ids::{NodeId, RoomName, RoomSid};
 
 use super::event::UnixMs;
 
+/// Version of all rows of a room. **Count it up with every change that rows written before it cannot be read with, or
+/// that an older version would read wrongly**: a room of another version is given up, its clients join a new one.
+pub(super) const LAYOUT: u32 = 1;
 /// Seconds a room nobody ever joined lives on (LiveKit's default).
 pub const EMPTY_TIMEOUT_SECS: u32 = 300;
 /// Seconds a room lives on after its last participant left (LiveKit's default).
@@ -21,6 +24,8 @@ const ENABLED_MIMES: [&str; 7] =
 /// Row `room`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {
+    /// [`LAYOUT`] when it was written.
+    pub(super) layout: u32,
     pub(super) name: RoomName,
     pub(super) sid: RoomSid,
     /// False until someone joins; such a room has no rows.
@@ -68,6 +73,7 @@ pub(super) enum Placing {
 impl Record {
     pub(super) fn new(name: RoomName, sid: RoomSid, now: UnixMs) -> Self {
         Self {
+            layout: LAYOUT,
             name,
             sid,
             created: false,

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use shared::control::Description;
 use shared::ids::{NodeId, ParticipantSid, TrackSid};
 
 use super::effect::RowChange;
 use super::event::{ConnectionId, UnixMs};
 use super::node::Link;
+use super::record::{LAYOUT, Record};
 use super::session::Side;
 use super::{Counters, Room};
 
@@ -31,6 +32,9 @@ pub enum RestoreError {
     /// There is no row of the room itself: the room does not exist.
     #[error("no room row")]
     NoRoom,
+    /// The rows were written by a version with another layout.
+    #[error("layout {0} is not {LAYOUT}")]
+    Layout(u32),
     /// A row names a table that this version does not have.
     #[error("unknown table {0}")]
     UnknownTable(String),
@@ -118,7 +122,7 @@ impl Room {
 
 #[derive(Default)]
 struct Tables {
-    record: Option<super::record::Record>,
+    record: Option<Record>,
     participants: BTreeMap<ParticipantSid, super::participant::Participant>,
     sessions: BTreeMap<ParticipantSid, super::session::Session>,
     descriptions: BTreeMap<(ParticipantSid, Side), Description>,
@@ -130,7 +134,7 @@ struct Tables {
 impl Tables {
     fn read(&mut self, table: &str, key: String, value: &str) -> Result<(), RestoreError> {
         match table {
-            "room" => self.record = Some(parse("room", value)?),
+            "room" => self.record = Some(record(value)?),
             "participant" => {
                 self.participants.insert(id("participant", key)?, parse("participant", value)?);
             }
@@ -177,6 +181,19 @@ impl Tables {
     }
 }
 
+/// The room's own row, if it is of this layout: what else it has means nothing before that is known.
+fn record(value: &str) -> Result<Record, RestoreError> {
+    #[derive(Deserialize)]
+    struct Written {
+        #[serde(default)]
+        layout: u32,
+    }
+    match parse::<Written>("room", value)?.layout {
+        LAYOUT => parse("room", value),
+        other => Err(RestoreError::Layout(other)),
+    }
+}
+
 fn id<T: TryFrom<String>>(table: &'static str, key: String) -> Result<T, RestoreError> {
     T::try_from(key).map_err(|_| RestoreError::BadKey(table))
 }
@@ -188,4 +205,34 @@ fn parse<T: DeserializeOwned>(table: &'static str, value: &str) -> Result<T, Res
 /// Rows are made of structs, maps with text keys and numbers: serde_json can write all of them.
 fn json<T: Serialize>(entity: Option<&T>) -> Option<String> {
     entity.and_then(|entity| serde_json::to_string(entity).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::ids::{RoomName, RoomSid};
+
+    use super::*;
+
+    fn restored(change: impl FnOnce(&mut serde_json::Value)) -> Result<Room, RestoreError> {
+        let sid = RoomSid::from_random([7; shared::ids::RANDOM_LEN]);
+        let record = Record::new(RoomName::try_from("den").unwrap(), sid, UnixMs(1));
+        let mut row = serde_json::to_value(&record).unwrap();
+        change(&mut row);
+        Room::restore(UnixMs(2), [("room".to_owned(), "room".to_owned(), row.to_string())], &[], &[])
+    }
+
+    #[test]
+    fn rows_of_another_layout_are_known_as_such() {
+        assert!(restored(|_| ()).is_ok());
+        // Every field is readable, and yet: what they mean may have changed.
+        let newer = restored(|row| row["layout"] = (LAYOUT + 1).into());
+        assert!(matches!(newer, Err(RestoreError::Layout(found)) if found == LAYOUT + 1), "{newer:?}");
+        let older = restored(|row| drop(row.as_object_mut().unwrap().remove("layout")));
+        assert!(matches!(older, Err(RestoreError::Layout(0))), "{older:?}");
+        // Nothing else of it is readable: still told apart from a damaged row.
+        let foreign = restored(|row| *row = serde_json::json!({ "layout": 9 }));
+        assert!(matches!(foreign, Err(RestoreError::Layout(9))), "{foreign:?}");
+        let damaged = restored(|row| drop(row.as_object_mut().unwrap().remove("name")));
+        assert!(matches!(damaged, Err(RestoreError::BadRow { table: "room", .. })), "{damaged:?}");
+    }
 }

@@ -35,14 +35,19 @@ impl Storage {
     }
 
     fn create(&self) -> Result<()> {
-        if self.exists()? {
-            return Ok(());
-        }
+        if self.exists()? { Ok(()) } else { self.create_missing() }
+    }
+
+    fn create_missing(&self) -> Result<()> {
         for table in TABLES {
-            self.sql.exec(&format!("CREATE TABLE {table} (key TEXT PRIMARY KEY, value TEXT NOT NULL)"), None)?;
+            self.sql.exec(
+                &format!("CREATE TABLE IF NOT EXISTS {table} (key TEXT PRIMARY KEY, value TEXT NOT NULL)"),
+                None,
+            )?;
         }
-        self.sql.exec("CREATE TABLE used_ticket (jti TEXT PRIMARY KEY, exp INTEGER NOT NULL)", None)?;
-        self.sql.exec("CREATE TABLE directory_line (id INTEGER PRIMARY KEY, line TEXT NOT NULL)", None)?;
+        self.sql.exec("CREATE TABLE IF NOT EXISTS used_ticket (jti TEXT PRIMARY KEY, exp INTEGER NOT NULL)", None)?;
+        self.sql
+            .exec("CREATE TABLE IF NOT EXISTS directory_line (id INTEGER PRIMARY KEY, line TEXT NOT NULL)", None)?;
         Ok(())
     }
 
@@ -51,6 +56,8 @@ impl Storage {
         if !self.exists()? {
             return Ok(Vec::new());
         }
+        // Rows of another layout have to be read to be known as such, and it may lack a table.
+        self.create_missing()?;
         let mut all = Vec::new();
         for table in TABLES {
             let rows: Vec<Row> = self.sql.exec(&format!("SELECT key, value FROM {table}"), None)?.to_array()?;
