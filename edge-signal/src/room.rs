@@ -75,6 +75,20 @@ pub struct Counters {
     pub refused_sessions: u64,
 }
 
+impl Counters {
+    /// What was counted since `earlier`: a name that never changes, and how often.
+    pub fn since(self, earlier: Self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counted = [
+            ("bad_message", self.bad_messages, earlier.bad_messages),
+            ("unknown_track", self.unknown_track, earlier.unknown_track),
+            ("stale_message", self.dropped_stale, earlier.dropped_stale),
+            ("rejected_description", self.rejected_descriptions, earlier.rejected_descriptions),
+            ("refused_session", self.refused_sessions, earlier.refused_sessions),
+        ];
+        counted.into_iter().map(|(name, now, then)| (name, now.saturating_sub(then))).filter(|(_, count)| *count > 0)
+    }
+}
+
 impl Room {
     /// A room that nobody has joined: it has no rows and is forgotten if nobody does.
     #[must_use]

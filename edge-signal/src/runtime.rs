@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shared::ids::{RANDOM_LEN, random_part};
+use shared::ids::{RANDOM_LEN, RoomSid, random_part};
 use worker::wasm_bindgen::JsValue;
 use worker::{
     Date, Env, Headers, Method, Request, RequestInit, Response, ResponseBuilder, Result, Stub, console_error,
@@ -115,6 +115,11 @@ pub(crate) async fn post(stub: &Stub, path: &str, body: &impl Serialize) -> Resu
 /// One line for the log: what was refused and why. Never a token.
 pub(crate) fn log_refusal(what: &str, status: u16, reason: &str) {
     console_log!("{}", serde_json::json!({"event": "refused", "what": what, "status": status, "reason": reason}));
+}
+
+/// One line for the log: what a room counted. Sum `count` by `reason` for a metric.
+pub(crate) fn log_counted(reason: &str, count: u64, room: &RoomSid) {
+    console_log!("{}", serde_json::json!({"event": "counted", "reason": reason, "count": count, "room": room}));
 }
 
 fn plain(

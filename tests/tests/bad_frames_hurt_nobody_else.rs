@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+use std::time::{Duration, Instant};
+
 use livekit_protocol::request_response::Reason;
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::signal_response::Message as Response;
@@ -9,6 +11,7 @@ use livekit_protocol::{MuteTrackRequest, SessionDescription, TrickleRequest, Upd
 use meridian_tests::client::{Client, DEADLINE, Observed, Publish};
 use meridian_tests::scene::Scene;
 use meridian_tests::signal::{Heard, Mode, Signal, endpoint, gzip, join_request, wrap_gzip};
+use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message as Frame;
 
 /// Two people in a call, for others to disturb.
@@ -40,6 +43,25 @@ impl Call {
         }
         assert!(self.ada.observe(|o| o.closed.is_none()) && self.bob.observe(|o| o.closed.is_none()));
     }
+
+    /// What the room has counted under this name, once it is at least `wanted` or the deadline has passed: the log comes
+    /// through a pipe.
+    async fn counted(&self, reason: &str, wanted: u64) -> u64 {
+        let sid = self.ada.observe(|o| o.join.as_ref().unwrap().room.as_ref().unwrap().sid.clone());
+        let count = |line: &str| {
+            let line: Value = serde_json::from_str(line.get(line.find('{')?..)?).ok()?;
+            let mine = line["event"] == "counted" && line["reason"] == reason && line["room"] == sid.as_str();
+            mine.then(|| line["count"].as_u64()).flatten()
+        };
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let counted = self.scene.deployment.edge_log().lines().filter_map(count).sum();
+            if counted >= wanted || Instant::now() > deadline {
+                return counted;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
 }
 
 /// How the connection of someone who sends `frame` ends.
@@ -56,6 +78,7 @@ async fn frames_that_do_not_decode_close_their_connection() {
     assert_eq!(close_code_after(&call, garbage).await, Some(1000));
     assert_eq!(close_code_after(&call, Frame::Text("{ nonsense".into())).await, Some(1000));
     call.goes_on().await;
+    assert_eq!(call.counted("bad_message", 2).await, 2);
 }
 
 #[tokio::test]
@@ -136,6 +159,10 @@ async fn requests_about_nothing_are_answered_and_leave_the_connection_open() {
     mallory.ping().await.unwrap();
     assert!(mallory.observe(|o| o.closed.is_none() && o.connected));
     call.goes_on().await;
+    // The subscription is no mistake: it is kept for a track that may still come.
+    for (reason, count) in [("rejected_description", 1), ("bad_message", 1), ("unknown_track", 1)] {
+        assert_eq!(call.counted(reason, count).await, count, "{reason}");
+    }
 }
 
 #[tokio::test]

@@ -191,6 +191,9 @@ impl Shell {
         if over {
             let line = serde_json::json!({"event": "room_over", "room": room.sid()});
             console_log!("{line}");
+        for (reason, count) in room.counters().since(before) {
+            runtime::log_counted(reason, count, room.sid());
+        }
             self.storage().wipe_room()?;
             self.sockets.close_all();
         } else {

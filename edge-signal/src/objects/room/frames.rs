@@ -37,10 +37,7 @@ impl Shell {
                 self.sockets.note_encoding(connection, json)?;
                 self.handle(Event::ClientMessage { connection: connection.clone(), message: Box::new(message) })
             }
-            None => {
-                runtime::log_refusal("client frame", 1000, "cannot be decoded");
-                self.handle(Event::ClientGarbage { connection: connection.clone() })
-            }
+            None => self.handle(Event::ClientGarbage { connection: connection.clone() }),
         }
     }
 
