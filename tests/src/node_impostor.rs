@@ -9,7 +9,7 @@ use serde::Serialize;
 use shared::claims::{NODE_TTL_SECS, NodeClaims, PrivateJwk, SigningKey};
 use shared::control::{
     CONTROL_VERSION, ENROL_PATH, EnrolRequest, EnrolResponse, FLEET_LINK_PATH, FleetToNode, NodeInfo, NodeLoad,
-    NodeToFleet, ROOM_LINK_PATH,
+    NodeToFleet, ROOM_LINK_PATH, RoomToNode,
 };
 use shared::geo::Place;
 use shared::ids::{NodeId, RegionName};
@@ -168,5 +168,29 @@ impl Link {
             }
         }
         bail!("the fleet link ended")
+    }
+
+    /// The ticket a room gives this node for dialing in again.
+    ///
+    /// # Errors
+    /// The link ended.
+    pub async fn rejoin_ticket(&mut self) -> anyhow::Result<String> {
+        while let Some(frame) = self.socket.next().await {
+            let Message::Text(text) = frame? else { continue };
+            if let RoomToNode::Welcome { rejoin_ticket, .. } = serde_json::from_str(&text)? {
+                return Ok(rejoin_ticket);
+            }
+        }
+        bail!("the room link ended")
+    }
+
+    /// The code the edge closes the link with; `None`: it gave none.
+    pub async fn close_code(&mut self) -> Option<u16> {
+        while let Some(Ok(frame)) = self.socket.next().await {
+            if let Message::Close(frame) = frame {
+                return frame.map(|frame| frame.code.into());
+            }
+        }
+        None
     }
 }

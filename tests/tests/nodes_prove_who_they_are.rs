@@ -79,6 +79,29 @@ async fn a_revoked_key_opens_nothing() {
 }
 
 #[tokio::test]
+async fn a_revoked_node_loses_its_rooms() {
+    let scene = Scene::alone(0).await.unwrap();
+    let enrolment = enrolment_token(&scene);
+    let node = NodeImpostor::enrol(scene.url(), &enrolment).await.unwrap();
+    let mut fleet_link = node.serve().await.unwrap();
+    let joining = tokio::spawn(Client::join(scene.options("ada").unwrap()));
+    let ticket = tokio::time::timeout(DEADLINE, fleet_link.attach_ticket()).await.unwrap().unwrap();
+    let _ada = joining.await.unwrap().unwrap();
+    let mut link = node.dial_room(&ticket).await.unwrap().ok().unwrap();
+    let ticket = tokio::time::timeout(DEADLINE, link.rejoin_ticket()).await.unwrap().unwrap();
+    // As long as its key is good it may come again, and gets the next ticket.
+    let mut link = node.dial_room(&ticket).await.unwrap().ok().unwrap();
+    let ticket = tokio::time::timeout(DEADLINE, link.rejoin_ticket()).await.unwrap().unwrap();
+
+    let revoke = RevokeRequest { node: node.id.clone() };
+    let (status, text) = post(scene.url(), REVOKE_PATH, Some(&enrolment), &revoke).await.unwrap();
+    assert_eq!(status, 200, "{text}");
+    assert_eq!(tokio::time::timeout(DEADLINE, link.close_code()).await.unwrap(), Some(4403));
+    let got = refusal(node.dial_room(&ticket).await.unwrap());
+    assert_eq!(got, (403, "the node's key is revoked".to_owned()));
+}
+
+#[tokio::test]
 async fn a_room_link_wants_the_ticket_of_this_node_once() {
     // No other node: the room is placed on the impostors.
     let scene = Scene::alone(0).await.unwrap();

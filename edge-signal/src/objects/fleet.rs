@@ -9,15 +9,16 @@ use shared::claims::NodeKey;
 use shared::control::{
     EnrolRequest, EnrolResponse, FleetToNode, NodeInfo, NodeToFleet, PlaceRequest, PlaceResponse, RevokeRequest,
 };
-use shared::ids::{NodeId, RegionName};
+use shared::ids::{NodeId, RegionName, RoomName};
 use worker::{
     DurableObject, Env, Request, Response, Result, State, WebSocket, WebSocketIncomingMessage, WebSocketPair,
-    console_log, durable_object, wasm_bindgen,
+    console_error, console_log, durable_object, wasm_bindgen,
 };
 
 use crate::fleet::mint::{self, TicketUse};
 use crate::fleet::{Fleet, gate};
-use crate::runtime;
+use crate::objects::room::NODE_REVOKED_PATH;
+use crate::runtime::{self, ROOM};
 
 mod keys;
 
@@ -31,6 +32,10 @@ pub(crate) const LINK_PATH: &str = "/link";
 pub(crate) const PLACE_PATH: &str = "/place";
 /// Where a room asks whether a [`PlaceRequest`] would be met: `true` or `false`.
 pub(crate) const PROBE_PATH: &str = "/probe";
+/// Where a room asks whether a node may open a link ([`RoomLink`]): `true` or `false`.
+pub(crate) const ADMIT_PATH: &str = "/admit";
+/// Where a room that ended posts its name.
+pub(crate) const ROOM_OVER_PATH: &str = "/room-over";
 /// The node token of an upgrade.
 pub(crate) const NODE_TOKEN_HEADER: &str = "x-meridian-node-token";
 
@@ -42,6 +47,15 @@ const CLOSE_REPLACED: u16 = 4409;
 const CLOSE_VERSION: u16 = 4426;
 /// Longest message of a node, bytes: a hello has a few hundred.
 const MAX_MESSAGE: usize = 64 * 1024;
+
+/// A node that wants into a room.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RoomLink {
+    /// Which node; its ticket and token are good.
+    pub(crate) node: NodeId,
+    /// Into this room.
+    pub(crate) room: RoomName,
+}
 
 /// What a link's socket keeps through an eviction of this object.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -72,7 +86,7 @@ impl DurableObject for FleetObject {
     async fn fetch(&self, mut request: Request) -> Result<Response> {
         match request.path().as_str() {
             ENROL_PATH => self.enrol(&read(&mut request).await?),
-            REVOKE_PATH => self.revoke(&read(&mut request).await?),
+            REVOKE_PATH => self.revoke(&read(&mut request).await?).await,
             LINK_PATH => self.link(&request),
             PLACE_PATH => {
                 let placed = self.place(&read(&mut request).await?)?;
@@ -83,6 +97,14 @@ impl DurableObject for FleetObject {
                 self.sweep();
                 let found = self.fleet.borrow().has_node(&asked);
                 runtime::text(200, if found { "true" } else { "false" })
+            }
+            ADMIT_PATH => {
+                let admitted = keys::admit(&self.state, &read(&mut request).await?)?;
+                runtime::text(200, if admitted { "true" } else { "false" })
+            }
+            ROOM_OVER_PATH => {
+                keys::forget_room(&self.state, &read(&mut request).await?)?;
+                runtime::text(200, "null")
             }
             _ => runtime::text(404, "not found"),
         }
@@ -170,12 +192,28 @@ impl FleetObject {
         }
     }
 
-    fn revoke(&self, request: &RevokeRequest) -> Result<Response> {
+    /// Revokes a key: closes the node's fleet link and has its rooms close theirs. What fails is done by repeating it.
+    async fn revoke(&self, request: &RevokeRequest) -> Result<Response> {
         if !keys::revoke(&self.state, &request.node)? {
             return runtime::text(404, "unknown node");
         }
-        self.drop_link(&request.node, CLOSE_REVOKED, "the node's key is revoked")?;
-        runtime::text(200, "null")
+        // It fails on a link that is closed already.
+        let _ = self.drop_link(&request.node, CLOSE_REVOKED, "the node's key is revoked");
+        let mut untold = 0;
+        for room in keys::rooms(&self.state, &request.node)? {
+            let object = runtime::object(&self.env, ROOM, room.as_str())?;
+            match runtime::call::<()>(&object, NODE_REVOKED_PATH, request).await {
+                Ok(()) => keys::forget_link(&self.state, &request.node, &room)?,
+                Err(error) => {
+                    console_error!("a room cannot be told of a revoked node: {error}");
+                    untold += 1;
+                }
+            }
+        }
+        match untold {
+            0 => runtime::text(200, "null"),
+            _ => runtime::text(503, &format!("revoked, but {untold} rooms could not be told: repeat the request")),
+        }
     }
 
     fn link(&self, request: &Request) -> Result<Response> {

@@ -35,6 +35,8 @@ pub(crate) const JOIN_PATH: &str = "/join";
 pub(crate) const VALIDATE_PATH: &str = "/validate";
 /// Where a node's upgrade goes.
 pub(crate) const NODE_LINK_PATH: &str = "/link";
+/// Where the fleet posts a revoked node (a `RevokeRequest`).
+pub(crate) const NODE_REVOKED_PATH: &str = "/node-revoked";
 /// The verified claims: URL-safe base64 of JSON.
 pub(crate) const CLAIMS_HEADER: &str = "x-meridian-claims";
 /// Where the client is: JSON of a place, or empty.
@@ -52,6 +54,8 @@ const MAX_MESSAGE: usize = 2 * 1024 * 1024;
 const CLOSE_TOO_BIG: u16 = 1009;
 /// Of our own: a node's message cannot be read.
 const CLOSE_MALFORMED: u16 = 4400;
+/// Of our own: the node's key was revoked.
+const CLOSE_REVOKED: u16 = 4403;
 /// How long until a line the directory did not take is sent again, milliseconds.
 const DIRECTORY_RETRY_MS: u64 = 5_000;
 
@@ -67,11 +71,12 @@ impl DurableObject for RoomObject {
         Self { shell: Rc::new(Shell::wake(state, env)) }
     }
 
-    async fn fetch(&self, request: Request) -> Result<Response> {
+    async fn fetch(&self, mut request: Request) -> Result<Response> {
         let response = match request.path().as_str() {
             JOIN_PATH => self.shell.join(&request).await,
             VALIDATE_PATH => self.shell.validate(&request).await,
             NODE_LINK_PATH => self.shell.link(&request).await,
+            NODE_REVOKED_PATH => self.shell.node_revoked(&mut request).await,
             _ => runtime::text(404, "not found"),
         };
         self.shell.settle().await?;
@@ -184,16 +189,17 @@ impl Shell {
     }
 
     fn handle_in(self: &Rc<Self>, mut room: Room, event: Event) -> Result<()> {
+        let before = room.counters();
         let effects = room.handle(runtime::context()?, event);
+        for (reason, count) in room.counters().since(before) {
+            runtime::log_counted(reason, count, room.sid());
+        }
         self.storage().write(&room.changes())?;
         let over = room.is_over();
         self.carry_out(room.name(), effects)?;
         if over {
             let line = serde_json::json!({"event": "room_over", "room": room.sid()});
             console_log!("{line}");
-        for (reason, count) in room.counters().since(before) {
-            runtime::log_counted(reason, count, room.sid());
-        }
             self.storage().wipe_room()?;
             self.sockets.close_all();
         } else {

@@ -1,10 +1,11 @@
-//! Enrolled keys, in SQL.
+//! Enrolled keys, and which rooms each node may be in, in SQL.
 
 use serde::Deserialize;
 use shared::claims::NodeKey;
-use shared::ids::{NodeId, RANDOM_LEN};
+use shared::ids::{NodeId, RANDOM_LEN, RoomName};
 use worker::{Result, SqlStorage, SqlStorageValue, State};
 
+use super::RoomLink;
 use crate::fleet::gate::{Enrolled, GateError};
 use crate::room::event::UnixMs;
 
@@ -45,6 +46,53 @@ pub(super) fn find(state: &State, node: &NodeId) -> Result<Option<Enrolled>> {
 pub(super) fn revoke(state: &State, node: &NodeId) -> Result<bool> {
     let id = vec![SqlStorageValue::from(node.to_string())];
     Ok(table(state)?.exec("UPDATE node SET revoked = 1 WHERE id = ?", id)?.rows_written() > 0)
+}
+
+/// Whether a node may open a link to a room; if so the room is noted, to be told when the key is revoked.
+pub(super) fn admit(state: &State, link: &RoomLink) -> Result<bool> {
+    if find(state, &link.node)?.is_none_or(|enrolled| enrolled.revoked) {
+        return Ok(false);
+    }
+    room_links(state)?
+        .exec("INSERT OR IGNORE INTO room_link (room, node) VALUES (?, ?)", pair(&link.room, &link.node))?;
+    Ok(true)
+}
+
+/// Rooms the node was let into and that are not over.
+pub(super) fn rooms(state: &State, node: &NodeId) -> Result<Vec<RoomName>> {
+    #[derive(Deserialize)]
+    struct Linked {
+        room: RoomName,
+    }
+    let id = vec![SqlStorageValue::from(node.to_string())];
+    let rows: Vec<Linked> = room_links(state)?.exec("SELECT room FROM room_link WHERE node = ?", id)?.to_array()?;
+    Ok(rows.into_iter().map(|row| row.room).collect())
+}
+
+/// The room has closed its link to the node.
+pub(super) fn forget_link(state: &State, node: &NodeId, room: &RoomName) -> Result<()> {
+    room_links(state)?.exec("DELETE FROM room_link WHERE room = ? AND node = ?", pair(room, node))?;
+    Ok(())
+}
+
+/// The room is over.
+pub(super) fn forget_room(state: &State, room: &RoomName) -> Result<()> {
+    let name = vec![SqlStorageValue::from(String::from(room.clone()))];
+    room_links(state)?.exec("DELETE FROM room_link WHERE room = ?", name)?;
+    Ok(())
+}
+
+fn pair(room: &RoomName, node: &NodeId) -> Vec<SqlStorageValue> {
+    vec![SqlStorageValue::from(String::from(room.clone())), SqlStorageValue::from(node.to_string())]
+}
+
+fn room_links(state: &State) -> Result<SqlStorage> {
+    let sql = state.storage().sql();
+    sql.exec(
+        "CREATE TABLE IF NOT EXISTS room_link (room TEXT NOT NULL, node TEXT NOT NULL, PRIMARY KEY (room, node))",
+        None,
+    )?;
+    Ok(sql)
 }
 
 fn table(state: &State) -> Result<SqlStorage> {

@@ -11,7 +11,7 @@ use worker::{Result, console_error, console_log};
 use super::Shell;
 use crate::fleet::mint;
 use crate::objects::directory::{LINE_PATH, Line};
-use crate::objects::fleet::PLACE_PATH;
+use crate::objects::fleet::{PLACE_PATH, ROOM_OVER_PATH};
 use crate::room::effect::Effect;
 use crate::room::event::{ConnectionId, Event};
 use crate::runtime::{self, DIRECTORY, FLEET, WHOLE};
@@ -76,6 +76,10 @@ impl Shell {
             let line: Line = serde_json::from_str(&text)?;
             let directory = runtime::object(&self.env, DIRECTORY, WHOLE)?;
             runtime::call::<()>(&directory, LINE_PATH, &line).await?;
+            if line.entry.is_none() {
+                let fleet = runtime::object(&self.env, FLEET, WHOLE)?;
+                runtime::call::<()>(&fleet, ROOM_OVER_PATH, &line.room).await?;
+            }
             self.storage().drop_line(&text)?;
         }
         Ok(())

@@ -3,15 +3,16 @@
 use std::rc::Rc;
 
 use shared::claims::INTERNAL_LEEWAY_SECS;
+use shared::control::RevokeRequest;
 use shared::ids::RegionName;
 use worker::{Request, Response, Result, WebSocketPair};
 
-use super::{Shell, TICKET_HEADER};
+use super::{CLOSE_REVOKED, Shell, TICKET_HEADER};
 use crate::fleet::gate::{self, GateError};
 use crate::fleet::mint::{self, TicketUse};
-use crate::objects::fleet::NODE_TOKEN_HEADER;
+use crate::objects::fleet::{ADMIT_PATH, NODE_TOKEN_HEADER, RoomLink};
 use crate::room::event::Event;
-use crate::runtime;
+use crate::runtime::{self, FLEET, WHOLE};
 
 impl Shell {
     /// Lets a node in that has a ticket for this room and the key it is bound to.
@@ -33,6 +34,16 @@ impl Shell {
             Ok(claims) => claims,
             Err(error) => return refused(&error),
         };
+        // A ticket outlives the revocation of its node's key.
+        let asked = RoomLink { node: claims.sub.clone(), room: name.clone() };
+        if !runtime::call::<bool>(&runtime::object(&self.env, FLEET, WHOLE)?, ADMIT_PATH, &asked).await? {
+            return refused(&GateError::Revoked);
+        }
+        // It may have ended meanwhile.
+        let Some(room) = self.take_room() else {
+            return runtime::text(404, "the room is over");
+        };
+        self.room.set(Some(room));
         let (now, node) = (runtime::now(), claims.sub);
         storage.mark_used(&claims.jti, claims.exp, now, INTERNAL_LEEWAY_SECS)?;
         let Ok(region) = RegionName::try_from(claims.region.as_str()) else {
@@ -46,6 +57,16 @@ impl Shell {
         self.sockets.accept_node(&self.state, pair.server, node.clone(), runtime::random_name()?)?;
         self.handle(Event::NodeLinked { node, region, rejoin_ticket })?;
         Response::from_websocket(pair.client)
+    }
+
+    /// The fleet has revoked a node's key: its link is closed, its sessions go elsewhere.
+    pub(super) async fn node_revoked(self: &Rc<Self>, request: &mut Request) -> Result<Response> {
+        let RevokeRequest { node } = serde_json::from_str(&request.text().await?)?;
+        // Whoever dials in just now may have been admitted before.
+        let _turn = self.placing.lock().await;
+        self.sockets.close_node(&node, CLOSE_REVOKED, "the node's key is revoked");
+        self.handle(Event::NodeGone { node })?;
+        runtime::text(200, "null")
     }
 }
 
