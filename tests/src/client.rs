@@ -119,6 +119,8 @@ pub struct Flow {
     pub bytes: u64,
     /// VP8 keyframes begun.
     pub keyframes: u64,
+    /// The first packet begins a VP8 keyframe.
+    pub began_with_keyframe: bool,
     /// Stamps seen more than once under different sequence numbers: what an SFU does that forwards replays.
     pub repeated_stamps: u64,
     /// Highest stamp so far.

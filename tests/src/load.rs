@@ -115,6 +115,37 @@ pub fn cpu_nanos(pid: u32) -> anyhow::Result<u64> {
     Ok(total)
 }
 
+/// Time a CPU has spent on anything at all so far, nanoseconds (`/proc/stat`, in ticks of 10 ms; time stolen by the
+/// hypervisor included). What exceeds the measured process is noise of the machine.
+///
+/// # Errors
+/// There is no such CPU.
+pub fn busy_nanos(cpu: usize) -> anyhow::Result<u64> {
+    let text = fs::read_to_string("/proc/stat").context("/proc/stat")?;
+    busy_ticks(&text, cpu).map(|ticks| ticks * TICK_NANOS).with_context(|| format!("/proc/stat has no cpu{cpu}"))
+}
+
+/// Length of a tick in `/proc/stat`, nanoseconds: `USER_HZ` is 100 on every architecture Rust runs Linux on but Alpha.
+const TICK_NANOS: u64 = 10_000_000;
+
+/// user, nice, system, irq, softirq and steal of a CPU's line (proc(5)).
+fn busy_ticks(stat: &str, cpu: usize) -> Option<u64> {
+    let name = format!("cpu{cpu} ");
+    let line = stat.lines().find_map(|line| line.strip_prefix(&name))?;
+    let ticks: Vec<u64> = line.split_whitespace().map_while(|word| word.parse().ok()).collect();
+    let of = |column: usize| ticks.get(column).copied();
+    [0, 1, 2, 5, 6, 7].into_iter().map(of).sum()
+}
+
+/// The machine's load average over the last minute: how many tasks wanted a CPU.
+///
+/// # Errors
+/// `/proc/loadavg` cannot be read.
+pub fn load_average() -> anyhow::Result<f64> {
+    let text = fs::read_to_string("/proc/loadavg").context("/proc/loadavg")?;
+    Ok(text.split_whitespace().next().context("empty loadavg")?.parse()?)
+}
+
 /// Datagrams the kernel dropped because one of these sockets was full: the load client's fault, not the node's.
 ///
 /// # Errors
@@ -170,6 +201,13 @@ mod tests {
             work = work.wrapping_add(1);
         }
         assert!(cpu_nanos(std::process::id()).unwrap() > before);
+    }
+
+    #[test]
+    fn a_busy_cpu_is_one_that_does_not_idle() {
+        let stat = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 1 2 3 1000 2000 4 5 6 0 0\ncpu1 7 0 0 1 1 0 0 0 0 0\n";
+        assert_eq!((busy_ticks(stat, 0), busy_ticks(stat, 1), busy_ticks(stat, 2)), (Some(21), Some(7), None));
+        assert!(busy_nanos(0).unwrap() > 0);
     }
 
     #[test]

@@ -11,7 +11,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use meridian_tests::client::{Client, ClientOptions, DEADLINE, Publish, unix_nanos};
-use meridian_tests::load::{Meter, MeterSink, Window, cpu_nanos, median, quantile, receive_drops};
+use meridian_tests::load::{
+    Meter, MeterSink, Window, busy_nanos, cpu_nanos, load_average, median, quantile, receive_drops,
+};
 use serde::Serialize;
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -29,11 +31,15 @@ process) and the edge to the others. SRTP is AEAD_AES_128_GCM, every subscriber 
                 socket, one clock. It includes sending and both network stacks, not the load client's own queueing.
  loss           packets sent in the window that had not arrived 500 ms after its end, retransmissions counted as
                 arrived. Drops: datagrams the kernel dropped because a subscriber's socket was full (client's fault).
+ noise          what CPU 0 did in the window besides the node, as a share of the window: other programs, interrupts,
+                time stolen by the hypervisor. Figures of a window with much of it are not to be trusted.
 Each figure is the median over the runs; the runs are in the JSON.";
 /// How long packets of a window may still arrive after it.
 const TAIL: Duration = Duration::from_millis(500);
 /// How long traffic runs before the first window: keyframes are through, bitrates level.
 const SETTLE: Duration = Duration::from_secs(2);
+/// Where the node is pinned.
+const NODE_CPU: usize = 0;
 /// Joins on their way at a time.
 const JOINING: usize = 8;
 
@@ -59,6 +65,8 @@ struct Report {
     method: &'static str,
     cpus: usize,
     cpu_model: String,
+    /// One minute, before the first step.
+    load_average: f64,
     steps: Vec<Step>,
 }
 
@@ -72,6 +80,7 @@ struct Step {
     p99_micros: f64,
     loss_percent: f64,
     client_drops: u64,
+    noise_percent: f64,
     runs: Vec<Run>,
 }
 
@@ -85,6 +94,7 @@ struct Run {
     p99_micros: f64,
     loss_percent: f64,
     client_drops: u64,
+    noise_percent: f64,
 }
 
 fn main() -> Result<()> {
@@ -98,23 +108,25 @@ fn main() -> Result<()> {
         ports: Ports::Free,
         state_dir: state_dir.clone(),
         show_logs: false,
-        node_wrapper: ["taskset", "--cpu-list", "0"].map(str::to_owned).to_vec(),
+        node_wrapper: ["taskset", "--cpu-list", &NODE_CPU.to_string()].map(str::to_owned).to_vec(),
     })?;
     let node = stack.nodes().first().and_then(xtask::node::Node::pid).context("the node has no process")?;
     if cpus > 1 {
         keep_off_first_cpu(std::process::id(), cpus)?;
         keep_off_first_cpu(stack.edge().pid().context("the edge has no process")?, cpus)?;
     }
+    let load_average = load_average()?;
     println!("{METHOD}\n");
+    println!("load average before the first step: {load_average}");
     println!(
-        "{:>11} {:>14} {:>9} {:>12} {:>9} {:>9} {:>8} {:>7}",
-        "subscribers", "packets/CPU s", "node CPU", "forwarded/s", "p50 µs", "p99 µs", "loss", "drops"
+        "{:>11} {:>14} {:>9} {:>12} {:>9} {:>9} {:>8} {:>7} {:>7}",
+        "subscribers", "packets/CPU s", "node CPU", "forwarded/s", "p50 µs", "p99 µs", "loss", "drops", "noise"
     );
     let mut steps = Vec::new();
     for subscribers in &args.subscribers {
         let step = measure(&stack.url(), node, *subscribers, &args)?;
         println!(
-            "{:>11} {:>14.0} {:>8.1}% {:>12.0} {:>9.0} {:>9.0} {:>7.3}% {:>7}",
+            "{:>11} {:>14.0} {:>8.1}% {:>12.0} {:>9.0} {:>9.0} {:>7.3}% {:>7} {:>6.1}%",
             step.subscribers,
             step.packets_per_cpu_second,
             step.node_cpu_percent,
@@ -123,12 +135,13 @@ fn main() -> Result<()> {
             step.p99_micros,
             step.loss_percent,
             step.client_drops,
+            step.noise_percent,
         );
         steps.push(step);
     }
     stack.stop();
     fs::remove_dir_all(&state_dir)?;
-    let report = Report { method: METHOD, cpus, cpu_model: cpu_model(), steps };
+    let report = Report { method: METHOD, cpus, cpu_model: cpu_model(), load_average, steps };
     if let Some(directory) = args.out.parent() {
         fs::create_dir_all(directory)?;
     }
@@ -182,6 +195,7 @@ fn measure(url: &str, node: u32, subscribers: usize, args: &Args) -> Result<Step
         p99_micros: of(|r| r.p99_micros),
         loss_percent: of(|r| r.loss_percent),
         client_drops: runs.iter().map(|r| r.client_drops).sum(),
+        noise_percent: of(|r| r.noise_percent),
         runs,
     })
 }
@@ -268,20 +282,24 @@ impl Crowd {
 
     async fn run(&self, node: u32, publisher: &Publisher, window: &Window, length: Duration) -> Result<Run> {
         let sockets: Vec<_> = self.clients.iter().flat_map(|c| c.observe(|o| o.sockets.clone())).collect();
-        let (cpu, drops) = (cpu_nanos(node)?, receive_drops(&sockets)?);
+        let drops = receive_drops(&sockets)?;
+        let (busy, cpu) = (busy_nanos(NODE_CPU)?, cpu_nanos(node)?);
         window.open(unix_nanos());
         tokio::time::sleep(length).await;
         window.close(unix_nanos());
-        let cpu = cpu_nanos(node)? - cpu;
+        let cpu = cpu_nanos(node)?.saturating_sub(cpu);
+        // Ticks are coarser than the node's own time.
+        let others = (busy_nanos(NODE_CPU)? - busy).saturating_sub(cpu);
         tokio::time::sleep(TAIL).await;
         let bounds = window.bounds();
         let sent = publisher.sent(bounds.clone()).await?;
         let mut delays: Vec<u32> = self.meters.iter().flat_map(|m| m.take_delays()).collect();
         delays.sort_unstable();
         let micros = |share: f64| f64::from(quantile(&delays, share)) / 1e3;
+        let nanos = bounds.end - bounds.start;
         let expected = count(sent * self.meters.len());
         Ok(Run {
-            seconds: count(usize::try_from(bounds.end - bounds.start)?) / 1e9,
+            seconds: count(usize::try_from(nanos)?) / 1e9,
             sent,
             arrived: delays.len(),
             node_cpu_seconds: count(usize::try_from(cpu)?) / 1e9,
@@ -289,6 +307,7 @@ impl Crowd {
             p99_micros: micros(0.99),
             loss_percent: 100.0 * (expected - count(delays.len())) / expected,
             client_drops: receive_drops(&sockets)? - drops,
+            noise_percent: 100.0 * count(usize::try_from(others)?) / count(usize::try_from(nanos)?),
         })
     }
 }

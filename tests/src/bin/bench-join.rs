@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use meridian_tests::client::{Client, ClientOptions, Publish, Timeline, unix_nanos};
-use meridian_tests::load::quantile;
+use meridian_tests::client::{Client, ClientOptions, Observed, Publish, Timeline, unix_nanos};
+use meridian_tests::load::{load_average, quantile};
 use serde::Serialize;
 use xtask::stack::{Mode, Ports, Profile, Stack, StackConfig, access_token};
 
 const METHOD: &str = "\
 Method: one client after the other joins on /rtc/v1 (single peer connection, offer inside the join request) over
 loopback, through a real edge (bare workerd, release wasm) and one sfu-node (release build). Times run from before the
-TCP connection of the WebSocket; nothing is pinned, the machine does nothing else.
+TCP connection of the WebSocket; nothing is pinned: what else the machine does shows in the figures (load average).
  warm   the room exists, one publisher is in it (VP8 30 frames/s, Opus), its node is attached: a second participant.
         Its first media packet is whatever arrives first; audio comes every 20 ms, so up to that much is waiting.
  cold   nobody has been in the room: its object is created, a node is chosen and dials the room. The joiner is alone,
@@ -36,6 +36,10 @@ struct Args {
 struct Report {
     method: &'static str,
     joins: usize,
+    /// One minute, before the first join.
+    load_average: f64,
+    /// Of the warm joins: how many saw video begin with a keyframe.
+    began_with_keyframe: usize,
     warm: Vec<Line>,
     cold: Vec<Line>,
 }
@@ -78,8 +82,11 @@ async fn main() -> Result<()> {
         node_wrapper: Vec::new(),
     };
     let stack = tokio::task::spawn_blocking(|| Stack::start(config)).await??;
+    let load_average = load_average()?;
     println!("{METHOD}\n");
-    let warm = lines(&warm(&stack.url(), args.joins).await?, WARM_TOTAL)?;
+    println!("load average before the first join: {load_average}");
+    let (warm, began_with_keyframe) = warm(&stack.url(), args.joins).await?;
+    let warm = lines(&warm, WARM_TOTAL)?;
     let cold = lines(&cold(&stack.url(), args.joins).await?, COLD_TOTAL)?;
     for (kind, lines) in [("warm", &warm), ("cold", &cold)] {
         println!("{kind:<32} {:>9} {:>9}", "p50 ms", "p95 ms");
@@ -87,33 +94,36 @@ async fn main() -> Result<()> {
             println!("  {:<30} {:>9.1} {:>9.1}", line.step, line.p50_ms, line.p95_ms);
         }
     }
+    println!("video began with a keyframe in {began_with_keyframe} of {} warm joins", args.joins);
     tokio::task::spawn_blocking(|| stack.stop()).await?;
     fs::remove_dir_all(&state_dir)?;
     if let Some(directory) = args.out.parent() {
         fs::create_dir_all(directory)?;
     }
-    let report = Report { method: METHOD, joins: args.joins, warm, cold };
+    let report = Report { method: METHOD, joins: args.joins, load_average, began_with_keyframe, warm, cold };
     fs::write(&args.out, serde_json::to_string_pretty(&report)?)?;
     println!("\n{}", args.out.display());
     Ok(())
 }
 
-/// Second participants of a room with a publisher.
-async fn warm(url: &str, joins: usize) -> Result<Vec<Timeline>> {
+/// Second participants of a room with a publisher, and how many of them could decode the first video they got.
+async fn warm(url: &str, joins: usize) -> Result<(Vec<Timeline>, usize)> {
     let room = format!("warm-{}", unix_nanos());
     let mut options = ClientOptions::new(url, &access_token(&room, "publisher")?);
     options.publish = vec![Publish::camera("camera"), Publish::microphone("microphone")];
     let mut publisher = Client::join(options).await?;
     publisher.connected().await?;
-    let mut timelines = Vec::new();
+    let (mut timelines, mut decodable) = (Vec::new(), 0);
     for number in 0..joins {
         let token = access_token(&room, &format!("subscriber-{number}"))?;
         let mut client = Client::join(ClientOptions::new(url, &token)).await?;
         timelines.push(client.until("first media", |o| o.timeline.first_packet.map(|_| o.timeline)).await?);
+        let began = |o: &Observed| o.flow('V').map(|flow| flow.began_with_keyframe);
+        decodable += usize::from(client.until("video", began).await?);
         client.leave().await?;
     }
     publisher.leave().await?;
-    Ok(timelines)
+    Ok((timelines, decodable))
 }
 
 /// First participants of new rooms.

@@ -380,7 +380,9 @@ impl Driver {
             let flow = o.flows.entry(sid).or_default();
             flow.packets += 1;
             flow.bytes += u64::try_from(packet.payload.len()).unwrap_or(u64::MAX);
-            flow.keyframes += u64::from(video && begins_vp8_keyframe(&packet.payload));
+            let keyframe = video && begins_vp8_keyframe(&packet.payload);
+            flow.began_with_keyframe |= keyframe && flow.packets == 1;
+            flow.keyframes += u64::from(keyframe);
             undecodable = video && flow.keyframes == 0;
             if let Some(stamp) = Stamp::read(&packet.payload) {
                 flow.repeated_stamps += u64::from(!flow.seen.insert(stamp.counter));
