@@ -3,7 +3,6 @@
 
 pub mod api;
 pub mod fleet;
-pub mod refusal;
 pub mod room;
 
 #[cfg(target_arch = "wasm32")]

@@ -180,7 +180,8 @@ fn unique(prefix: &str) -> String {
 }
 
 /// Sum of all samples of a metric in the Prometheus text format.
-fn sum_metric(text: &str, name: &str) -> f64 {
+#[must_use]
+pub fn sum_metric(text: &str, name: &str) -> f64 {
     let samples = text.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         let value = match rest.strip_prefix('{') {

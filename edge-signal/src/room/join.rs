@@ -34,6 +34,8 @@ pub const REFRESH_INTERVAL_MS: u64 = 300_000;
 const REFRESHED_TTL_SECS: u64 = 600;
 /// Clients below this signal protocol are told when a session is superseded by one of the same identity.
 const SAME_IDENTITY_PROTOCOL: u32 = 12;
+/// Milliseconds a client that came back may lose events for: livekit-client's 2 s, and a margin for its timers.
+pub const RETURN_HOLD_MS: u64 = 2_500;
 
 impl Room {
     pub(super) fn join(
@@ -60,6 +62,7 @@ impl Room {
             return dismiss(turn, connection, refused);
         }
         let superseded = self.supersede(turn, &identity);
+        let returns = superseded.is_some();
         let sid = admission.participant.clone();
         let (offer, fault) = match bundled_offer(&admission.attempt.request) {
             Ok(offer) => (offer, None),
@@ -83,6 +86,9 @@ impl Room {
         }
         self.tell_of_newcomer(turn, &sid, superseded);
         self.offer_all_tracks(turn, &sid);
+        if returns {
+            self.hold_tracks(turn.now, &sid);
+        }
         if is_new {
             self.note_counts(turn);
         }
@@ -99,6 +105,14 @@ impl Room {
         record.created_at = now;
         record.configure(&config);
         true
+    }
+
+    /// Tracks that are not part of the first answer wait until the client surely hears of them.
+    fn hold_tracks(&mut self, now: UnixMs, sid: &ParticipantSid) {
+        if let Some(participant) = self.participant_mut(sid).filter(|participant| participant.loses_events_on_return())
+        {
+            participant.served_from = Some(now.after(RETURN_HOLD_MS));
+        }
     }
 
     /// Ends the session of the same identity, if there is one, and gives its last state.
@@ -233,5 +247,6 @@ fn newcomer(now: UnixMs, connection: &ConnectionId, identity: Identity, admissio
         connection: Some(connection.clone()),
         gone_since: None,
         refresh_at: now.after(REFRESH_INTERVAL_MS),
+        served_from: None,
     }
 }

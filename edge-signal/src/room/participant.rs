@@ -39,6 +39,9 @@ pub(super) struct Participant {
     pub(super) gone_since: Option<UnixMs>,
     /// When its access token is to be refreshed.
     pub(super) refresh_at: UnixMs,
+    /// Until when no further tracks are served to it; `None`: they are.
+    #[serde(default)]
+    pub(super) served_from: Option<UnixMs>,
 }
 
 /// What the client said of itself.
@@ -68,6 +71,12 @@ impl Participant {
     /// Signal protocol the client speaks.
     pub(super) fn protocol(&self) -> u32 {
         self.client.traits.protocol
+    }
+
+    /// livekit-client loses what it is told between `Reconnected`, which its transport decides, and the end of its
+    /// own wait for that transport: a track that is subscribed to in between stays without a `TrackSubscribed`.
+    pub(super) fn loses_events_on_return(&self) -> bool {
+        matches!(self.client.traits.sdk.as_str(), "js" | "react_native" | "unity_web")
     }
 
     /// Agents and recorders: they do not count and do not keep a room open.

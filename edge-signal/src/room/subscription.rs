@@ -108,12 +108,14 @@ impl Room {
     /// Makes what is served what it should be.
     fn settle_subscriptions(&mut self, turn: &mut Turn, subscriber: &ParticipantSid, tracks: &[TrackSid]) {
         let (mut starts, mut stops, mut news) = (Vec::new(), Vec::new(), Vec::new());
+        let held = self.participants.get(subscriber).is_some_and(|p| p.served_from.is_some_and(|from| turn.now < from));
         for track in tracks {
             let current = self.subscriptions.get(subscriber).and_then(|mine| mine.get(track)).copied();
             let current = current.unwrap_or_default();
             let verdict = self.verdict(subscriber, track, current.wish);
             let Some(publication) = self.publications.get(track) else { continue };
             match (current.served, verdict) {
+                (false, Verdict::Serve) if held => {}
                 (false, Verdict::Serve) => {
                     news.push(permission_update(publication, track, true));
                     starts.push(served(publication, track));

@@ -37,7 +37,7 @@ impl Room {
             return if was_up { since.after(RETURN_GRACE_MS) } else { since };
         }
         let connect_by = (!participant.active).then(|| participant.joined_at.after(CONNECT_TIMEOUT_MS));
-        connect_by.map_or(participant.refresh_at, |by| by.min(participant.refresh_at))
+        [connect_by, participant.served_from].into_iter().flatten().fold(participant.refresh_at, UnixMs::min)
     }
 
     pub(super) fn alarm(&mut self, turn: &mut Turn) {
@@ -54,11 +54,24 @@ impl Room {
         let refresh = self.participants.values().any(|p| p.gone_since.is_none() && p.refresh_at <= now);
         for sid in self.participant_sids() {
             self.check_participant(turn, &sid, refresh);
+            self.release_tracks(turn, &sid);
         }
         self.settle(turn);
         if self.record.ends_at().is_some_and(|at| at <= now) {
             self.end(turn);
         }
+    }
+
+    /// Tracks were held back from a client that came back.
+    fn release_tracks(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
+        let due = |participant: &Participant| participant.served_from.is_some_and(|from| from <= turn.now);
+        if !self.participants.get(sid).is_some_and(due) {
+            return;
+        }
+        if let Some(participant) = self.participant_mut(sid) {
+            participant.served_from = None;
+        }
+        self.offer_all_tracks(turn, sid);
     }
 
     fn check_participant(&mut self, turn: &mut Turn, sid: &ParticipantSid, refresh: bool) {

@@ -1,5 +1,7 @@
 //! Subscribing: who is served what, by wish, permission and visibility.
 
+use edge_signal::room::event::ConnectionId;
+use edge_signal::room::join::RETURN_HOLD_MS;
 use livekit_protocol as proto;
 use livekit_protocol::signal_request::Message as Asked;
 use livekit_protocol::signal_response::Message;
@@ -168,4 +170,44 @@ fn the_publisher_hears_once_that_someone_is_subscribed() {
         world.node_says(&node, NodeToRoom::TrackBound { session, track: track.clone() });
     }
     assert_eq!(names(&world.inbox(&ada)), ["track_subscribed"]);
+}
+
+/// Ada is there with one track, bob came back and is connected; the track ada publishes then.
+fn publish_to_one_who_came_back(world: &mut World, bob: &Who) -> (ConnectionId, TrackSid, TrackSid) {
+    let ada = world.join_active(&Who::named("ada"));
+    let before = world.publish(&ada, "m");
+    world.join_active(bob);
+    let bob = world.join_active(bob);
+    let after = world.publish(&ada, "n");
+    (bob, before, after)
+}
+
+#[test]
+fn a_web_client_that_came_back_hears_of_further_tracks_when_it_has_stopped_losing_events() {
+    let mut world = World::new();
+    let (bob, before, after) = publish_to_one_who_came_back(&mut world, &Who::named("bob").offering(1));
+    assert_eq!(world.served(&bob), std::slice::from_ref(&before), "what its first answer has, it does not lose");
+    world.say(&bob, wish(&[&after], true));
+    world.pass(RETURN_HOLD_MS - 1);
+    assert_eq!(world.served(&bob), [before.clone()]);
+    world.pass(1);
+    let mut served = world.served(&bob);
+    served.sort_by_key(|track| *track != before);
+    assert_eq!(served, [before, after]);
+}
+
+#[test]
+fn a_web_client_with_two_connections_that_came_back_waits_for_all_tracks() {
+    let mut world = World::new();
+    let (bob, ..) = publish_to_one_who_came_back(&mut world, &Who::named("bob").dual());
+    assert!(world.served(&bob).is_empty());
+    world.pass(RETURN_HOLD_MS);
+    assert_eq!(world.served(&bob).len(), 2);
+}
+
+#[test]
+fn any_other_client_that_came_back_does_not_wait() {
+    let mut world = World::new();
+    let (bob, ..) = publish_to_one_who_came_back(&mut world, &Who::named("bob").sdk(proto::client_info::Sdk::Rust));
+    assert_eq!(world.served(&bob).len(), 2);
 }
