@@ -188,8 +188,8 @@ impl Observed {
 
 /// Takes received packets instead of [`Observed`], where that would be too slow.
 pub trait PacketSink: Send {
-    /// One RTP packet: its payload, and when the kernel received it (nanoseconds of Unix time).
-    fn packet(&mut self, payload: &[u8], received: u64);
+    /// One RTP packet: its payload, and when the kernel received it (nanoseconds of Unix time) if it says so.
+    fn packet(&mut self, payload: &[u8], received: Option<u64>);
 }
 
 /// What the task is told.

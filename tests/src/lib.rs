@@ -1,13 +1,16 @@
 //! Harness of the whole-system tests: a LiveKit signaling client, a media client that shares no code with the node,
-//! LiveKit's own SDKs, and the meters of the benchmarks.
+//! LiveKit's own SDKs, and what the benchmarks share.
 
 pub mod browser;
 pub mod client;
 pub mod driver;
 pub mod edge_impostor;
 pub mod load;
+pub mod machine;
 pub mod node_impostor;
+pub mod rig;
 pub mod scene;
 pub mod sdk;
 pub mod signal;
+pub mod statistics;
 pub mod token;

@@ -9,54 +9,65 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
+use clap::{Parser, value_parser};
 use meridian_tests::client::{Client, ClientOptions, DEADLINE, Publish, unix_nanos};
-use meridian_tests::load::{
-    Meter, MeterSink, Window, busy_nanos, cpu_nanos, load_average, median, quantile, receive_drops,
-};
+use meridian_tests::load::{Arrival, Meter, MeterSink, Tally, deadline, tally};
+use meridian_tests::machine::{Noise, cpu_nanos, load_average, receive_drops};
+use meridian_tests::rig;
+use meridian_tests::statistics::{median, quantile};
 use serde::Serialize;
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use xtask::stack::{Mode, Ports, Profile, Stack, StackConfig, access_token};
+use tokio::time::{sleep, timeout};
+use xtask::node::Node;
+use xtask::repo;
+use xtask::stack::{Stack, access_token};
 
 const METHOD: &str = "\
 Method: one publisher (VP8 1.5 Mb/s, 30 frames/s; Opus 48 kb/s) and N subscribers in one room, over loopback, through
 a real edge (bare workerd) and one sfu-node (release build). The node is pinned to CPU 0; the load client (str0m, one
 process) and the edge to the others. SRTP is AEAD_AES_128_GCM, every subscriber has its own socket.
+ sent/s         media packets the publisher sent: 230, unless the load client has too little CPU.
  packets/CPU s  media packets that arrived at subscribers, over the CPU time (user and system, all threads) of the node
                 process alone in the same window. On loopback the kernel delivers a datagram into the receiver's
-                socket in the sender's system call, so the node is charged for that too; receivers do not use GRO.
+                socket in the sender's system call, so the node is charged for that too (not where the kernel accounts
+                interrupts apart: there it shows as noise). Receivers do not use GRO.
  latency        from just before the publisher's send call to the kernel's receive timestamp on the subscriber's
-                socket, one clock. It includes sending and both network stacks, not the load client's own queueing.
- loss           packets sent in the window that had not arrived 500 ms after its end, retransmissions counted as
-                arrived. Drops: datagrams the kernel dropped because a subscriber's socket was full (client's fault).
+                socket, one clock, over all subscribers. It includes encrypting and both network stacks, not the
+                subscriber's own queueing.
+ loss           packets sent in the window whose receive timestamp is not within 500 ms of its end, retransmissions
+                counted as arrived. Drops: datagrams the kernel dropped because a subscriber's socket was full (the
+                client's fault). Untimed: packets that arrived without a usable timestamp; they have no latency.
  noise          what CPU 0 did in the window besides the node, as a share of the window: other programs, interrupts,
                 time stolen by the hypervisor. Figures of a window with much of it are not to be trusted.
-Each figure is the median over the runs; the runs are in the JSON.";
+Drops and untimed are sums over the runs, the other figures their medians; the runs are in the JSON.";
 /// How long packets of a window may still arrive after it.
 const TAIL: Duration = Duration::from_millis(500);
 /// How long traffic runs before the first window: keyframes are through, bitrates level.
 const SETTLE: Duration = Duration::from_secs(2);
+/// Between two looks at how far the subscribers have counted.
+const POLL: Duration = Duration::from_millis(20);
 /// Where the node is pinned.
 const NODE_CPU: usize = 0;
-/// Joins on their way at a time.
-const JOINING: usize = 8;
+/// Joins and leaves on their way at a time.
+const AT_A_TIME: usize = 8;
 
 /// Measure forwarding: packets per CPU second of the node, latency, loss.
 #[derive(Parser)]
 struct Args {
     /// Subscribers, one step each.
-    #[arg(long, value_delimiter = ',', default_values_t = [10, 50, 100, 200])]
-    subscribers: Vec<usize>,
+    #[arg(long, value_delimiter = ',', value_parser = value_parser!(u32).range(1..))]
+    #[arg(default_values_t = [10, 50, 100, 200])]
+    subscribers: Vec<u32>,
     /// Windows measured for each step.
-    #[arg(long, default_value_t = 3)]
-    runs: usize,
+    #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(1..))]
+    runs: u32,
     /// Length of a window, seconds.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = value_parser!(u64).range(1..))]
     seconds: u64,
     /// Where the JSON goes.
-    #[arg(long, default_value = "target/bench/forward.json")]
+    #[arg(long, default_value_os_t = repo::target_dir().join("bench/forward.json"))]
     out: PathBuf,
 }
 
@@ -72,7 +83,8 @@ struct Report {
 
 #[derive(Serialize)]
 struct Step {
-    subscribers: usize,
+    subscribers: u32,
+    sent_per_second: f64,
     packets_per_cpu_second: f64,
     node_cpu_percent: f64,
     forwarded_per_second: f64,
@@ -80,6 +92,7 @@ struct Step {
     p99_micros: f64,
     loss_percent: f64,
     client_drops: u64,
+    untimed: usize,
     noise_percent: f64,
     runs: Vec<Run>,
 }
@@ -89,6 +102,7 @@ struct Run {
     seconds: f64,
     sent: usize,
     arrived: usize,
+    untimed: usize,
     node_cpu_seconds: f64,
     p50_micros: f64,
     p99_micros: f64,
@@ -97,20 +111,23 @@ struct Run {
     noise_percent: f64,
 }
 
-fn main() -> Result<()> {
+// One thread: what the subscribers cost is not spread over the CPUs by chance.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
     let args = Args::parse();
+    let config = rig::config(&["taskset", "--cpu-list", &NODE_CPU.to_string()]);
+    let report = rig::measure(config, async |stack| steps(stack, &args).await).await?;
+    if let Some(directory) = args.out.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    fs::write(&args.out, serde_json::to_string_pretty(&report)?)?;
+    println!("\n{}", args.out.display());
+    Ok(())
+}
+
+async fn steps(stack: &mut Stack, args: &Args) -> Result<Report> {
     let cpus = thread::available_parallelism()?.get();
-    let state_dir = std::env::temp_dir().join(format!("meridian-bench-{}", std::process::id()));
-    let mut stack = Stack::start(StackConfig {
-        nodes: 1,
-        mode: Mode::Workerd,
-        profile: Profile::Release,
-        ports: Ports::Free,
-        state_dir: state_dir.clone(),
-        show_logs: false,
-        node_wrapper: ["taskset", "--cpu-list", &NODE_CPU.to_string()].map(str::to_owned).to_vec(),
-    })?;
-    let node = stack.nodes().first().and_then(xtask::node::Node::pid).context("the node has no process")?;
+    let node = stack.nodes().first().and_then(Node::pid).context("the node has no process")?;
     if cpus > 1 {
         keep_off_first_cpu(std::process::id(), cpus)?;
         keep_off_first_cpu(stack.edge().pid().context("the edge has no process")?, cpus)?;
@@ -119,15 +136,26 @@ fn main() -> Result<()> {
     println!("{METHOD}\n");
     println!("load average before the first step: {load_average}");
     println!(
-        "{:>11} {:>14} {:>9} {:>12} {:>9} {:>9} {:>8} {:>7} {:>7}",
-        "subscribers", "packets/CPU s", "node CPU", "forwarded/s", "p50 µs", "p99 µs", "loss", "drops", "noise"
+        "{:>11} {:>7} {:>14} {:>9} {:>12} {:>8} {:>8} {:>8} {:>6} {:>8} {:>7}",
+        "subscribers",
+        "sent/s",
+        "packets/CPU s",
+        "node CPU",
+        "forwarded/s",
+        "p50 µs",
+        "p99 µs",
+        "loss",
+        "drops",
+        "untimed",
+        "noise"
     );
     let mut steps = Vec::new();
     for subscribers in &args.subscribers {
-        let step = measure(&stack.url(), node, *subscribers, &args)?;
+        let step = step(&stack.url(), node, *subscribers, args).await?;
         println!(
-            "{:>11} {:>14.0} {:>8.1}% {:>12.0} {:>9.0} {:>9.0} {:>7.3}% {:>7} {:>6.1}%",
+            "{:>11} {:>7.0} {:>14.0} {:>8.1}% {:>12.0} {:>8.0} {:>8.0} {:>7.3}% {:>6} {:>8} {:>6.1}%",
             step.subscribers,
+            step.sent_per_second,
             step.packets_per_cpu_second,
             step.node_cpu_percent,
             step.forwarded_per_second,
@@ -135,19 +163,12 @@ fn main() -> Result<()> {
             step.p99_micros,
             step.loss_percent,
             step.client_drops,
+            step.untimed,
             step.noise_percent,
         );
         steps.push(step);
     }
-    stack.stop();
-    fs::remove_dir_all(&state_dir)?;
-    let report = Report { method: METHOD, cpus, cpu_model: cpu_model(), load_average, steps };
-    if let Some(directory) = args.out.parent() {
-        fs::create_dir_all(directory)?;
-    }
-    fs::write(&args.out, serde_json::to_string_pretty(&report)?)?;
-    println!("\n{}", args.out.display());
-    Ok(())
+    Ok(Report { method: METHOD, cpus, cpu_model: cpu_model(), load_average, steps })
 }
 
 /// Moves every thread of a process to the other CPUs.
@@ -171,23 +192,22 @@ fn cpu_model() -> String {
 }
 
 /// One step: a room of its own, `runs` windows.
-fn measure(url: &str, node: u32, subscribers: usize, args: &Args) -> Result<Step> {
+async fn step(url: &str, node: u32, subscribers: u32, args: &Args) -> Result<Step> {
     let room = format!("bench-{subscribers}-{}", unix_nanos());
-    let publisher = Publisher::start(url, &room)?;
-    let window = Arc::new(Window::default());
-    let receiving = runtime::Builder::new_current_thread().enable_all().build()?;
-    let runs = receiving.block_on(async {
-        let crowd = Crowd::join(url, &room, subscribers, &window).await?;
-        tokio::time::sleep(SETTLE).await;
-        let mut runs = Vec::new();
-        for _ in 0..args.runs {
-            runs.push(crowd.run(node, &publisher, &window, Duration::from_secs(args.seconds)).await?);
-        }
-        anyhow::Ok(runs)
-    })?;
+    let publisher = Publisher::start(url, &room).await?;
+    let crowd = Crowd::join(url, &room, subscribers).await?;
+    sleep(SETTLE).await;
+    let mut runs = Vec::new();
+    for _ in 0..args.runs {
+        runs.push(crowd.run(node, &publisher, Duration::from_secs(args.seconds)).await?);
+    }
+    // The next step's node has nobody else to serve.
+    crowd.leave().await?;
+    publisher.leave().await?;
     let of = |value: fn(&Run) -> f64| median(runs.iter().map(value).collect());
     Ok(Step {
         subscribers,
+        sent_per_second: of(|r| count(r.sent) / r.seconds),
         packets_per_cpu_second: of(|r| count(r.arrived) / r.node_cpu_seconds),
         node_cpu_percent: of(|r| 100.0 * r.node_cpu_seconds / r.seconds),
         forwarded_per_second: of(|r| count(r.arrived) / r.seconds),
@@ -195,6 +215,7 @@ fn measure(url: &str, node: u32, subscribers: usize, args: &Args) -> Result<Step
         p99_micros: of(|r| r.p99_micros),
         loss_percent: of(|r| r.loss_percent),
         client_drops: runs.iter().map(|r| r.client_drops).sum(),
+        untimed: runs.iter().map(|r| r.untimed).sum(),
         noise_percent: of(|r| r.noise_percent),
         runs,
     })
@@ -206,36 +227,27 @@ type Question = (Range<u64>, oneshot::Sender<usize>);
 /// The publisher, in a thread of its own so that receiving does not delay its sending.
 struct Publisher {
     questions: mpsc::Sender<Question>,
+    ended: oneshot::Receiver<Result<()>>,
 }
 
 impl Publisher {
-    fn start(url: &str, room: &str) -> Result<Self> {
+    async fn start(url: &str, room: &str) -> Result<Self> {
         let mut options = ClientOptions::new(url, &access_token(room, "publisher")?);
         options.publish = vec![Publish::camera("camera"), Publish::microphone("microphone")];
-        let (questions, mut asked) = mpsc::channel::<Question>(1);
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        thread::spawn(move || -> Result<()> {
-            let sending = runtime::Builder::new_current_thread().enable_all().build()?;
-            sending.block_on(async {
-                let joined = async {
-                    let mut client = Client::join(options).await?;
-                    client.connected().await?;
-                    anyhow::Ok(client)
-                };
-                let client = match joined.await {
-                    Ok(client) => client,
-                    Err(error) => return Ok(ready.send(Err(error))?),
-                };
-                ready.send(Ok(()))?;
-                while let Some((window, answer)) = asked.recv().await {
-                    // The one who asked may have failed meanwhile.
-                    let _ = answer.send(client.sent_within(window).await?);
-                }
-                client.leave().await
-            })
+        let (questions, asked) = mpsc::channel(1);
+        let (ready, is_ready) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        thread::spawn(move || {
+            let sending = runtime::Builder::new_current_thread().enable_all().build();
+            let result = sending.map_err(Into::into).and_then(|r| r.block_on(publish(options, ready, asked)));
+            // Nobody waits for the end of a measurement that failed.
+            let _ = end.send(result);
         });
-        is_ready.recv_timeout(DEADLINE).context("the publisher did not get ready")??;
-        Ok(Self { questions })
+        let publisher = Self { questions, ended };
+        match timeout(DEADLINE, is_ready).await.context("the publisher did not get ready")? {
+            Ok(()) => Ok(publisher),
+            Err(_) => bail!(publisher.leave().await.err().context("the publisher ended")?),
+        }
     }
 
     async fn sent(&self, window: Range<u64>) -> Result<usize> {
@@ -243,6 +255,28 @@ impl Publisher {
         self.questions.send((window, answer)).await.ok().context("the publisher ended")?;
         answered.await.context("the publisher ended")
     }
+
+    /// Lets it leave the room; says what went wrong with it.
+    async fn leave(self) -> Result<()> {
+        drop(self.questions);
+        self.ended.await.context("the publisher's thread panicked")?
+    }
+}
+
+/// Sends until nobody can ask any more.
+async fn publish(
+    options: ClientOptions,
+    ready: oneshot::Sender<()>,
+    mut asked: mpsc::Receiver<Question>,
+) -> Result<()> {
+    let mut client = Client::join(options).await?;
+    client.connected().await?;
+    // Whoever waited for it or asked may have failed meanwhile.
+    let _ = ready.send(());
+    while let Some((window, answer)) = asked.recv().await {
+        let _ = answer.send(client.sent_within(window).await?);
+    }
+    client.leave().await
 }
 
 /// The subscribers.
@@ -252,63 +286,94 @@ struct Crowd {
 }
 
 impl Crowd {
-    async fn join(url: &str, room: &str, size: usize, window: &Arc<Window>) -> Result<Self> {
+    async fn join(url: &str, room: &str, size: u32) -> Result<Self> {
         let mut crowd = Self { clients: Vec::new(), meters: Vec::new() };
-        for first in (0..size).step_by(JOINING) {
-            let mut joining = JoinSet::new();
-            for number in first..(first + JOINING).min(size) {
-                let options = ClientOptions::new(url, &access_token(room, &format!("subscriber-{number}"))?);
-                let (sink, meter) = MeterSink::new(Arc::clone(window));
-                joining.spawn(async move {
-                    let mut client = Client::join_with(options, Some(sink)).await?;
-                    client.connected().await?;
-                    anyhow::Ok((client, meter))
-                });
+        let mut joining = JoinSet::new();
+        for number in 0..size {
+            if joining.len() == AT_A_TIME {
+                crowd.admit(joining.join_next().await.context("nobody joins")??)?;
             }
-            while let Some(joined) = joining.join_next().await {
-                let (client, meter) = joined??;
-                crowd.clients.push(client);
-                crowd.meters.push(meter);
-            }
+            let options = ClientOptions::new(url, &access_token(room, &format!("subscriber-{number}"))?);
+            let (sink, meter) = MeterSink::new();
+            joining.spawn(async move {
+                let mut client = Client::join_with(options, Some(sink)).await?;
+                client.connected().await?;
+                anyhow::Ok((client, meter))
+            });
         }
-        let all_receive = async {
-            while crowd.meters.iter().any(|m| m.packets() == 0) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(DEADLINE, all_receive).await.context("not every subscriber receives media")?;
+        while let Some(joined) = joining.join_next().await {
+            crowd.admit(joined?)?;
+        }
+        crowd.until_counted(0).await?;
         Ok(crowd)
     }
 
-    async fn run(&self, node: u32, publisher: &Publisher, window: &Window, length: Duration) -> Result<Run> {
+    fn admit(&mut self, joined: Result<(Client, Arc<Meter>)>) -> Result<()> {
+        let (client, meter) = joined?;
+        self.clients.push(client);
+        self.meters.push(meter);
+        Ok(())
+    }
+
+    /// Waits until whatever the kernel received for any of them until `time` (nanoseconds of Unix time) is counted.
+    async fn until_counted(&self, time: u64) -> Result<()> {
+        let counted = async {
+            while self.meters.iter().any(|m| m.counted_until() <= time) {
+                sleep(POLL).await;
+            }
+        };
+        timeout(DEADLINE, counted).await.context("not every subscriber receives media")
+    }
+
+    async fn run(&self, node: u32, publisher: &Publisher, length: Duration) -> Result<Run> {
         let sockets: Vec<_> = self.clients.iter().flat_map(|c| c.observe(|o| o.sockets.clone())).collect();
         let drops = receive_drops(&sockets)?;
-        let (busy, cpu) = (busy_nanos(NODE_CPU)?, cpu_nanos(node)?);
-        window.open(unix_nanos());
-        tokio::time::sleep(length).await;
-        window.close(unix_nanos());
+        self.take().for_each(drop);
+        let (noise, cpu) = (Noise::listen([NODE_CPU], &[node])?, cpu_nanos(node)?);
+        let from = unix_nanos();
+        sleep(length).await;
+        let window = from..unix_nanos();
         let cpu = cpu_nanos(node)?.saturating_sub(cpu);
-        // Ticks are coarser than the node's own time.
-        let others = (busy_nanos(NODE_CPU)? - busy).saturating_sub(cpu);
-        tokio::time::sleep(TAIL).await;
-        let bounds = window.bounds();
-        let sent = publisher.sent(bounds.clone()).await?;
-        let mut delays: Vec<u32> = self.meters.iter().flat_map(|m| m.take_delays()).collect();
+        let noise_percent = noise.percent()?;
+        self.until_counted(deadline(&window, TAIL)).await?;
+        let sent = publisher.sent(window.clone()).await?;
+        let tallies: Vec<Tally> = self.take().map(|arrivals| tally(arrivals, &window, TAIL)).collect();
+        let arrived = tallies.iter().map(|t| t.arrived).sum();
+        let mut delays: Vec<u64> = tallies.iter().flat_map(|t| t.delays.iter().copied()).collect();
         delays.sort_unstable();
-        let micros = |share: f64| f64::from(quantile(&delays, share)) / 1e3;
-        let nanos = bounds.end - bounds.start;
+        let micros = |share| quantile(&delays, share).map_or(f64::NAN, |d| Duration::from_nanos(d).as_secs_f64() * 1e6);
         let expected = count(sent * self.meters.len());
         Ok(Run {
-            seconds: count(usize::try_from(nanos)?) / 1e9,
+            seconds: Duration::from_nanos(window.end - window.start).as_secs_f64(),
             sent,
-            arrived: delays.len(),
-            node_cpu_seconds: count(usize::try_from(cpu)?) / 1e9,
+            arrived,
+            untimed: tallies.iter().map(|t| t.untimed).sum(),
+            node_cpu_seconds: Duration::from_nanos(cpu).as_secs_f64(),
             p50_micros: micros(0.5),
             p99_micros: micros(0.99),
-            loss_percent: 100.0 * (expected - count(delays.len())) / expected,
+            loss_percent: 100.0 * (expected - count(arrived)) / expected,
             client_drops: receive_drops(&sockets)? - drops,
-            noise_percent: 100.0 * count(usize::try_from(others)?) / count(usize::try_from(nanos)?),
+            noise_percent,
         })
+    }
+
+    /// What each got since the last call.
+    fn take(&self) -> impl Iterator<Item = Vec<Arrival>> {
+        self.meters.iter().map(|meter| meter.take())
+    }
+
+    async fn leave(self) -> Result<()> {
+        let mut leaving = JoinSet::new();
+        for client in self.clients {
+            if leaving.len() == AT_A_TIME {
+                leaving.join_next().await.context("nobody leaves")???;
+            }
+            leaving.spawn(client.leave());
+        }
+        while let Some(left) = leaving.join_next().await {
+            left??;
+        }
+        Ok(())
     }
 }
 

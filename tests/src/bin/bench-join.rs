@@ -2,54 +2,77 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{Parser, value_parser};
 use meridian_tests::client::{Client, ClientOptions, Observed, Publish, Timeline, unix_nanos};
-use meridian_tests::load::{load_average, quantile};
+use meridian_tests::machine::{Noise, load_average};
+use meridian_tests::rig;
+use meridian_tests::statistics::quantile;
 use serde::Serialize;
-use xtask::stack::{Mode, Ports, Profile, Stack, StackConfig, access_token};
+use xtask::node::Node;
+use xtask::repo;
+use xtask::stack::{Stack, access_token};
 
 const METHOD: &str = "\
-Method: one client after the other joins on /rtc/v1 (single peer connection, offer inside the join request) over
+Method: one client (str0m) after the other joins on /rtc/v1 (single peer connection, offer inside the join request) over
 loopback, through a real edge (bare workerd, release wasm) and one sfu-node (release build). Times run from before the
-TCP connection of the WebSocket; nothing is pinned: what else the machine does shows in the figures (load average).
+TCP connection of the WebSocket. Each line is a quantile of its own over the joins: they do not add up.
  warm   the room exists, one publisher is in it (VP8 30 frames/s, Opus), its node is attached: a second participant.
-        Its first media packet is whatever arrives first; audio comes every 20 ms, so up to that much is waiting.
+        Its first media packet is whatever arrives and decrypts first; audio comes every 20 ms: up to that is waiting.
  cold   nobody has been in the room: its object is created, a node is chosen and dials the room. The joiner is alone,
         so there is no media packet to wait for; the last step is its media connection.
- edge   until JoinResponse only the edge works; the answer is the node's work and two relays by the edge.";
+ edge   until JoinResponse only the edge works: that is its share here. It is a lower bound: the answer, the node's
+        work, also passes through the edge, as does the order to the node before it. Then client and node are alone.
+ noise  what the CPUs did besides edge, node and client, as a share of all CPUs' time; nothing is pinned.";
 
 /// Measure joining: time to first media, step by step.
 #[derive(Parser)]
 struct Args {
     /// Joins measured of each kind.
-    #[arg(long, default_value_t = 50)]
-    joins: usize,
+    #[arg(long, default_value_t = 50, value_parser = value_parser!(u32).range(1..))]
+    joins: u32,
     /// Where the JSON goes.
-    #[arg(long, default_value = "target/bench/join.json")]
+    #[arg(long, default_value_os_t = repo::target_dir().join("bench/join.json"))]
     out: PathBuf,
 }
 
 #[derive(Serialize)]
 struct Report {
     method: &'static str,
-    joins: usize,
+    joins: u32,
     /// One minute, before the first join.
     load_average: f64,
+    noise_percent: f64,
     /// Of the warm joins: how many saw video begin with a keyframe.
     began_with_keyframe: usize,
-    warm: Vec<Line>,
-    cold: Vec<Line>,
+    warm: Kind,
+    cold: Kind,
 }
 
-/// One step of a join over all joins, milliseconds.
+/// Joins of one kind.
+#[derive(Serialize)]
+struct Kind {
+    /// Milliseconds, the whole first.
+    steps_ms: Vec<Line>,
+    /// Of the whole: the part until `JoinResponse`, join by join.
+    edge_share_percent: Quantiles,
+}
+
 #[derive(Serialize)]
 struct Line {
     step: &'static str,
-    p50_ms: f64,
-    p95_ms: f64,
+    #[serde(flatten)]
+    took: Quantiles,
+}
+
+/// Over all joins.
+#[derive(Serialize, Debug, PartialEq)]
+struct Quantiles {
+    p50: f64,
+    p95: f64,
 }
 
 type Mark = fn(&Timeline) -> Option<Instant>;
@@ -57,57 +80,58 @@ type Mark = fn(&Timeline) -> Option<Instant>;
 /// A step of a join: its name, from, to.
 type Step = (&'static str, Mark, Mark);
 
-const STEPS: [Step; 6] = [
-    ("connect -> upgraded", |t| t.started, |t| t.upgraded),
-    ("upgraded -> JoinResponse", |t| t.upgraded, |t| t.joined),
+const EDGE: Step = ("connect -> JoinResponse (edge)", |t| t.started, |t| t.joined);
+const WARM: [Step; 7] = [
+    ("connect -> first media packet", |t| t.started, |t| t.first_packet),
+    EDGE,
+    ("  connect -> upgraded", |t| t.started, |t| t.upgraded),
+    ("  upgraded -> JoinResponse", |t| t.upgraded, |t| t.joined),
     ("JoinResponse -> answer", |t| t.joined, |t| t.described),
     ("answer -> ICE and DTLS up", |t| t.described, |t| t.connected),
     ("up -> first media packet", |t| t.connected, |t| t.first_packet),
-    ("of it the edge alone", |t| t.started, |t| t.joined),
 ];
-const WARM_TOTAL: Step = ("connect -> first media packet", |t| t.started, |t| t.first_packet);
-const COLD_TOTAL: Step = ("connect -> ICE and DTLS up", |t| t.started, |t| t.connected);
+const COLD: [Step; 6] =
+    [("connect -> ICE and DTLS up", |t| t.started, |t| t.connected), EDGE, WARM[2], WARM[3], WARM[4], WARM[5]];
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    let state_dir = std::env::temp_dir().join(format!("meridian-bench-{}", std::process::id()));
-    let config = StackConfig {
-        nodes: 1,
-        mode: Mode::Workerd,
-        profile: Profile::Release,
-        ports: Ports::Free,
-        state_dir: state_dir.clone(),
-        show_logs: false,
-        node_wrapper: Vec::new(),
-    };
-    let stack = tokio::task::spawn_blocking(|| Stack::start(config)).await??;
-    let load_average = load_average()?;
-    println!("{METHOD}\n");
-    println!("load average before the first join: {load_average}");
-    let (warm, began_with_keyframe) = warm(&stack.url(), args.joins).await?;
-    let warm = lines(&warm, WARM_TOTAL)?;
-    let cold = lines(&cold(&stack.url(), args.joins).await?, COLD_TOTAL)?;
-    for (kind, lines) in [("warm", &warm), ("cold", &cold)] {
-        println!("{kind:<32} {:>9} {:>9}", "p50 ms", "p95 ms");
-        for line in lines {
-            println!("  {:<30} {:>9.1} {:>9.1}", line.step, line.p50_ms, line.p95_ms);
-        }
-    }
-    println!("video began with a keyframe in {began_with_keyframe} of {} warm joins", args.joins);
-    tokio::task::spawn_blocking(|| stack.stop()).await?;
-    fs::remove_dir_all(&state_dir)?;
+    let report = rig::measure(rig::config(&[]), async |stack| joins(stack, args.joins).await).await?;
     if let Some(directory) = args.out.parent() {
         fs::create_dir_all(directory)?;
     }
-    let report = Report { method: METHOD, joins: args.joins, load_average, began_with_keyframe, warm, cold };
     fs::write(&args.out, serde_json::to_string_pretty(&report)?)?;
     println!("\n{}", args.out.display());
     Ok(())
 }
 
+async fn joins(stack: &mut Stack, joins: u32) -> Result<Report> {
+    let node = stack.nodes().first().and_then(Node::pid).context("the node has no process")?;
+    let edge = stack.edge().pid().context("the edge has no process")?;
+    let load_average = load_average()?;
+    println!("{METHOD}\n");
+    println!("load average before the first join: {load_average}");
+    let cpus = thread::available_parallelism()?.get();
+    let noise = Noise::listen(0..cpus, &[node, edge, std::process::id()])?;
+    let (warm, began_with_keyframe) = warm(&stack.url(), joins).await?;
+    let cold = cold(&stack.url(), joins).await?;
+    let noise_percent = noise.percent()?;
+    let (warm, cold) = (Kind::of(&warm, &WARM)?, Kind::of(&cold, &COLD)?);
+    println!("noise: {noise_percent:.1}%");
+    for (name, kind) in [("warm", &warm), ("cold", &cold)] {
+        println!("{name:<34} {:>9} {:>9}", "p50 ms", "p95 ms");
+        for Line { step, took } in &kind.steps_ms {
+            println!("  {step:<32} {:>9.1} {:>9.1}", took.p50, took.p95);
+        }
+        let Quantiles { p50, p95 } = kind.edge_share_percent;
+        println!("  {:<32} {p50:>8.1}% {p95:>8.1}%", "edge's share of the whole");
+    }
+    println!("video began with a keyframe in {began_with_keyframe} of {joins} warm joins");
+    Ok(Report { method: METHOD, joins, load_average, noise_percent, began_with_keyframe, warm, cold })
+}
+
 /// Second participants of a room with a publisher, and how many of them could decode the first video they got.
-async fn warm(url: &str, joins: usize) -> Result<(Vec<Timeline>, usize)> {
+async fn warm(url: &str, joins: u32) -> Result<(Vec<Timeline>, usize)> {
     let room = format!("warm-{}", unix_nanos());
     let mut options = ClientOptions::new(url, &access_token(&room, "publisher")?);
     options.publish = vec![Publish::camera("camera"), Publish::microphone("microphone")];
@@ -127,7 +151,7 @@ async fn warm(url: &str, joins: usize) -> Result<(Vec<Timeline>, usize)> {
 }
 
 /// First participants of new rooms.
-async fn cold(url: &str, joins: usize) -> Result<Vec<Timeline>> {
+async fn cold(url: &str, joins: u32) -> Result<Vec<Timeline>> {
     let mut timelines = Vec::new();
     for _ in 0..joins {
         let token = access_token(&format!("cold-{}", unix_nanos()), "first")?;
@@ -138,18 +162,68 @@ async fn cold(url: &str, joins: usize) -> Result<Vec<Timeline>> {
     Ok(timelines)
 }
 
-fn lines(timelines: &[Timeline], total: Step) -> Result<Vec<Line>> {
-    let mut lines = Vec::new();
-    for (step, from, to) in [total].into_iter().chain(STEPS) {
-        // Cold joins have no first packet.
-        let mut took: Vec<Duration> = timelines.iter().filter_map(|t| Some(to(t)?.duration_since(from(t)?))).collect();
-        if took.is_empty() {
-            continue;
-        }
-        took.sort_unstable();
-        let ms = |share| quantile(&took, share).as_secs_f64() * 1e3;
-        lines.push(Line { step, p50_ms: ms(0.5), p95_ms: ms(0.95) });
+impl Kind {
+    /// The figures of these joins; the first step is the whole.
+    fn of(joins: &[Timeline], steps: &[Step]) -> Result<Self> {
+        let whole = *steps.first().context("no steps")?;
+        let lines = steps.iter().map(|step| {
+            let ms = durations(joins, *step)?.iter().map(|took| took.as_secs_f64() * 1e3).collect();
+            anyhow::Ok(Line { step: step.0, took: quantiles(ms)? })
+        });
+        Ok(Self {
+            steps_ms: lines.collect::<Result<_>>()?,
+            edge_share_percent: quantiles(shares(&durations(joins, EDGE)?, &durations(joins, whole)?))?,
+        })
     }
-    lines.first().context("no join was measured")?;
-    Ok(lines)
+}
+
+/// How long a step took in each join.
+fn durations(joins: &[Timeline], (name, from, to): Step) -> Result<Vec<Duration>> {
+    let took = joins.iter().map(|join| Some(to(join)?.duration_since(from(join)?)));
+    took.collect::<Option<_>>().with_context(|| format!("a join without {name}"))
+}
+
+/// Percent of each whole that its part is.
+fn shares(parts: &[Duration], wholes: &[Duration]) -> Vec<f64> {
+    parts.iter().zip(wholes).map(|(part, whole)| 100.0 * part.as_secs_f64() / whole.as_secs_f64()).collect()
+}
+
+fn quantiles(mut values: Vec<f64>) -> Result<Quantiles> {
+    values.sort_by(f64::total_cmp);
+    let of = |share| quantile(&values, share).context("no join was measured");
+    Ok(Quantiles { p50: of(0.5)?, p95: of(0.95)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Marks at these milliseconds after the start.
+    fn join(joined: u64, first_packet: Option<u64>) -> Timeline {
+        let start = Instant::now();
+        let at = |ms| Some(start + Duration::from_millis(ms));
+        Timeline {
+            started: at(0),
+            upgraded: at(1),
+            joined: at(joined),
+            described: at(joined),
+            connected: at(joined),
+            first_packet: first_packet.and_then(at),
+        }
+    }
+
+    #[test]
+    fn the_share_is_that_of_each_join() {
+        let joins = [join(10, Some(100)), join(30, Some(40)), join(20, Some(50))];
+        let kind = Kind::of(&joins, &WARM).unwrap();
+        assert_eq!(kind.edge_share_percent, Quantiles { p50: 40.0, p95: 75.0 });
+        assert_eq!(kind.steps_ms[0].took, Quantiles { p50: 50.0, p95: 100.0 });
+        assert_eq!(kind.steps_ms[1].took, Quantiles { p50: 20.0, p95: 30.0 });
+    }
+
+    #[test]
+    fn a_join_without_media_is_not_left_out() {
+        assert!(Kind::of(&[join(10, Some(100)), join(10, None)], &WARM).is_err());
+        assert!(Kind::of(&[], &WARM).is_err());
+    }
 }

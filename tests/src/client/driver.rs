@@ -256,7 +256,7 @@ impl Driver {
         // Clients answer `active`; str0m would answer `passive`.
         let sdp = offer.sdp.replace("a=setup:actpass", "a=setup:passive");
         let answer = peer.rtc.sdp_api().accept_offer(SdpOffer::from_sdp_string(&sdp)?)?;
-        peer.drain(0)?;
+        peer.drain(None)?;
         self.sections = offer.mid_to_track_id.clone();
         Ok(Some(SessionDescription {
             r#type: "answer".to_owned(),
@@ -287,7 +287,7 @@ impl Driver {
                     && let Some(mut channel) = self.publisher.rtc.channel(id)
                 {
                     channel.write(true, &packet.encode_to_vec())?;
-                    self.publisher.drain(0)?;
+                    self.publisher.drain(None)?;
                 }
             }
             Command::Request(message) => self.request(*message).await,
@@ -365,7 +365,7 @@ impl Driver {
         });
     }
 
-    fn arrived(&mut self, which: Which, packet: &RtpPacket, received: u64) {
+    fn arrived(&mut self, which: Which, packet: &RtpPacket, received: Option<u64>) {
         if let Some(sink) = &mut self.sink {
             sink.packet(&packet.payload, received);
             return;

@@ -128,7 +128,7 @@ impl Negotiation {
             }
         }
         let Some((offer, pending)) = changes.apply() else { return Ok(None) };
-        peer.drain(0)?;
+        peer.drain(None)?;
         self.last_id += 1;
         self.pending = Some((self.last_id, pending));
         let sdp = as_libwebrtc(&offer.to_sdp_string());
@@ -144,7 +144,7 @@ impl Negotiation {
     pub(crate) fn answered(&mut self, peer: &mut Peer, answer: &SessionDescription) -> anyhow::Result<bool> {
         let Some((_, pending)) = self.pending.take_if(|(id, _)| *id == answer.id) else { return Ok(false) };
         peer.rtc.sdp_api().accept_answer(pending, SdpAnswer::from_sdp_string(&answer.sdp)?)?;
-        peer.drain(0)?;
+        peer.drain(None)?;
         Ok(true)
     }
 }

@@ -21,8 +21,8 @@ const KEPT: usize = 64;
 pub(crate) struct PeerEvent {
     /// What.
     pub(crate) event: Event,
-    /// When the kernel received the datagram that caused it, nanoseconds of Unix time; 0: no datagram did.
-    pub(crate) received: u64,
+    /// When the kernel received the datagram that caused it, nanoseconds of Unix time; unknown, or no datagram did: `None`.
+    pub(crate) received: Option<u64>,
 }
 
 /// A peer connection.
@@ -66,7 +66,7 @@ impl Peer {
     /// The connection is broken.
     pub(crate) fn tick(&mut self) -> Result<(), RtcError> {
         self.rtc.handle_input(Input::Timeout(Instant::now()))?;
-        self.drain(0)
+        self.drain(None)
     }
 
     /// Takes one batch of datagrams from the socket. Datagrams that are no WebRTC at all are dropped.
@@ -89,7 +89,7 @@ impl Peer {
     ///
     /// # Errors
     /// The connection is broken.
-    pub(crate) fn drain(&mut self, received: u64) -> Result<(), RtcError> {
+    pub(crate) fn drain(&mut self, received: Option<u64>) -> Result<(), RtcError> {
         loop {
             match self.rtc.poll_output()? {
                 Output::Timeout(at) => {
@@ -165,7 +165,7 @@ mod tests {
         let mid = offer.sections[0].1;
         let sdp = SdpOffer::from_sdp_string(&offer.description.sdp).unwrap();
         let answer = server.rtc.sdp_api().accept_offer(sdp).unwrap();
-        server.drain(0).unwrap();
+        server.drain(None).unwrap();
         let mut description = offer.description;
         description.sdp = answer.to_sdp_string();
         assert!(negotiation.answered(&mut client, &description).unwrap());

@@ -65,9 +65,9 @@ impl MediaSocket {
     }
 
     /// Datagram `index` of the last batch: sender, kernel receive time in nanoseconds of Unix time, bytes.
-    pub(crate) fn datagram(&self, index: usize) -> Option<(SocketAddr, u64, &[u8])> {
+    pub(crate) fn datagram(&self, index: usize) -> Option<(SocketAddr, Option<u64>, &[u8])> {
         let (meta, buffer) = (self.metas.get(index)?, self.buffers.get(index)?);
-        let at = meta.timestamp.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
+        let at = meta.timestamp.and_then(|t| u64::try_from(t.as_nanos()).ok());
         Some((meta.addr, at, buffer.get(..meta.len)?))
     }
 

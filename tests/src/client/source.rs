@@ -37,7 +37,8 @@ impl Stamp {
         })
     }
 
-    fn write(self, payload: &mut Vec<u8>) {
+    /// Appends it to a payload.
+    pub(crate) fn write(self, payload: &mut Vec<u8>) {
         payload.extend_from_slice(&MAGIC);
         payload.extend_from_slice(&self.counter.to_be_bytes());
         payload.extend_from_slice(&self.sent.to_be_bytes());
