@@ -1,10 +1,13 @@
 //! The Worker: each request to its route.
 
-use worker::{Context, Env, Headers, Method, Request, Response, ResponseBody, ResponseBuilder, Result, event};
+use worker::{
+    Context, Env, Headers, Method, Request, Response, ResponseBody, ResponseBuilder, Result, console_error,
+    console_log, event,
+};
 
 use crate::api::cors::Origin;
 use crate::api::route::Route;
-use crate::room::effect::Refusal;
+use crate::refusal::{Reason, Refusal};
 use crate::runtime;
 
 mod node;
@@ -25,11 +28,12 @@ async fn fetch(request: Request, env: Env, _context: Context) -> Result<Response
     if matches!(route, Route::Asset | Route::Root) && request.method() != Method::Head {
         return asset(request, &env).await;
     }
-    let response = match answer(route, request, &env).await? {
-        Ok(response) => response,
-        Err(refusal) => {
-            runtime::log_refusal(&format!("{route:?}"), refusal.status, &refusal.reason);
-            runtime::refuse(&refusal)?
+    let response = match answer(route, request, &env).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(refusal)) => refuse(route, &refusal)?,
+        Err(error) => {
+            console_error!("{route:?}: {error}");
+            refuse(route, &Refusal::new(Reason::Internal, "internal error"))?
         }
     };
     // The answer to an upgrade is read by no browser script.
@@ -37,6 +41,12 @@ async fn fetch(request: Request, env: Env, _context: Context) -> Result<Response
         return Ok(response);
     }
     with_headers(response, &origin.answer(matches!(route, Route::Validate(_))))
+}
+
+/// Answers with a refusal, its line in the log.
+fn refuse(route: Route, refusal: &Refusal) -> Result<Response> {
+    console_log!("{}", refusal.log_line(route.name()));
+    if route == Route::Token { token::refuse(refusal) } else { runtime::refuse(refusal) }
 }
 
 async fn answer(route: Route, request: Request, env: &Env) -> Result<std::result::Result<Response, Refusal>> {
@@ -54,7 +64,7 @@ async fn answer(route: Route, request: Request, env: &Env) -> Result<std::result
         Route::FleetLink => node::fleet_link(&request, env).await?,
         Route::RoomLink => node::room_link(&request, env).await?,
         Route::Health | Route::Root => Ok(runtime::text(200, "OK")?),
-        Route::Regions | Route::Asset => Err(Refusal::new(404, "not found")),
+        Route::Regions | Route::Asset => Err(Refusal::new(Reason::NotFound, "not found")),
     })
 }
 
@@ -62,7 +72,7 @@ async fn answer(route: Route, request: Request, env: &Env) -> Result<std::result
 async fn asset(request: Request, env: &Env) -> Result<Response> {
     match env.assets("ASSETS") {
         Ok(assets) => assets.fetch_request(request).await,
-        Err(_) => runtime::text(404, "not found"),
+        Err(_) => refuse(Route::Asset, &Refusal::new(Reason::NotFound, "not found")),
     }
 }
 
@@ -105,24 +115,12 @@ fn is_upgrade(request: &Request) -> Result<bool> {
 /// The body, when its announced length is within bounds.
 async fn body(request: &mut Request) -> Result<std::result::Result<Vec<u8>, Refusal>> {
     let length = header(request, "Content-Length")?.and_then(|value| value.parse::<usize>().ok());
+    let too_large = || Refusal::new(Reason::BodyTooLarge, "the request is longer than 65536 bytes");
     if length.is_some_and(|length| length > MAX_BODY) {
-        return Ok(Err(Refusal::new(413, "the request is longer than 65536 bytes")));
+        return Ok(Err(too_large()));
     }
     let bytes = request.bytes().await?;
-    Ok(if bytes.len() > MAX_BODY {
-        Err(Refusal::new(413, "the request is longer than 65536 bytes"))
-    } else {
-        Ok(bytes)
-    })
-}
-
-/// An answer of an object: passed on, or turned into the refusal it is.
-async fn from_object(mut response: Response) -> Result<std::result::Result<Response, Refusal>> {
-    let status = response.status_code();
-    if status < 300 {
-        return Ok(Ok(response));
-    }
-    Ok(Err(Refusal { status, reason: response.text().await? }))
+    Ok(if bytes.len() > MAX_BODY { Err(too_large()) } else { Ok(bytes) })
 }
 
 /// A JSON answer.

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod fleet;
+pub mod refusal;
 pub mod room;
 
 #[cfg(target_arch = "wasm32")]

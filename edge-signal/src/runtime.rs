@@ -13,7 +13,7 @@ use worker::{
 };
 
 use crate::api::deployment::{Deployment, DeploymentError};
-use crate::room::effect::Refusal;
+use crate::refusal::{Reason, Refusal};
 use crate::room::event::{Context, UnixMs};
 
 /// Binding of the room objects, one for each room name.
@@ -22,6 +22,8 @@ pub(crate) const ROOM: &str = "ROOM";
 pub(crate) const FLEET: &str = "FLEET";
 /// Binding of the directory object.
 pub(crate) const DIRECTORY: &str = "DIRECTORY";
+/// The reason's code on an object's refusal.
+const REASON_HEADER: &str = "x-meridian-reason";
 /// Name of the one fleet object and the one directory object.
 pub(crate) const WHOLE: &str = "whole";
 
@@ -41,7 +43,7 @@ pub(crate) fn deployment(env: &Env) -> std::result::Result<Rc<Deployment>, Refus
         read.map(Rc::new)
     };
     let deployment = DEPLOYMENT.with(|cell| cell.get_or_init(read).clone());
-    deployment.map_err(|error| Refusal::new(500, &error.to_string()))
+    deployment.map_err(|error| Refusal::new(Reason::NotConfigured, &error.to_string()))
 }
 
 /// Now.
@@ -80,7 +82,23 @@ pub(crate) fn text(status: u16, body: &str) -> Result<Response> {
 
 /// A refusal as LiveKit answers it.
 pub(crate) fn refuse(refusal: &Refusal) -> Result<Response> {
-    text(refusal.status, &refusal.reason)
+    text(refusal.reason.status(), &refusal.text)
+}
+
+/// A refusal of an object, for [`from_object`].
+pub(crate) fn refuse_worker(refusal: &Refusal) -> Result<Response> {
+    let response = refuse(refusal)?;
+    response.headers().set(REASON_HEADER, refusal.reason.as_str())?;
+    Ok(response)
+}
+
+/// An answer of an object: passed on, or turned into the refusal it is.
+pub(crate) async fn from_object(mut response: Response) -> Result<std::result::Result<Response, Refusal>> {
+    if response.status_code() < 300 {
+        return Ok(Ok(response));
+    }
+    let reason = response.headers().get(REASON_HEADER)?.and_then(|code| Reason::of_code(&code));
+    Ok(Err(Refusal { reason: reason.unwrap_or(Reason::Internal), text: response.text().await? }))
 }
 
 /// A request for an object that asks for a WebSocket. **Built from nothing: no header of a client reaches an object.**
@@ -112,9 +130,9 @@ pub(crate) async fn post(stub: &Stub, path: &str, body: &impl Serialize) -> Resu
     stub.fetch_with_request(plain(path, Method::Post, Headers::new(), &[], Some(body))?).await
 }
 
-/// One line for the log: what was refused and why. Never a token.
-pub(crate) fn log_refusal(what: &str, status: u16, reason: &str) {
-    console_log!("{}", serde_json::json!({"event": "refused", "what": what, "status": status, "reason": reason}));
+/// One line for the log: which WebSocket (`client`, `node` or `fleet`) was closed on bad input, with which code and why.
+pub(crate) fn log_closed(socket: &'static str, code: u16, reason: &'static str) {
+    console_log!("{}", serde_json::json!({"event": "closed", "socket": socket, "code": code, "reason": reason}));
 }
 
 /// One line for the log: what a room counted. Sum `count` by `reason` for a metric.

@@ -6,7 +6,8 @@ use shared::claims::{AccessClaims, ApiKeys};
 use shared::ids::{IdError, Identity, RoomName};
 use subtle::ConstantTimeEq;
 
-use crate::room::effect::Refusal;
+use super::token_request::Caller;
+use crate::refusal::{Reason, Refusal};
 
 const NO_PERMISSIONS: &str = "no permissions to access the room";
 
@@ -20,7 +21,7 @@ pub fn bearer<'a>(authorization: Option<&'a str>, query: Option<&'a str>) -> Res
         Some(header) => header
             .strip_prefix("Bearer ")
             .map(Some)
-            .ok_or_else(|| Refusal::new(401, "invalid authorization header. Must start with Bearer ")),
+            .ok_or_else(|| Refusal::new(Reason::NotBearer, "invalid authorization header. Must start with Bearer ")),
     }
 }
 
@@ -29,20 +30,22 @@ pub fn bearer<'a>(authorization: Option<&'a str>, query: Option<&'a str>) -> Res
 /// # Errors
 /// What LiveKit answers.
 pub fn join(keys: &ApiKeys, token: Option<&str>) -> Result<(AccessClaims, RoomName), Refusal> {
-    let token = token.ok_or_else(|| Refusal::new(401, NO_PERMISSIONS))?;
-    let claims = keys.verify(token).map_err(|error| Refusal::new(401, &error.to_string()))?;
-    let grant = claims.video.as_ref().ok_or_else(|| Refusal::new(401, NO_PERMISSIONS))?;
+    let token = token.ok_or_else(|| Refusal::new(Reason::TokenMissing, NO_PERMISSIONS))?;
+    let claims = keys.verify(token).map_err(|error| Refusal::token(&error))?;
+    let grant = claims.video.as_ref().ok_or_else(|| Refusal::new(Reason::GrantMissing, NO_PERMISSIONS))?;
     if !grant.room_join {
-        return Err(Refusal::new(401, "permissions denied"));
+        return Err(Refusal::new(Reason::JoinNotGranted, "permissions denied"));
     }
     let room = RoomName::try_from(grant.room.as_str()).map_err(|error| match error {
-        IdError::TooLong => Refusal::new(400, "room name length exceeds limits: max length 256"),
-        _ => Refusal::new(400, "no room name"),
+        IdError::TooLong => Refusal::new(Reason::RoomNameTooLong, "room name length exceeds limits: max length 256"),
+        _ => Refusal::new(Reason::RoomNameMissing, "no room name"),
     })?;
     let identity = if claims.sub.is_empty() { &claims.jti } else { &claims.sub };
     Identity::try_from(identity.as_str()).map_err(|error| match error {
-        IdError::TooLong => Refusal::new(400, "participant identity length exceeds limits: max length 256"),
-        _ => Refusal::new(400, "identity cannot be empty"),
+        IdError::TooLong => {
+            Refusal::new(Reason::IdentityTooLong, "participant identity length exceeds limits: max length 256")
+        }
+        _ => Refusal::new(Reason::IdentityMissing, "identity cannot be empty"),
     })?;
     Ok((claims, room))
 }
@@ -53,10 +56,28 @@ pub fn join(keys: &ApiKeys, token: Option<&str>) -> Result<(AccessClaims, RoomNa
 /// 401 without `canPublish`.
 pub fn publish_only(claims: &mut AccessClaims, suffix: &str) -> Result<(), Refusal> {
     let grant = claims.video.as_mut().filter(|grant| grant.can_publish != Some(false));
-    let grant = grant.ok_or_else(|| Refusal::new(401, NO_PERMISSIONS))?;
+    let grant = grant.ok_or_else(|| Refusal::new(Reason::PublishNotGranted, NO_PERMISSIONS))?;
     grant.can_subscribe = Some(false);
     claims.sub = format!("{}#{suffix}", claims.sub);
     Ok(())
+}
+
+/// Who asks for tokens. Without an `Authorization` header: anybody, where meetings are open.
+///
+/// # Errors
+/// 401 or 403 with the reason.
+pub fn caller(keys: &ApiKeys, authorization: Option<&str>, open_meetings: bool) -> Result<Caller, Refusal> {
+    match authorization {
+        Some(authorization) => minter(keys, authorization).map(Caller::Key),
+        None if open_meetings => {
+            let first = keys.first().map(|(key, _)| key.to_owned());
+            first.map(Caller::Anybody).ok_or_else(|| Refusal::new(Reason::NotConfigured, "no API key"))
+        }
+        None => {
+            let text = "an API key and secret, or a token with roomCreate, is required";
+            Err(Refusal::new(Reason::TokenMissing, text))
+        }
+    }
 }
 
 /// Whether a caller may mint tokens: HTTP Basic with an API key and its secret, or a token with `roomCreate`.
@@ -64,16 +85,17 @@ pub fn publish_only(claims: &mut AccessClaims, suffix: &str) -> Result<(), Refus
 ///
 /// # Errors
 /// 401 or 403 with the reason.
-pub fn minter(keys: &ApiKeys, authorization: &str) -> Result<String, Refusal> {
+fn minter(keys: &ApiKeys, authorization: &str) -> Result<String, Refusal> {
     if let Some(credentials) = authorization.strip_prefix("Basic ") {
-        return basic(keys, credentials).ok_or_else(|| Refusal::new(401, "invalid API key or secret"));
+        return basic(keys, credentials)
+            .ok_or_else(|| Refusal::new(Reason::CredentialsWrong, "invalid API key or secret"));
     }
     let token = bearer(Some(authorization), None)?.unwrap_or_default();
-    let claims = keys.verify(token).map_err(|error| Refusal::new(401, &error.to_string()))?;
+    let claims = keys.verify(token).map_err(|error| Refusal::token(&error))?;
     if claims.video.is_some_and(|grant| grant.room_create) {
         Ok(claims.iss)
     } else {
-        Err(Refusal::new(403, "the token does not grant roomCreate"))
+        Err(Refusal::new(Reason::CreateNotGranted, "the token does not grant roomCreate"))
     }
 }
 
@@ -111,9 +133,9 @@ mod tests {
         Some(VideoGrant { room_join: true, room: room.into(), ..VideoGrant::default() })
     }
 
-    fn refused(token: Option<&str>) -> (u16, String) {
+    fn refused(token: Option<&str>) -> (Reason, String) {
         let refusal = join(&keys(), token).unwrap_err();
-        (refusal.status, refusal.reason)
+        (refusal.reason, refusal.text)
     }
 
     #[test]
@@ -126,21 +148,29 @@ mod tests {
     fn refusals_are_livekits() {
         let long = "x".repeat(257);
         let cases = [
-            (None, 401, "no permissions to access the room"),
-            (Some("abc".to_owned()), 401, "invalid authorization token"),
-            (Some(token("ada", None)), 401, "no permissions to access the room"),
+            (None, Reason::TokenMissing, "no permissions to access the room"),
+            (Some("abc".to_owned()), Reason::TokenMalformed, "invalid authorization token"),
+            (Some(token("ada", None)), Reason::GrantMissing, "no permissions to access the room"),
             (
                 Some(token("ada", Some(VideoGrant { room: "den".into(), ..VideoGrant::default() }))),
-                401,
+                Reason::JoinNotGranted,
                 "permissions denied",
             ),
-            (Some(token("ada", grant(""))), 400, "no room name"),
-            (Some(token("ada", grant(&long))), 400, "room name length exceeds limits: max length 256"),
-            (Some(token("", grant("den"))), 400, "identity cannot be empty"),
-            (Some(token(&long, grant("den"))), 400, "participant identity length exceeds limits: max length 256"),
+            (Some(token("ada", grant(""))), Reason::RoomNameMissing, "no room name"),
+            (
+                Some(token("ada", grant(&long))),
+                Reason::RoomNameTooLong,
+                "room name length exceeds limits: max length 256",
+            ),
+            (Some(token("", grant("den"))), Reason::IdentityMissing, "identity cannot be empty"),
+            (
+                Some(token(&long, grant("den"))),
+                Reason::IdentityTooLong,
+                "participant identity length exceeds limits: max length 256",
+            ),
         ];
-        for (token, status, reason) in cases {
-            assert_eq!(refused(token.as_deref()), (status, reason.to_owned()));
+        for (token, reason, text) in cases {
+            assert_eq!(refused(token.as_deref()), (reason, text.to_owned()));
         }
     }
 
@@ -150,7 +180,7 @@ mod tests {
         assert_eq!(bearer(None, Some("b")), Ok(Some("b")));
         assert_eq!(bearer(None, Some("")), Ok(None));
         let refusal = bearer(Some("Basic a"), Some("b")).unwrap_err();
-        assert_eq!(refusal, Refusal::new(401, "invalid authorization header. Must start with Bearer "));
+        assert_eq!(refusal, Refusal::new(Reason::NotBearer, "invalid authorization header. Must start with Bearer "));
     }
 
     #[test]
@@ -161,7 +191,18 @@ mod tests {
         let video = claims.video.as_mut().unwrap();
         assert_eq!(video.can_subscribe, Some(false));
         video.can_publish = Some(false);
-        assert_eq!(publish_only(&mut claims, "x").unwrap_err().status, 401);
+        assert_eq!(publish_only(&mut claims, "x").unwrap_err().reason, Reason::PublishNotGranted);
+    }
+
+    #[test]
+    fn who_shows_nothing_gets_tokens_only_where_meetings_are_open() {
+        assert_eq!(caller(&keys(), None, true), Ok(Caller::Anybody("devkey".into())));
+        assert_eq!(caller(&keys(), None, false).unwrap_err().reason, Reason::TokenMissing);
+        // Who shows something wrong is nobody's anybody.
+        let wrong = format!("Basic {}", STANDARD.encode("devkey:guess"));
+        assert_eq!(caller(&keys(), Some(&wrong), true).unwrap_err().reason, Reason::CredentialsWrong);
+        let right = format!("Basic {}", STANDARD.encode("devkey:secret"));
+        assert_eq!(caller(&keys(), Some(&right), false), Ok(Caller::Key("devkey".into())));
     }
 
     #[test]
@@ -169,12 +210,12 @@ mod tests {
         let basic = |text: &str| minter(&keys(), &format!("Basic {}", STANDARD.encode(text)));
         assert_eq!(basic("devkey:secret"), Ok("devkey".into()));
         for wrong in ["devkey:secre", "devkey:", "other:secret", "other:\0", "devkey"] {
-            assert_eq!(basic(wrong).unwrap_err().status, 401, "{wrong}");
+            assert_eq!(basic(wrong).unwrap_err().reason, Reason::CredentialsWrong, "{wrong}");
         }
         let create = token("app", Some(VideoGrant { room_create: true, ..VideoGrant::default() }));
         assert_eq!(minter(&keys(), &format!("Bearer {create}")), Ok("devkey".into()));
         let joiner = token("ada", grant("den"));
-        assert_eq!(minter(&keys(), &format!("Bearer {joiner}")).unwrap_err().status, 403);
-        assert_eq!(minter(&keys(), "Bearer abc").unwrap_err().status, 401);
+        assert_eq!(minter(&keys(), &format!("Bearer {joiner}")).unwrap_err().reason, Reason::CreateNotGranted);
+        assert_eq!(minter(&keys(), "Bearer abc").unwrap_err().reason, Reason::TokenMalformed);
     }
 }

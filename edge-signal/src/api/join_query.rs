@@ -7,7 +7,7 @@ use livekit_protocol::{ClientInfo, ConnectionSettings, JoinRequest};
 
 use super::join_request;
 use super::route::Signaling;
-use crate::room::effect::Refusal;
+use crate::refusal::{Reason, Refusal};
 
 /// A query string, decoded; parameters unknown to LiveKit are kept and ignored.
 #[derive(Debug, Clone, Default)]
@@ -95,8 +95,8 @@ impl Query {
 
 fn attributes(parameter: &str) -> Result<std::collections::HashMap<String, String>, Refusal> {
     let bytes = URL_SAFE.decode(parameter).or_else(|_| URL_SAFE_NO_PAD.decode(parameter));
-    let bytes = bytes.map_err(|_| Refusal::new(400, "cannot base64 decode attributes"))?;
-    serde_json::from_slice(&bytes).map_err(|_| Refusal::new(400, "cannot unmarshal attributes"))
+    let bytes = bytes.map_err(|_| Refusal::new(Reason::AttributesMalformed, "cannot base64 decode attributes"))?;
+    serde_json::from_slice(&bytes).map_err(|_| Refusal::new(Reason::AttributesMalformed, "cannot unmarshal attributes"))
 }
 
 fn sdk(name: &str) -> Sdk {
@@ -156,13 +156,17 @@ mod tests {
         assert!(query.ask(Signaling::Dual).unwrap().single_peer_connection);
         assert!(query.ask(Signaling::Single).unwrap().single_peer_connection);
         let refusal = Query::parse("").ask(Signaling::Single).unwrap_err();
-        assert_eq!(refusal, Refusal::new(400, "join_request is required"));
+        assert_eq!(refusal, Refusal::new(Reason::JoinRequestMissing, "join_request is required"));
     }
 
     #[test]
     fn attributes_must_be_a_map_of_strings() {
         for bad in ["attributes=!!", "attributes=W10=", "attributes=eyJhIjoxfQ=="] {
-            assert_eq!(Query::parse(bad).ask(Signaling::Dual).unwrap_err().status, 400, "{bad}");
+            assert_eq!(
+                Query::parse(bad).ask(Signaling::Dual).unwrap_err().reason,
+                Reason::AttributesMalformed,
+                "{bad}"
+            );
         }
     }
 }

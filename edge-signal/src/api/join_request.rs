@@ -10,7 +10,7 @@ use livekit_protocol::wrapped_join_request::Compression;
 use livekit_protocol::{JoinRequest, WrappedJoinRequest};
 use prost::Message;
 
-use crate::room::effect::Refusal;
+use crate::refusal::{Reason, Refusal};
 
 /// Most bytes of a join request, compressed or inflated (LiveKit's).
 pub const MAX_JOIN_REQUEST: usize = 1024 * 1024;
@@ -27,29 +27,33 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// 400 with LiveKit's text where it has one.
 pub fn decode(parameter: &str) -> Result<JoinRequest, Refusal> {
     if parameter.is_empty() {
-        return Err(Refusal::new(400, "join_request is required"));
+        return Err(Refusal::new(Reason::JoinRequestMissing, "join_request is required"));
     }
-    let bytes = BASE64.decode(parameter).map_err(|_| Refusal::new(400, "cannot base64 decode wrapped join request"))?;
-    let wrapped = WrappedJoinRequest::decode(bytes.as_slice())
-        .map_err(|_| Refusal::new(400, "cannot unmarshal wrapped join request"))?;
+    let bytes = BASE64.decode(parameter).map_err(|_| malformed("cannot base64 decode wrapped join request"))?;
+    let wrapped =
+        WrappedJoinRequest::decode(bytes.as_slice()).map_err(|_| malformed("cannot unmarshal wrapped join request"))?;
     let inner = match wrapped.compression() {
         Compression::None if wrapped.join_request.len() > MAX_JOIN_REQUEST => return Err(too_large()),
         Compression::None => wrapped.join_request,
         Compression::Gzip => inflate(&wrapped.join_request)?,
     };
-    JoinRequest::decode(inner.as_slice()).map_err(|_| Refusal::new(400, "cannot unmarshal join request"))
+    JoinRequest::decode(inner.as_slice()).map_err(|_| malformed("cannot unmarshal join request"))
 }
 
 fn inflate(compressed: &[u8]) -> Result<Vec<u8>, Refusal> {
     let mut inflated = Vec::new();
     // One byte more than allowed tells "at the limit" from "over it".
     let mut limited = GzDecoder::new(compressed).take(MAX_JOIN_REQUEST as u64 + 1);
-    limited.read_to_end(&mut inflated).map_err(|_| Refusal::new(400, "cannot decompress join request"))?;
+    limited.read_to_end(&mut inflated).map_err(|_| malformed("cannot decompress join request"))?;
     if inflated.len() > MAX_JOIN_REQUEST { Err(too_large()) } else { Ok(inflated) }
 }
 
+fn malformed(text: &str) -> Refusal {
+    Refusal::new(Reason::JoinRequestMalformed, text)
+}
+
 fn too_large() -> Refusal {
-    Refusal::new(400, "join request exceeds the limit of 1048576 bytes")
+    Refusal::new(Reason::JoinRequestTooLarge, "join request exceeds the limit of 1048576 bytes")
 }
 
 #[cfg(test)]
@@ -85,17 +89,17 @@ mod tests {
     }
 
     #[test]
-    fn malformed() {
-        assert_eq!(refusal(""), Refusal::new(400, "join_request is required"));
-        assert_eq!(refusal("!!"), Refusal::new(400, "cannot base64 decode wrapped join request"));
+    fn what_cannot_be_decoded() {
+        assert_eq!(refusal(""), Refusal::new(Reason::JoinRequestMissing, "join_request is required"));
+        assert_eq!(refusal("!!"), malformed("cannot base64 decode wrapped join request"));
         let unpadded = URL_SAFE_NO_PAD.encode([8, 1, 18, 0, 0]);
-        assert_eq!(refusal(&unpadded), Refusal::new(400, "cannot base64 decode wrapped join request"));
-        assert_eq!(refusal(&BASE64.encode([255; 6])), Refusal::new(400, "cannot unmarshal wrapped join request"));
+        assert_eq!(refusal(&unpadded), malformed("cannot base64 decode wrapped join request"));
+        assert_eq!(refusal(&BASE64.encode([255; 6])), malformed("cannot unmarshal wrapped join request"));
         assert_eq!(
             refusal(&wrap(Compression::Gzip, b"not gzip".to_vec())),
-            Refusal::new(400, "cannot decompress join request")
+            malformed("cannot decompress join request")
         );
-        assert_eq!(refusal(&wrap(Compression::None, vec![255; 6])), Refusal::new(400, "cannot unmarshal join request"));
+        assert_eq!(refusal(&wrap(Compression::None, vec![255; 6])), malformed("cannot unmarshal join request"));
     }
 
     #[test]

@@ -62,6 +62,27 @@ impl Route {
             _ => Self::Asset,
         }
     }
+
+    /// Its name in logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rtc(Signaling::Single) => "rtc_v1",
+            Self::Rtc(Signaling::Dual) => "rtc",
+            Self::Validate(Signaling::Single) => "rtc_v1_validate",
+            Self::Validate(Signaling::Dual) => "rtc_validate",
+            Self::Token => "token",
+            Self::Jwks => "jwks",
+            Self::Enrol => "node_enrol",
+            Self::Revoke => "node_revoke",
+            Self::FleetLink => "node_fleet",
+            Self::RoomLink => "node_room",
+            Self::Health => "healthz",
+            Self::Regions => "settings_regions",
+            Self::Root => "root",
+            Self::Asset => "asset",
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use shared::claims::{AccessClaims, VideoGrant};
 use shared::ids::{IdError, Identity, MAX_NAME_LEN, RANDOM_LEN, RoomName, random_part};
 
-use crate::room::effect::Refusal;
+use crate::refusal::{Reason, Refusal};
 
 /// Most bytes of a request body.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -66,12 +66,13 @@ impl TokenRequest {
     /// 400 or 413 with the reason.
     pub fn parse(body: &[u8]) -> Result<Self, Refusal> {
         if body.len() > MAX_BODY {
-            return Err(Refusal::new(413, "the request is longer than 65536 bytes"));
+            return Err(Refusal::new(Reason::BodyTooLarge, "the request is longer than 65536 bytes"));
         }
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self::default());
         }
-        serde_json::from_slice(body).map_err(|error| Refusal::new(400, &format!("malformed request: {error}")))
+        serde_json::from_slice(body)
+            .map_err(|error| Refusal::new(Reason::BodyMalformed, &format!("malformed request: {error}")))
     }
 
     /// The claims it gets.
@@ -86,20 +87,22 @@ impl TokenRequest {
         let ttl = match self.ttl {
             None => DEFAULT_TTL_SECS.min(max_ttl),
             Some(ttl) if (1..=max_ttl).contains(&ttl) => ttl,
-            Some(_) => return Err(Refusal::new(400, &format!("ttl must be 1 to {max_ttl} seconds"))),
+            Some(_) => return Err(Refusal::new(Reason::TtlOutOfRange, &format!("ttl must be 1 to {max_ttl} seconds"))),
         };
         let (for_room, for_identity) = chance.random.split_at(RANDOM_LEN);
         let room = given(self.room_name).unwrap_or_else(|| format!("room-{}", random_text(for_room)));
-        let room = RoomName::try_from(room).map_err(|error| bad("room_name", &error))?;
+        let room = RoomName::try_from(room).map_err(|error| bad(Reason::RoomNameTooLong, "room_name", &error))?;
         let identity =
             given(self.participant_identity).unwrap_or_else(|| format!("participant-{}", random_text(for_identity)));
-        let identity = Identity::try_from(identity).map_err(|error| bad("participant_identity", &error))?;
+        let identity = Identity::try_from(identity)
+            .map_err(|error| bad(Reason::IdentityTooLong, "participant_identity", &error))?;
         let name = given(self.participant_name).unwrap_or_default();
         if name.len() > MAX_NAME_LEN {
-            return Err(bad("participant_name", &IdError::TooLong));
+            return Err(bad(Reason::NameTooLong, "participant_name", &IdError::TooLong));
         }
         let room_config = self.room_config.map(serde_json::to_value).transpose();
-        let room_config = room_config.map_err(|error| Refusal::new(400, &format!("room_config: {error}")))?;
+        let room_config =
+            room_config.map_err(|error| Refusal::new(Reason::RoomConfigMalformed, &format!("room_config: {error}")))?;
         let grant = VideoGrant { room_join: true, room: room.into(), ..VideoGrant::default() };
         Ok(AccessClaims {
             iss: key,
@@ -120,8 +123,8 @@ fn given(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
-fn bad(field: &str, error: &IdError) -> Refusal {
-    Refusal::new(400, &format!("{field}: {error}"))
+fn bad(reason: Reason, field: &str, error: &IdError) -> Refusal {
+    Refusal::new(reason, &format!("{field}: {error}"))
 }
 
 fn random_text(bytes: &[u8]) -> String {
@@ -166,13 +169,13 @@ mod tests {
     #[test]
     fn limits() {
         let refused = |body: &str| claims(body).unwrap_err();
-        assert_eq!(refused(r#"{"ttl":0}"#).status, 400);
-        assert_eq!(refused(&format!(r#"{{"ttl":{}}}"#, MAX_TTL_SECS + 1)).reason, "ttl must be 1 to 86400 seconds");
-        assert_eq!(refused(&format!(r#"{{"room_name":"{}"}}"#, "x".repeat(257))).status, 400);
-        assert_eq!(refused(&format!(r#"{{"participant_name":"{}"}}"#, "x".repeat(257))).status, 400);
-        assert_eq!(refused("[").status, 400);
-        assert_eq!(refused(r#"{"room_name":5}"#).status, 400);
-        assert_eq!(refused(&" ".repeat(MAX_BODY + 1)).status, 413);
+        assert_eq!(refused(r#"{"ttl":0}"#).reason, Reason::TtlOutOfRange);
+        assert_eq!(refused(&format!(r#"{{"ttl":{}}}"#, MAX_TTL_SECS + 1)).text, "ttl must be 1 to 86400 seconds");
+        assert_eq!(refused(&format!(r#"{{"room_name":"{}"}}"#, "x".repeat(257))).reason, Reason::RoomNameTooLong);
+        assert_eq!(refused(&format!(r#"{{"participant_name":"{}"}}"#, "x".repeat(257))).reason, Reason::NameTooLong);
+        assert_eq!(refused("[").reason, Reason::BodyMalformed);
+        assert_eq!(refused(r#"{"room_name":5}"#).reason, Reason::BodyMalformed);
+        assert_eq!(refused(&" ".repeat(MAX_BODY + 1)).reason, Reason::BodyTooLarge);
     }
 
     #[test]
@@ -180,6 +183,6 @@ mod tests {
         let mint =
             |body: &str| TokenRequest::parse(body.as_bytes()).unwrap().claims(Caller::Anybody("devkey".into()), CHANCE);
         assert_eq!(mint("").unwrap().exp, 1_000 + OPEN_TTL_SECS);
-        assert_eq!(mint(r#"{"ttl":3600}"#).unwrap_err().status, 400);
+        assert_eq!(mint(r#"{"ttl":3600}"#).unwrap_err().reason, Reason::TtlOutOfRange);
     }
 }

@@ -10,7 +10,7 @@ use worker::js_sys::Reflect;
 use worker::wasm_bindgen::JsValue;
 use worker::{Env, Request, Response, Result};
 
-use super::{from_object, header, is_upgrade};
+use super::{header, is_upgrade};
 use crate::api::access;
 use crate::api::deployment::Deployment;
 use crate::api::join_query::Query;
@@ -18,8 +18,8 @@ use crate::api::route::Signaling;
 use crate::objects::room::{
     CLAIMS_HEADER, JOIN_PATH, PLACE_HEADER, SIGNALING_HEADER, USER_AGENT_HEADER, VALIDATE_PATH,
 };
-use crate::room::effect::Refusal;
-use crate::runtime::{self, ROOM};
+use crate::refusal::{Reason, Refusal};
+use crate::runtime::{self, ROOM, from_object};
 
 /// A client's upgrade.
 pub(super) async fn upgrade(
@@ -30,7 +30,7 @@ pub(super) async fn upgrade(
 ) -> Result<StdResult<Response, Refusal>> {
     if !is_upgrade(request)? {
         // Without a body, as LiveKit's server.
-        return Ok(Err(Refusal::new(404, "")));
+        return Ok(Err(Refusal::new(Reason::UpgradeMissing, "")));
     }
     ask(signaling, request, env, deployment, true).await
 }

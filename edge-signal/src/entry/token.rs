@@ -9,33 +9,37 @@ use worker::{Method, Request, Response, Result};
 use super::{body, header, json as json_response};
 use crate::api::access;
 use crate::api::deployment::Deployment;
-use crate::api::token_request::{Caller, Chance, TokenRequest, TokenResponse};
-use crate::room::effect::Refusal;
-use crate::runtime::{self, log_refusal};
+use crate::api::token_request::{Chance, TokenRequest, TokenResponse};
+use crate::refusal::{Reason, Refusal};
+use crate::runtime;
 
 /// How long a node may keep the key set, seconds. An unknown key id makes it ask again at once.
 const JWKS_MAX_AGE: &str = "max-age=300";
 
-/// Mints an access token; refusals are JSON with the reason.
+/// Mints an access token.
 pub(super) async fn mint(mut request: Request, deployment: &Deployment) -> Result<StdResult<Response, Refusal>> {
     match minted(&mut request, deployment).await? {
         Ok(response) => Ok(Ok(json_response(201, &response)?)),
-        Err(refusal) => {
-            log_refusal("Token", refusal.status, &refusal.reason);
-            let response = json_response(refusal.status, &json!({ "error": refusal.reason }))?;
-            if refusal.status == 401 {
-                response.headers().set("WWW-Authenticate", "Basic realm=\"API key and secret\"")?;
-            }
-            Ok(Ok(response))
-        }
+        Err(refusal) => Ok(Err(refusal)),
     }
+}
+
+/// A refusal as JSON with its text.
+pub(super) fn refuse(refusal: &Refusal) -> Result<Response> {
+    let status = refusal.reason.status();
+    let response = json_response(status, &json!({ "error": refusal.text }))?;
+    if status == 401 {
+        response.headers().set("WWW-Authenticate", "Basic realm=\"API key and secret\"")?;
+    }
+    Ok(response)
 }
 
 async fn minted(request: &mut Request, deployment: &Deployment) -> Result<StdResult<TokenResponse, Refusal>> {
     if request.method() != Method::Post {
-        return Ok(Err(Refusal::new(405, "use POST")));
+        return Ok(Err(Refusal::new(Reason::MethodNotAllowed, "use POST")));
     }
-    let caller = match caller(header(request, "Authorization")?.as_deref(), deployment) {
+    let authorization = header(request, "Authorization")?;
+    let caller = match access::caller(&deployment.keys, authorization.as_deref(), deployment.open_meetings) {
         Ok(caller) => caller,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -46,7 +50,7 @@ async fn minted(request: &mut Request, deployment: &Deployment) -> Result<StdRes
     let chance = Chance { now: runtime::now().secs(), random: runtime::random()? };
     let claims = TokenRequest::parse(&body).and_then(|asked| asked.claims(caller, chance));
     let token = claims.and_then(|claims| {
-        deployment.keys.mint(&claims).map_err(|error| Refusal::new(500, &format!("cannot sign: {error}")))
+        deployment.keys.mint(&claims).map_err(|error| Refusal::new(Reason::Internal, &format!("cannot sign: {error}")))
     });
     let url = request.url()?;
     let scheme = if url.scheme() == "https" { "wss" } else { "ws" };
@@ -54,17 +58,6 @@ async fn minted(request: &mut Request, deployment: &Deployment) -> Result<StdRes
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     Ok(token
         .map(|participant_token| TokenResponse { server_url: format!("{scheme}://{host}{port}"), participant_token }))
-}
-
-fn caller(authorization: Option<&str>, deployment: &Deployment) -> StdResult<Caller, Refusal> {
-    match authorization {
-        Some(authorization) => access::minter(&deployment.keys, authorization).map(Caller::Key),
-        None if deployment.open_meetings => {
-            let first = deployment.keys.first().map(|(key, _)| key.to_owned());
-            first.map(Caller::Anybody).ok_or_else(|| Refusal::new(500, "no API key"))
-        }
-        None => Err(Refusal::new(401, "an API key and secret, or a token with roomCreate, is required")),
-    }
 }
 
 /// `/.well-known/jwks.json`.

@@ -3,6 +3,8 @@
 use shared::claims::{self, TicketClaims, TokenError};
 use shared::ids::{NodeId, RoomName};
 
+use crate::refusal::{Reason, Refusal};
+
 /// Why a node is turned away.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GateError {
@@ -36,13 +38,26 @@ pub enum GateError {
 }
 
 impl GateError {
-    /// HTTP status: 401 for what proves nothing, 403 for what proves the wrong thing.
+    /// Its reason: 401 for what proves nothing, 403 for what proves the wrong thing.
     #[must_use]
-    pub fn status(&self) -> u16 {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::NoToken | Self::BadToken(_) | Self::NoTicket | Self::BadTicket(_) => 401,
-            Self::UnknownNode | Self::Revoked | Self::OtherRoom | Self::OtherNode | Self::UsedTicket => 403,
+            Self::NoToken => Reason::TokenMissing,
+            Self::BadToken(error) => Reason::of_token(error),
+            Self::UnknownNode => Reason::NodeUnknown,
+            Self::Revoked => Reason::NodeRevoked,
+            Self::NoTicket => Reason::TicketMissing,
+            Self::BadTicket(error) => Reason::of_ticket(error),
+            Self::OtherRoom => Reason::TicketOtherRoom,
+            Self::OtherNode => Reason::TicketOtherNode,
+            Self::UsedTicket => Reason::TicketUsed,
         }
+    }
+
+    /// The answer to a node that is turned away.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        Refusal::new(self.reason(), &self.to_string())
     }
 }
 
@@ -95,6 +110,8 @@ pub fn room_link(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use shared::claims::{NodeClaims, NodeKey, SigningKey};
 
     use super::*;
@@ -147,6 +164,27 @@ mod tests {
         assert_eq!(check(Some(&node_token(NODE, "a", LATER)), true), Err(GateError::Revoked));
         // Only the holder of the key learns that it is revoked.
         assert_eq!(check(Some(&foreign), true), Err(GateError::BadToken(TokenError::BadSignature)));
+    }
+
+    #[test]
+    fn every_refusal_has_its_own_reason() {
+        let token = [TokenError::Malformed, TokenError::BadSignature, TokenError::Expired];
+        let mut all: Vec<GateError> = token.iter().cloned().map(GateError::BadToken).collect();
+        all.extend(token.into_iter().map(GateError::BadTicket));
+        all.extend([GateError::NoToken, GateError::UnknownNode, GateError::Revoked, GateError::NoTicket]);
+        all.extend([GateError::OtherRoom, GateError::OtherNode, GateError::UsedTicket]);
+        let reasons: BTreeSet<&str> = all.iter().map(|error| error.reason().as_str()).collect();
+        assert_eq!(reasons.len(), all.len());
+        // 401 for what proves nothing, 403 for what proves the wrong thing.
+        for error in &all {
+            let proves_nothing = matches!(
+                error,
+                GateError::BadToken(_) | GateError::BadTicket(_) | GateError::NoToken | GateError::NoTicket
+            );
+            assert_eq!(error.reason().status(), if proves_nothing { 401 } else { 403 }, "{error}");
+        }
+        let refusal = GateError::OtherRoom.refusal();
+        assert_eq!((refusal.reason.status(), refusal.text.as_str()), (403, "the ticket is for another room"));
     }
 
     #[test]

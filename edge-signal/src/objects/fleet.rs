@@ -18,6 +18,7 @@ use worker::{
 use crate::fleet::mint::{self, TicketUse};
 use crate::fleet::{Fleet, gate};
 use crate::objects::room::NODE_REVOKED_PATH;
+use crate::refusal::{Reason, Refusal};
 use crate::runtime::{self, ROOM};
 
 mod keys;
@@ -120,7 +121,7 @@ impl DurableObject for FleetObject {
             _ => None,
         };
         let Some(message) = message else {
-            runtime::log_refusal("fleet message", CLOSE_MALFORMED, "malformed message");
+            runtime::log_closed("fleet", CLOSE_MALFORMED, "message_malformed");
             return self.drop_link(&attachment.node, CLOSE_MALFORMED, "malformed message");
         };
         match message {
@@ -131,7 +132,7 @@ impl DurableObject for FleetObject {
                 match greeted {
                     Ok(()) => send(&socket, &FleetToNode::Welcome { node: attachment.node })?,
                     Err(error) => {
-                        runtime::log_refusal("fleet hello", CLOSE_VERSION, &error.to_string());
+                        runtime::log_closed("fleet", CLOSE_VERSION, "control_version");
                         self.drop_link(&attachment.node, CLOSE_VERSION, &error.to_string())?;
                     }
                 }
@@ -184,18 +185,19 @@ impl FleetObject {
     fn enrol(&self, request: &EnrolRequest) -> Result<Response> {
         let key = NodeKey { x: request.public_key.clone() };
         if !key.is_legal() {
-            return runtime::text(400, "public_key is not an Ed25519 key");
+            let refusal = Refusal::new(Reason::NodeKeyMalformed, "public_key is not an Ed25519 key");
+            return runtime::refuse_worker(&refusal);
         }
         match keys::enrol(&self.state, &key, runtime::random()?, runtime::now())? {
             Ok(node) => runtime::text(200, &serde_json::to_string(&EnrolResponse { node })?),
-            Err(error) => runtime::text(error.status(), &error.to_string()),
+            Err(error) => runtime::refuse_worker(&error.refusal()),
         }
     }
 
     /// Revokes a key: closes the node's fleet link and has its rooms close theirs. What fails is done by repeating it.
     async fn revoke(&self, request: &RevokeRequest) -> Result<Response> {
         if !keys::revoke(&self.state, &request.node)? {
-            return runtime::text(404, "unknown node");
+            return runtime::refuse_worker(&Refusal::new(Reason::NodeNotFound, "unknown node"));
         }
         // It fails on a link that is closed already.
         let _ = self.drop_link(&request.node, CLOSE_REVOKED, "the node's key is revoked");
@@ -212,7 +214,10 @@ impl FleetObject {
         }
         match untold {
             0 => runtime::text(200, "null"),
-            _ => runtime::text(503, &format!("revoked, but {untold} rooms could not be told: repeat the request")),
+            _ => {
+                let text = format!("revoked, but {untold} rooms could not be told: repeat the request");
+                runtime::refuse_worker(&Refusal::new(Reason::RevocationUntold, &text))
+            }
         }
     }
 
@@ -220,7 +225,7 @@ impl FleetObject {
         let token = request.headers().get(NODE_TOKEN_HEADER)?;
         let node = match gate::fleet_link(token.as_deref(), |node| keys::find(&self.state, node).ok().flatten()) {
             Ok(node) => node,
-            Err(error) => return runtime::text(error.status(), &error.to_string()),
+            Err(error) => return runtime::refuse_worker(&error.refusal()),
         };
         self.drop_link(&node, CLOSE_REPLACED, "replaced by a newer link")?;
         let pair = WebSocketPair::new()?;
@@ -249,7 +254,7 @@ impl FleetObject {
     }
 
     fn attach_room(&self, node: &NodeId, region: &RegionName, request: &PlaceRequest) -> Result<()> {
-        let deployment = runtime::deployment(&self.env).map_err(|refusal| worker::Error::RustError(refusal.reason))?;
+        let deployment = runtime::deployment(&self.env).map_err(|refusal| worker::Error::RustError(refusal.text))?;
         let key = keys::find(&self.state, node)?.ok_or("no key of a linked node")?;
         let (key, now) = (NodeKey { x: key.key }, runtime::now().secs());
         let signing = &deployment.signing;

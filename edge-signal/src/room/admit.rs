@@ -7,11 +7,11 @@ use shared::control::{
 use shared::ids::{Generation, IdError, Identity, ParticipantSid};
 
 use super::Room;
-use super::effect::Refusal;
 use super::event::{Admission, Context, JoinAttempt};
 use super::metadata::{self, MAX_ATTRIBUTES_LEN};
 use super::participant::{self, Client, is_dependent, media_grants};
 use super::turn::Turn;
+use crate::refusal::{Reason, Refusal};
 
 /// Most participants of a room object: each has a socket, and an object holds 32,768 of them.
 pub const MAX_PARTICIPANTS: u32 = 10_000;
@@ -37,7 +37,7 @@ impl Room {
         let identity = identity_of(&attempt)?;
         let grant = attempt.claims.video.clone().unwrap_or_default();
         if !grant.room_join {
-            return Err(refusal(401, "permissions denied"));
+            return Err(Refusal::new(Reason::JoinNotGranted, "permissions denied"));
         }
         let permission = participant::permission(&grant);
         check_metadata(&attempt, permission.can_update_metadata)?;
@@ -48,7 +48,7 @@ impl Room {
         }
         let max = if self.record.created { self.record.max_participants } else { config.max_participants };
         if self.is_full_for(max, &identity, is_dependent(&attempt.claims)) {
-            return Err(refusal(403, "room is full"));
+            return Err(Refusal::new(Reason::RoomFull, "room is full"));
         }
         let client = attempt.request.client_info.clone().unwrap_or_default();
         let peer_connections = match (attempt.single_peer_connection, permission.can_subscribe) {
@@ -99,8 +99,10 @@ pub(super) fn identity_of(attempt: &JoinAttempt) -> Result<Identity, Refusal> {
     let claims = &attempt.claims;
     let text = if claims.sub.is_empty() { &claims.jti } else { &claims.sub };
     Identity::try_from(text.as_str()).map_err(|error| match error {
-        IdError::TooLong => refusal(400, "participant identity length exceeds limits: max length 256"),
-        _ => refusal(400, "identity cannot be empty"),
+        IdError::TooLong => {
+            Refusal::new(Reason::IdentityTooLong, "participant identity length exceeds limits: max length 256")
+        }
+        _ => Refusal::new(Reason::IdentityMissing, "identity cannot be empty"),
     })
 }
 
@@ -113,7 +115,7 @@ pub(super) fn room_config(attempt: &JoinAttempt) -> Result<proto::RoomConfigurat
         fields.retain(|field, _| ROOM_CONFIG_FIELDS.contains(&field.as_str()));
     }
     let config = <proto::RoomConfiguration as serde::Deserialize>::deserialize(known);
-    config.map_err(|error| refusal(400, &format!("roomConfig of the token: {error}")))
+    config.map_err(|error| Refusal::new(Reason::RoomConfigMalformed, &format!("roomConfig of the token: {error}")))
 }
 
 /// The offer inside a join request.
@@ -158,17 +160,13 @@ fn check_metadata(attempt: &JoinAttempt, may_update: bool) -> Result<(), Refusal
         return Ok(());
     }
     if !may_update {
-        return Err(refusal(401, "no permissions to access the room"));
+        return Err(Refusal::new(Reason::MetadataNotGranted, "no permissions to access the room"));
     }
     if !metadata::fits_metadata(&request.metadata) {
-        return Err(refusal(400, "exceeds metadata size limit"));
+        return Err(Refusal::new(Reason::MetadataTooLarge, "exceeds metadata size limit"));
     }
     if metadata::attributes_len(&request.participant_attributes) > MAX_ATTRIBUTES_LEN {
-        return Err(refusal(400, "exceeds attributes size limit"));
+        return Err(Refusal::new(Reason::AttributesTooLarge, "exceeds attributes size limit"));
     }
     Ok(())
-}
-
-fn refusal(status: u16, reason: &str) -> Refusal {
-    Refusal { status, reason: reason.to_owned() }
 }

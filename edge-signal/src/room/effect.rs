@@ -62,23 +62,6 @@ pub struct DirectoryEntry {
     pub publishers: u32,
 }
 
-/// A refused join: an HTTP answer to the upgrade and to `validate`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// HTTP status.
-    pub status: u16,
-    /// `text/plain` body, LiveKit's text where it has one.
-    pub reason: String,
-}
-
-impl Refusal {
-    /// A refusal with this status and text.
-    #[must_use]
-    pub fn new(status: u16, reason: &str) -> Self {
-        Self { status, reason: reason.to_owned() }
-    }
-}
-
 /// Every table a [`RowChange`] may name.
 pub const TABLES: [&str; 7] = ["room", "participant", "session", "description", "publication", "subscription", "node"];
 

@@ -1,5 +1,6 @@
 //! Joining: what comes first, what a client learns, who is refused.
 
+use edge_signal::refusal::Reason;
 use livekit_protocol as proto;
 use livekit_protocol::participant_info::State;
 use livekit_protocol::signal_request::Message as Asked;
@@ -146,7 +147,7 @@ fn a_full_room_refuses_newcomers_but_not_those_who_are_in_nor_agents() {
     ada.claims.room_config = Some(serde_json::json!({"maxParticipants": 1, "metadata": "m", "brandNew": true}));
     world.join_active(&ada);
     let refusal = world.try_join(&Who::named("bob")).unwrap_err();
-    assert_eq!((refusal.status, refusal.reason.as_str()), (403, "room is full"));
+    assert_eq!((refusal.reason.status(), refusal.text.as_str()), (403, "room is full"));
     world.try_join(&Who::named("bot").grant(|grant| grant.agent = true)).unwrap();
     world.try_join(&ada).unwrap();
 }
@@ -183,11 +184,11 @@ fn bad_attempts_are_refused_with_status_and_reason() {
     ));
     for (who, status, reason) in cases {
         let refusal = world.try_join(&who).unwrap_err();
-        assert_eq!((refusal.status, refusal.reason.as_str()), (status, reason));
+        assert_eq!((refusal.reason.status(), refusal.text.as_str()), (status, reason));
     }
     let mut config = Who::named("ada");
     config.claims.room_config = Some(serde_json::json!({"maxParticipants": "many"}));
-    assert_eq!(world.try_join(&config).unwrap_err().status, 400);
+    assert_eq!(world.try_join(&config).unwrap_err().reason, Reason::RoomConfigMalformed);
     assert!(world.directory.is_empty());
 }
 

@@ -166,7 +166,7 @@ fn without_any_node_the_room_asks_again_ever_slower_and_recovers() {
     world.kill(&node_id(1));
     world.pass(1_000);
     let refusal = world.try_join(&Who::named("bob")).unwrap_err();
-    assert_eq!(refusal.status, 503);
+    assert_eq!(refusal.reason.status(), 503);
     let mut waits = Vec::new();
     for attempt in 0..5 {
         assert_eq!(world.asked_fleet.len(), attempt + 1);

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use edge_signal::refusal::{Reason, Refusal};
 use edge_signal::room::Room;
-use edge_signal::room::effect::{DirectoryEntry, Effect, Refusal, RowChange, TABLES};
+use edge_signal::room::effect::{DirectoryEntry, Effect, RowChange, TABLES};
 use edge_signal::room::event::{Admission, ConnectionId, Context, Event, JoinAttempt, UnixMs};
 use livekit_protocol as proto;
 use livekit_protocol::signal_request::Message as Asked;
@@ -153,7 +154,7 @@ impl World {
     pub(crate) fn enter(&mut self, who: &Who, admission: Admission) -> Result<ConnectionId, Refusal> {
         let mut placed = None;
         if let Some(request) = &admission.place {
-            let unavailable = Refusal { status: 503, reason: "no node".into() };
+            let unavailable = Refusal::new(Reason::NoNode, "no node");
             let node = self.fleet.clone().ok_or(unavailable)?;
             self.nodes.entry(node.clone()).or_default().open(request.first.as_ref().unwrap());
             placed = Some((node, region()));

@@ -24,7 +24,7 @@ impl Shell {
             WebSocketIncomingMessage::String(text) => (text.len(), true),
         };
         if length > MAX_MESSAGE {
-            runtime::log_refusal("client frame", CLOSE_TOO_BIG, "longer than 2 MiB");
+            runtime::log_closed("client", CLOSE_TOO_BIG, "message_too_large");
             self.sockets.close_client(connection, CLOSE_TOO_BIG, "message too big");
             return self.handle(Event::ClientGone { connection: connection.clone() });
         }
@@ -57,7 +57,7 @@ impl Shell {
         match message {
             Some(message) => self.handle(Event::NodeMessage { node: node.clone(), message: Box::new(message) }),
             None => {
-                runtime::log_refusal("node frame", CLOSE_MALFORMED, "cannot be decoded");
+                runtime::log_closed("node", CLOSE_MALFORMED, "message_malformed");
                 self.sockets.close_node(node, CLOSE_MALFORMED, "malformed message");
                 self.handle(Event::NodeGone { node: node.clone() })
             }

@@ -14,8 +14,8 @@ use crate::api::join_query::Query;
 use crate::api::route::Signaling;
 use crate::api::user_agent;
 use crate::objects::fleet::PROBE_PATH;
+use crate::refusal::{Reason, Refusal};
 use crate::room::Room;
-use crate::room::effect::Refusal;
 use crate::room::event::{Admission, Event, JoinAttempt};
 use crate::runtime::{self, FLEET, WHOLE};
 
@@ -24,10 +24,10 @@ impl Shell {
     pub(super) async fn join(self: &Rc<Self>, request: &Request) -> Result<Response> {
         let attempt = match attempt(request)? {
             Ok(attempt) => attempt,
-            Err(refusal) => return runtime::refuse(&refusal),
+            Err(refusal) => return runtime::refuse_worker(&refusal),
         };
         match self.admit(&attempt)? {
-            Err(refusal) => runtime::refuse(&refusal),
+            Err(refusal) => runtime::refuse_worker(&refusal),
             Ok((room, admission)) if admission.place.is_none() => self.accept(room, admission, None),
             Ok((room, _)) => {
                 self.put_back(room);
@@ -40,18 +40,18 @@ impl Shell {
     pub(super) async fn validate(self: &Rc<Self>, request: &Request) -> Result<Response> {
         let attempt = match attempt(request)? {
             Ok(attempt) => attempt,
-            Err(refusal) => return runtime::refuse(&refusal),
+            Err(refusal) => return runtime::refuse_worker(&refusal),
         };
         let (room, admission) = match self.admit(&attempt)? {
             Ok(admitted) => admitted,
-            Err(refusal) => return runtime::refuse(&refusal),
+            Err(refusal) => return runtime::refuse_worker(&refusal),
         };
         self.put_back(room);
         let has_node = match &admission.place {
             Some(place) => runtime::call(&runtime::object(&self.env, FLEET, WHOLE)?, PROBE_PATH, place).await?,
             None => true,
         };
-        if has_node { runtime::text(200, "success") } else { runtime::refuse(&no_node()) }
+        if has_node { runtime::text(200, "success") } else { runtime::refuse_worker(&no_node()) }
     }
 
     /// The first join of a room, or one after its node was lost: no answer before there is a node.
@@ -60,11 +60,11 @@ impl Shell {
         // Somebody may have joined meanwhile.
         let (room, mut admission) = match self.admit(&attempt)? {
             Ok(admitted) => admitted,
-            Err(refusal) => return runtime::refuse(&refusal),
+            Err(refusal) => return runtime::refuse_worker(&refusal),
         };
         let Some(place) = admission.place.take() else { return self.accept(room, admission, None) };
         self.put_back(room);
-        let Some(node) = self.ask_fleet(&place).await else { return runtime::refuse(&no_node()) };
+        let Some(node) = self.ask_fleet(&place).await else { return runtime::refuse_worker(&no_node()) };
         // Other events were handled while the fleet thought: the room is as it is now.
         let room = self.room_for(&admission.attempt.room)?;
         admission.place = Some(place);
@@ -109,13 +109,13 @@ impl Shell {
     }
 
     pub(super) fn deployment(&self) -> Result<Rc<Deployment>> {
-        runtime::deployment(&self.env).map_err(|refusal| worker::Error::RustError(refusal.reason))
+        runtime::deployment(&self.env).map_err(|refusal| worker::Error::RustError(refusal.text))
     }
 }
 
 /// No node is up, or all are full: clients try again later.
 fn no_node() -> Refusal {
-    Refusal::new(503, "no media node is available")
+    Refusal::new(Reason::NoNode, "no media node is available")
 }
 
 /// The join as the Worker forwarded it.
@@ -133,7 +133,9 @@ fn attempt(request: &Request) -> Result<std::result::Result<JoinAttempt, Refusal
     };
     user_agent::complete(ask.request.client_info.get_or_insert_default(), &header(USER_AGENT_HEADER)?);
     let room = claims.video.as_ref().map(|grant| grant.room.clone()).unwrap_or_default();
-    let Ok(room) = RoomName::try_from(room) else { return Ok(Err(Refusal::new(400, "no room name"))) };
+    let Ok(room) = RoomName::try_from(room) else {
+        return Ok(Err(Refusal::new(Reason::RoomNameMissing, "no room name")));
+    };
     Ok(Ok(JoinAttempt {
         room,
         claims,

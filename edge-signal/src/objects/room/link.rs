@@ -11,6 +11,7 @@ use super::{CLOSE_REVOKED, Shell, TICKET_HEADER};
 use crate::fleet::gate::{self, GateError};
 use crate::fleet::mint::{self, TicketUse};
 use crate::objects::fleet::{ADMIT_PATH, NODE_TOKEN_HEADER, RoomLink};
+use crate::refusal::{Reason, Refusal};
 use crate::room::event::Event;
 use crate::runtime::{self, FLEET, WHOLE};
 
@@ -21,7 +22,7 @@ impl Shell {
         let _turn = self.placing.lock().await;
         let (ticket, token) = (request.headers().get(TICKET_HEADER)?, request.headers().get(NODE_TOKEN_HEADER)?);
         let Some(room) = self.take_room() else {
-            return runtime::text(404, "the room is over");
+            return room_over();
         };
         let name = room.name().clone();
         self.room.set(Some(room));
@@ -32,22 +33,22 @@ impl Shell {
         let checked = gate::room_link(ticket.as_deref(), token.as_deref(), deployment.signing.public_x(), &name, used);
         let claims = match checked {
             Ok(claims) => claims,
-            Err(error) => return refused(&error),
+            Err(error) => return runtime::refuse_worker(&error.refusal()),
         };
         // A ticket outlives the revocation of its node's key.
         let asked = RoomLink { node: claims.sub.clone(), room: name.clone() };
         if !runtime::call::<bool>(&runtime::object(&self.env, FLEET, WHOLE)?, ADMIT_PATH, &asked).await? {
-            return refused(&GateError::Revoked);
+            return runtime::refuse_worker(&GateError::Revoked.refusal());
         }
         // It may have ended meanwhile.
         let Some(room) = self.take_room() else {
-            return runtime::text(404, "the room is over");
+            return room_over();
         };
         self.room.set(Some(room));
         let (now, node) = (runtime::now(), claims.sub);
         storage.mark_used(&claims.jti, claims.exp, now, INTERNAL_LEEWAY_SECS)?;
         let Ok(region) = RegionName::try_from(claims.region.as_str()) else {
-            return runtime::text(400, "the ticket has no region");
+            return runtime::refuse_worker(&Refusal::new(Reason::TicketWithoutRegion, "the ticket has no region"));
         };
         let (signing, jti) = (&deployment.signing, runtime::random_name()?);
         let rejoin_ticket =
@@ -70,6 +71,6 @@ impl Shell {
     }
 }
 
-fn refused(error: &GateError) -> Result<Response> {
-    runtime::text(error.status(), &error.to_string())
+fn room_over() -> Result<Response> {
+    runtime::refuse_worker(&Refusal::new(Reason::RoomOver, "the room is over"))
 }
