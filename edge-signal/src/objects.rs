@@ -2,4 +2,5 @@
 
 pub(crate) mod directory;
 pub(crate) mod fleet;
+mod layout;
 pub(crate) mod room;

@@ -152,6 +152,12 @@ impl Room {
         &self.record.sid
     }
 
+    /// Somebody has joined: it has rows.
+    #[must_use]
+    pub fn is_created(&self) -> bool {
+        self.record.created
+    }
+
     /// The room ended: its rows and alarm are to be deleted, the next join makes a new one.
     #[must_use]
     pub fn is_over(&self) -> bool {

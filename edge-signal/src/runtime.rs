@@ -98,7 +98,12 @@ pub(crate) async fn from_object(mut response: Response) -> Result<std::result::R
         return Ok(Ok(response));
     }
     let reason = response.headers().get(REASON_HEADER)?.and_then(|code| Reason::of_code(&code));
-    Ok(Err(Refusal { reason: reason.unwrap_or(Reason::Internal), text: response.text().await? }))
+    let text = response.text().await?;
+    match reason {
+        Some(reason) => Ok(Err(Refusal { reason, text })),
+        // No refusal, but an error that nobody caught: for the log, not for the client.
+        None => Err(worker::Error::RustError(text)),
+    }
 }
 
 /// A request for an object that asks for a WebSocket. **Built from nothing: no header of a client reaches an object.**

@@ -72,6 +72,12 @@ impl Deployment {
         self.stack.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Where the edge keeps its objects' databases: a directory for each class.
+    #[must_use]
+    pub fn objects_dir(&self) -> PathBuf {
+        self.state_dir.join("edge/objects")
+    }
+
     /// What the edge has written to its log.
     #[must_use]
     pub fn edge_log(&self) -> String {

@@ -8,11 +8,15 @@ use worker::{
     DurableObject, Env, Request, Response, Result, SqlStorage, SqlStorageValue, State, durable_object, wasm_bindgen,
 };
 
+use crate::objects::layout;
 use crate::room::effect::DirectoryEntry;
 use crate::runtime;
 
 /// Where a room posts a [`Line`].
 pub(crate) const LINE_PATH: &str = "/line";
+
+/// Version of the table. **Count it up with every change that an older version would read wrongly.**
+const LAYOUT: i32 = 1;
 
 /// A room's line, or its end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,7 +44,7 @@ impl DurableObject for DirectoryObject {
             return runtime::text(404, "not found");
         }
         let line: Line = serde_json::from_str(&request.text().await?)?;
-        self.sql.exec("CREATE TABLE IF NOT EXISTS room (name TEXT PRIMARY KEY, entry TEXT NOT NULL)", None)?;
+        layout::open(&self.sql, LAYOUT, &["room (name TEXT PRIMARY KEY, entry TEXT NOT NULL)"])?;
         let name = SqlStorageValue::from(String::from(line.room));
         match line.entry {
             Some(entry) => {

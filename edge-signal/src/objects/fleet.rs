@@ -223,7 +223,18 @@ impl FleetObject {
 
     fn link(&self, request: &Request) -> Result<Response> {
         let token = request.headers().get(NODE_TOKEN_HEADER)?;
-        let node = match gate::fleet_link(token.as_deref(), |node| keys::find(&self.state, node).ok().flatten()) {
+        let mut failed = None;
+        let checked = gate::fleet_link(token.as_deref(), |node| {
+            keys::find(&self.state, node).unwrap_or_else(|error| {
+                failed = Some(error);
+                None
+            })
+        });
+        if let Some(error) = failed {
+            // Our fault, not the node's: it is not to think that it is unknown.
+            return Err(error);
+        }
+        let node = match checked {
             Ok(node) => node,
             Err(error) => return runtime::refuse_worker(&error.refusal()),
         };

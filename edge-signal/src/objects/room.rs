@@ -8,15 +8,17 @@ use std::panic::RefUnwindSafe;
 use std::rc::Rc;
 
 use futures_util::lock::Mutex;
+use shared::ids::RoomName;
 use worker::js_sys;
 use worker::{
     DurableObject, Env, Request, Response, Result, ScheduledTime, State, WebSocket, WebSocketIncomingMessage,
     console_error, console_log, durable_object, wasm_bindgen,
 };
 
+use crate::objects::directory::Line;
 use crate::room::Room;
 use crate::room::event::{ConnectionId, Event, UnixMs};
-use crate::room::snapshot::RestoreError;
+use crate::room::snapshot::{self, RestoreError};
 use crate::runtime;
 
 mod effects;
@@ -164,6 +166,7 @@ impl Shell {
                 return None;
             }
         };
+        let name = snapshot::written_name(&rows);
         let (connections, nodes) = self.sockets.open();
         match Room::restore(runtime::now(), rows, &connections, &nodes) {
             Ok(room) => Some(room),
@@ -172,11 +175,20 @@ impl Shell {
                 // Rows of a version that this one cannot read: the clients come again and find a new room.
                 console_error!("the room cannot be restored and is given up: {error}");
                 self.sockets.close_all();
-                if let Err(error) = self.storage().wipe_room() {
+                if let Err(error) = self.give_up(name) {
                     console_error!("cannot delete the room's rows: {error}");
                 }
                 None
             }
+        }
+    }
+
+    /// Deletes a room that cannot be restored. Directory and fleet are told by the next [`Shell::settle`].
+    fn give_up(&self, name: Option<RoomName>) -> Result<()> {
+        self.storage().wipe_room()?;
+        match name {
+            Some(room) => self.storage().keep_line(&Line { room, entry: None }),
+            None => Ok(()),
         }
     }
 

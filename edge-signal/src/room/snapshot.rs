@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shared::control::Description;
-use shared::ids::{NodeId, ParticipantSid, TrackSid};
+use shared::ids::{NodeId, ParticipantSid, RoomName, TrackSid};
 
 use super::effect::RowChange;
 use super::event::{ConnectionId, UnixMs};
@@ -194,6 +194,17 @@ fn record(value: &str) -> Result<Record, RestoreError> {
     }
 }
 
+/// The name of the room that wrote these rows, though they be of another layout: **it stays where it is in all of them**.
+#[must_use]
+pub fn written_name(rows: &[(String, String, String)]) -> Option<RoomName> {
+    #[derive(Deserialize)]
+    struct Written {
+        name: RoomName,
+    }
+    let (_, _, value) = rows.iter().find(|(table, _, _)| table == "room")?;
+    Some(serde_json::from_str::<Written>(value).ok()?.name)
+}
+
 fn id<T: TryFrom<String>>(table: &'static str, key: String) -> Result<T, RestoreError> {
     T::try_from(key).map_err(|_| RestoreError::BadKey(table))
 }
@@ -209,7 +220,7 @@ fn json<T: Serialize>(entity: Option<&T>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use shared::ids::{RoomName, RoomSid};
+    use shared::ids::RoomSid;
 
     use super::*;
 
@@ -219,6 +230,18 @@ mod tests {
         let mut row = serde_json::to_value(&record).unwrap();
         change(&mut row);
         Room::restore(UnixMs(2), [("room".to_owned(), "room".to_owned(), row.to_string())], &[], &[])
+    }
+
+    #[test]
+    fn the_name_is_known_whatever_the_layout() {
+        let row = |table: &str, value: &str| (table.to_owned(), "key".to_owned(), value.to_owned());
+        let name = |rows: &[_]| written_name(rows).map(String::from);
+        let foreign = [row("node", "{}"), row("room", r#"{"layout":9,"name":"den","new":[]}"#)];
+        assert_eq!(name(&foreign).as_deref(), Some("den"));
+        let current = Record::new(RoomName::try_from("den").unwrap(), RoomSid::from_random([7; 12]), UnixMs(1));
+        assert_eq!(name(&[row("room", &serde_json::to_string(&current).unwrap())]).as_deref(), Some("den"));
+        assert_eq!(name(&[row("room", "damaged")]), None);
+        assert_eq!(name(&[]), None);
     }
 
     #[test]

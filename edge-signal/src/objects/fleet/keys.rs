@@ -7,7 +7,15 @@ use worker::{Result, SqlStorage, SqlStorageValue, State};
 
 use super::RoomLink;
 use crate::fleet::gate::{Enrolled, GateError};
+use crate::objects::layout;
 use crate::room::event::UnixMs;
+
+/// Version of the tables. **Count it up with every change that an older version would read wrongly.**
+const LAYOUT: i32 = 1;
+const TABLES: [&str; 2] = [
+    "node (id TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, revoked INTEGER NOT NULL, enrolled_at INTEGER NOT NULL)",
+    "room_link (room TEXT NOT NULL, node TEXT NOT NULL, PRIMARY KEY (room, node))",
+];
 
 #[derive(Deserialize)]
 struct Row {
@@ -23,7 +31,7 @@ pub(super) fn enrol(
     random: [u8; RANDOM_LEN],
     now: UnixMs,
 ) -> Result<std::result::Result<NodeId, GateError>> {
-    let sql = table(state)?;
+    let sql = tables(state)?;
     let known = vec![SqlStorageValue::from(key.x.clone())];
     let known: Vec<Row> = sql.exec("SELECT id, key, revoked FROM node WHERE key = ?", known)?.to_array()?;
     if let Some(row) = known.into_iter().next() {
@@ -38,14 +46,14 @@ pub(super) fn enrol(
 /// What is kept of a node.
 pub(super) fn find(state: &State, node: &NodeId) -> Result<Option<Enrolled>> {
     let id = vec![SqlStorageValue::from(node.to_string())];
-    let rows: Vec<Row> = table(state)?.exec("SELECT id, key, revoked FROM node WHERE id = ?", id)?.to_array()?;
+    let rows: Vec<Row> = tables(state)?.exec("SELECT id, key, revoked FROM node WHERE id = ?", id)?.to_array()?;
     Ok(rows.into_iter().next().map(|row| Enrolled { key: row.key, revoked: row.revoked != 0.0 }))
 }
 
 /// Revokes a node's key; says whether there is such a node.
 pub(super) fn revoke(state: &State, node: &NodeId) -> Result<bool> {
     let id = vec![SqlStorageValue::from(node.to_string())];
-    Ok(table(state)?.exec("UPDATE node SET revoked = 1 WHERE id = ?", id)?.rows_written() > 0)
+    Ok(tables(state)?.exec("UPDATE node SET revoked = 1 WHERE id = ?", id)?.rows_written() > 0)
 }
 
 /// Whether a node may open a link to a room; if so the room is noted, to be told when the key is revoked.
@@ -53,8 +61,7 @@ pub(super) fn admit(state: &State, link: &RoomLink) -> Result<bool> {
     if find(state, &link.node)?.is_none_or(|enrolled| enrolled.revoked) {
         return Ok(false);
     }
-    room_links(state)?
-        .exec("INSERT OR IGNORE INTO room_link (room, node) VALUES (?, ?)", pair(&link.room, &link.node))?;
+    tables(state)?.exec("INSERT OR IGNORE INTO room_link (room, node) VALUES (?, ?)", pair(&link.room, &link.node))?;
     Ok(true)
 }
 
@@ -65,20 +72,20 @@ pub(super) fn rooms(state: &State, node: &NodeId) -> Result<Vec<RoomName>> {
         room: RoomName,
     }
     let id = vec![SqlStorageValue::from(node.to_string())];
-    let rows: Vec<Linked> = room_links(state)?.exec("SELECT room FROM room_link WHERE node = ?", id)?.to_array()?;
+    let rows: Vec<Linked> = tables(state)?.exec("SELECT room FROM room_link WHERE node = ?", id)?.to_array()?;
     Ok(rows.into_iter().map(|row| row.room).collect())
 }
 
 /// The room has closed its link to the node.
 pub(super) fn forget_link(state: &State, node: &NodeId, room: &RoomName) -> Result<()> {
-    room_links(state)?.exec("DELETE FROM room_link WHERE room = ? AND node = ?", pair(room, node))?;
+    tables(state)?.exec("DELETE FROM room_link WHERE room = ? AND node = ?", pair(room, node))?;
     Ok(())
 }
 
 /// The room is over.
 pub(super) fn forget_room(state: &State, room: &RoomName) -> Result<()> {
     let name = vec![SqlStorageValue::from(String::from(room.clone()))];
-    room_links(state)?.exec("DELETE FROM room_link WHERE room = ?", name)?;
+    tables(state)?.exec("DELETE FROM room_link WHERE room = ?", name)?;
     Ok(())
 }
 
@@ -86,21 +93,8 @@ fn pair(room: &RoomName, node: &NodeId) -> Vec<SqlStorageValue> {
     vec![SqlStorageValue::from(String::from(room.clone())), SqlStorageValue::from(node.to_string())]
 }
 
-fn room_links(state: &State) -> Result<SqlStorage> {
+fn tables(state: &State) -> Result<SqlStorage> {
     let sql = state.storage().sql();
-    sql.exec(
-        "CREATE TABLE IF NOT EXISTS room_link (room TEXT NOT NULL, node TEXT NOT NULL, PRIMARY KEY (room, node))",
-        None,
-    )?;
-    Ok(sql)
-}
-
-fn table(state: &State) -> Result<SqlStorage> {
-    let sql = state.storage().sql();
-    sql.exec(
-        "CREATE TABLE IF NOT EXISTS node (id TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, revoked INTEGER NOT NULL, \
-         enrolled_at INTEGER NOT NULL)",
-        None,
-    )?;
+    layout::open(&sql, LAYOUT, &TABLES)?;
     Ok(sql)
 }

@@ -12,9 +12,19 @@ use super::Shell;
 use crate::fleet::mint;
 use crate::objects::directory::{LINE_PATH, Line};
 use crate::objects::fleet::{PLACE_PATH, ROOM_OVER_PATH};
+use crate::room::Room;
 use crate::room::effect::Effect;
 use crate::room::event::{ConnectionId, Event};
 use crate::runtime::{self, DIRECTORY, FLEET, WHOLE};
+
+/// The directory is being told; **over when dropped, also by a panic**.
+struct Telling(Rc<Shell>);
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.0.telling_directory.set(false);
+    }
+}
 
 impl Shell {
     pub(super) fn carry_out(self: &Rc<Self>, room: &RoomName, effects: Vec<Effect>) -> Result<()> {
@@ -61,11 +71,9 @@ impl Shell {
         if self.telling_directory.replace(true) {
             return;
         }
-        let shell = Rc::clone(self);
+        let telling = Telling(Rc::clone(self));
         self.state.wait_until(async move {
-            let told = shell.tell_lines().await;
-            shell.telling_directory.set(false);
-            if let Err(error) = told {
+            if let Err(error) = telling.0.tell_lines().await {
                 console_log!("the directory is not told yet: {error}");
             }
         });
@@ -77,12 +85,26 @@ impl Shell {
             let directory = runtime::object(&self.env, DIRECTORY, WHOLE)?;
             runtime::call::<()>(&directory, LINE_PATH, &line).await?;
             if line.entry.is_none() {
-                let fleet = runtime::object(&self.env, FLEET, WHOLE)?;
-                runtime::call::<()>(&fleet, ROOM_OVER_PATH, &line.room).await?;
+                self.end_links(&line.room).await?;
             }
             self.storage().drop_line(&text)?;
         }
         Ok(())
+    }
+
+    /// Has the fleet forget which nodes were in a room that ended.
+    async fn end_links(&self, room: &RoomName) -> Result<()> {
+        // No node is let in meanwhile: the fleet would forget it too.
+        let _turn = self.placing.lock().await;
+        let current = self.take_room();
+        let again = current.as_ref().is_some_and(Room::is_created);
+        self.room.set(current);
+        if again {
+            // Somebody came back. When that room ends, the links of both do.
+            return Ok(());
+        }
+        let fleet = runtime::object(&self.env, FLEET, WHOLE)?;
+        runtime::call::<()>(&fleet, ROOM_OVER_PATH, room).await
     }
 
     fn place(self: &Rc<Self>, request: Box<PlaceRequest>) {

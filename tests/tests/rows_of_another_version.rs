@@ -1,0 +1,115 @@
+//! What another version of the edge has stored is never misread: a room is given up and forgotten everywhere, a fleet is
+//! left as it is.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use meridian_tests::client::{Client, DEADLINE};
+use meridian_tests::scene::Scene;
+use xtask::setup::python;
+
+/// Runs one statement on every database of a class that has the table; what it gives, and how many rows it changed.
+const SQL: &str = r#"
+import glob, json, sqlite3, sys
+directory, table, statement = sys.argv[1:]
+found, changed = [], 0
+for file in glob.glob(directory + "/*.sqlite"):
+    database = sqlite3.connect(file, timeout=10)
+    if database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
+        cursor = database.execute(statement)
+        found += [row[0] for row in cursor.fetchall()]
+        changed += max(cursor.rowcount, 0)
+    database.commit()
+    database.close()
+print(json.dumps([found, changed]))
+"#;
+
+/// The first column of all rows found, and the number changed.
+fn sql(scene: &Scene, class: &str, table: &str, statement: &str) -> (Vec<String>, u64) {
+    let directory = scene.deployment.objects_dir().join(class);
+    let mut python = Command::new(python::interpreter());
+    let done = python.args(["-c", SQL]).arg(directory).args([table, statement]).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    serde_json::from_slice(&done.stdout).unwrap()
+}
+
+/// Rooms in the directory, and rooms that the fleet knows a node to be in.
+fn known_rooms(scene: &Scene) -> (Vec<String>, Vec<String>) {
+    let directory = sql(scene, "DirectoryObject", "room", "SELECT name FROM room").0;
+    (directory, sql(scene, "FleetObject", "room_link", "SELECT room FROM room_link").0)
+}
+
+async fn until(scene: &Scene, what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}\n{}", scene.deployment.edge_log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Stops the edge, does this to its databases, and starts it again.
+async fn upgrade(scene: &Scene, class: &'static str, table: &'static str, statement: &'static str) {
+    let scene = Scene { deployment: scene.deployment.clone(), room: scene.room.clone() };
+    let restart = move || {
+        let mut stack = scene.deployment.stack();
+        stack.edge().kill();
+        let (_, changed) = sql(&scene, class, table, statement);
+        assert_eq!(changed, 1, "{statement}");
+        stack.edge().restart()?;
+        stack.nodes()[0].wait_until_ready()
+    };
+    tokio::task::spawn_blocking(restart).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_room_of_another_layout_is_forgotten_everywhere() {
+    let scene = Scene::alone(1).await.unwrap();
+    let ada = scene.join("ada").await.unwrap();
+    let sid = ada.observe(|o| o.join.as_ref().unwrap().room.as_ref().unwrap().sid.clone());
+    let here = vec![scene.room.clone()];
+    until(&scene, "directory and fleet know the room", || known_rooms(&scene) == (here.clone(), here.clone())).await;
+
+    upgrade(&scene, "RoomObject", "room", "UPDATE room SET value = json_set(value, '$.layout', 999)").await;
+    drop(ada);
+    // Whoever asks wakes the object.
+    let token = scene.sign(&scene.claims("bob")).unwrap();
+    let url = url::Url::parse_with_params(&format!("{}/rtc/validate", scene.url()), [("access_token", token)]).unwrap();
+    assert_eq!(reqwest::get(url).await.unwrap().status(), 200);
+    until(&scene, "both have forgotten it", || known_rooms(&scene) == (Vec::new(), Vec::new())).await;
+    assert!(scene.deployment.edge_log().contains("layout 999 is not 1"), "{}", scene.deployment.edge_log());
+
+    let bob = scene.join("bob").await.unwrap();
+    assert_ne!(bob.observe(|o| o.join.as_ref().unwrap().room.as_ref().unwrap().sid.clone()), sid, "another room");
+    until(&scene, "the new room is known", || known_rooms(&scene) == (here.clone(), here.clone())).await;
+}
+
+#[tokio::test]
+async fn a_fleet_of_another_layout_is_left_as_it_is() {
+    let scene = Scene::alone(1).await.unwrap();
+    let keys = || sql(&scene, "FleetObject", "node", "SELECT key FROM node").0;
+    let before = keys();
+    assert_eq!(before.len(), 1);
+    let deployment = scene.deployment.clone();
+    let break_it = move || {
+        let scene = Scene::on(deployment);
+        let mut stack = scene.deployment.stack();
+        stack.edge().kill();
+        assert_eq!(sql(&scene, "FleetObject", "layout", "UPDATE layout SET version = 999").1, 1);
+        stack.edge().restart()
+    };
+    tokio::task::spawn_blocking(break_it).await.unwrap().unwrap();
+    until(&scene, "the node is refused, and the log says that it is not to blame", || {
+        let log = scene.deployment.edge_log();
+        log.contains("the object's tables are of layout 999, not 1") && log.contains(r#""reason":"internal_error""#)
+    })
+    .await;
+    let refused = Client::join(scene.options("ada").unwrap()).await.err().unwrap();
+    assert_eq!(Client::refusal(&refused).map(|(status, _)| status), Some(503), "{refused:#}");
+
+    // The right version finds everything.
+    upgrade(&scene, "FleetObject", "layout", "UPDATE layout SET version = 1").await;
+    assert_eq!(keys(), before);
+    scene.join("ada").await.unwrap().ping().await.unwrap();
+}
