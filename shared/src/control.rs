@@ -90,6 +90,14 @@ pub struct MediaGrants {
     pub agent: bool,
 }
 
+impl MediaGrants {
+    /// A participant like any other: it may send and receive everything, in its own name.
+    #[must_use]
+    pub const fn all() -> Self {
+        Self { can_publish: true, can_subscribe: true, can_publish_data: true, hidden: false, agent: false }
+    }
+}
+
 /// What the node needs to know of a client's SDK to describe sections as it wants them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ClientTraits {

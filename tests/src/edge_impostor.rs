@@ -94,13 +94,7 @@ impl EdgeImpostor {
             sub: ParticipantSid::try_from(format!("PA_{who}"))?,
             identity: Identity::try_from(who)?,
             generation: Generation(1),
-            grants: MediaGrants {
-                can_publish: true,
-                can_subscribe: true,
-                can_publish_data: true,
-                hidden: false,
-                agent: false,
-            },
+            grants: MediaGrants::all(),
             jti: format!("jti-{who}"),
             exp: unix_now() + SESSION_TTL_SECS,
         })

@@ -67,8 +67,8 @@ fn interrupted() -> Result<impl Future<Output = &'static str>> {
 /// What ended by itself, with the last lines of every log.
 fn fallen(stack: &mut Stack) -> Result<Option<String>> {
     let Some(fallen) = stack.fallen()? else { return Ok(None) };
-    let nodes: String = stack.nodes().iter().map(|node| node.last_lines(SHOWN_LINES)).collect();
-    Ok(Some(format!("{fallen}; the last lines:\n{}{nodes}", stack.edge().last_lines(SHOWN_LINES))))
+    let nodes: String = stack.nodes().iter().map(|node| node.process.last_lines(SHOWN_LINES)).collect();
+    Ok(Some(format!("{fallen}; the last lines:\n{}{nodes}", stack.edge().process.last_lines(SHOWN_LINES))))
 }
 
 /// Removed when dropped; files that something still writes are of no use to anybody.

@@ -24,7 +24,7 @@ async fn no_node_is_503_and_a_new_node_ends_it() {
 async fn a_room_whose_only_node_died_takes_the_next() {
     let scene = Scene::alone(1).await.unwrap();
     let mut ada = scene.join("ada").await.unwrap();
-    scene.deployment.stack().nodes()[0].kill();
+    scene.deployment.stack().nodes()[0].process.kill();
     // Whoever had media there is told to join again; until a node is there, nobody can.
     ada.until("leave", |o| o.leave.clone()).await.unwrap();
     let refused = Client::join(scene.options("ada").unwrap()).await.err().unwrap();

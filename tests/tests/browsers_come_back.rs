@@ -16,7 +16,7 @@ async fn after_the_edge_was_killed() -> Result<()> {
     let deployment = scene.deployment.clone();
     let restart = move || {
         let mut stack = deployment.stack();
-        stack.edge().kill();
+        stack.edge().process.kill();
         stack.edge().restart()
     };
     tokio::task::spawn_blocking(restart).await??;
@@ -39,7 +39,7 @@ async fn after_their_node_was_killed() -> Result<()> {
         }
     }
     let serving = serving.context("no node has a session")?;
-    scene.deployment.stack().nodes().get_mut(serving).context("no such node")?.kill();
+    scene.deployment.stack().nodes().get_mut(serving).context("no such node")?.process.kill();
     come_back(&ada, &bob, since).await
 }
 

@@ -124,7 +124,7 @@ async fn spoofed_bindings_do_not_grow_memory() {
     /// An entry of 64 bytes for each request of a pass would be twice that.
     const SLACK: u64 = 1024 * 1024;
     let mut call = Call::begin().await;
-    let pid = call.scene.deployment.stack().nodes()[0].pid().unwrap();
+    let pid = call.scene.deployment.stack().nodes()[0].process.pid().unwrap();
     let mut strangers = Vec::new();
     for _ in 0..SOCKETS {
         strangers.push(UdpSocket::bind("127.0.0.1:0").await.unwrap());

@@ -108,7 +108,7 @@ async fn a_killed_edge_comes_back_with_the_room() {
     let deployment = scene.deployment.clone();
     let restart = move || {
         let mut stack = deployment.stack();
-        stack.edge().kill();
+        stack.edge().process.kill();
         stack.edge().restart()?;
         let nodes = stack.nodes();
         nodes[0].wait_until_ready()

@@ -54,7 +54,7 @@ async fn upgrade(scene: &Scene, class: &'static str, table: &'static str, statem
     let scene = Scene { deployment: scene.deployment.clone(), room: scene.room.clone() };
     let restart = move || {
         let mut stack = scene.deployment.stack();
-        stack.edge().kill();
+        stack.edge().process.kill();
         let (_, changed) = sql(&scene, class, table, statement);
         assert_eq!(changed, 1, "{statement}");
         stack.edge().restart()?;
@@ -95,7 +95,7 @@ async fn a_fleet_of_another_layout_is_left_as_it_is() {
     let break_it = move || {
         let scene = Scene::on(deployment);
         let mut stack = scene.deployment.stack();
-        stack.edge().kill();
+        stack.edge().process.kill();
         assert_eq!(sql(&scene, "FleetObject", "layout", "UPDATE layout SET version = 999").1, 1);
         stack.edge().restart()
     };

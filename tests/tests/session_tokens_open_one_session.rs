@@ -59,7 +59,7 @@ impl Believer {
 
 impl Drop for Believer {
     fn drop(&mut self) {
-        self.node.kill();
+        self.node.process.kill();
         let _ = std::fs::remove_dir_all(&self.state_dir);
     }
 }

@@ -6,13 +6,13 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::node::answers_ok;
-use crate::process::{Output, Process};
+use crate::process::{Output, Process, Slot};
 use crate::repo;
 use crate::setup::node;
 use crate::wasm::{self, Bundle};
@@ -51,7 +51,8 @@ pub struct EdgeConfig {
 /// A running edge. **Dropping it kills it.**
 pub struct Edge {
     config: EdgeConfig,
-    process: Option<Process>,
+    /// What runs.
+    pub process: Slot,
 }
 
 impl Edge {
@@ -60,7 +61,7 @@ impl Edge {
     /// # Errors
     /// When it cannot be started, ends, or is not ready in time; with its last log lines.
     pub fn start(config: EdgeConfig) -> Result<Self> {
-        let mut edge = Self { config, process: None };
+        let mut edge = Self { config, process: Slot::default() };
         edge.restart()?;
         Ok(edge)
     }
@@ -71,44 +72,12 @@ impl Edge {
         format!("http://127.0.0.1:{}", self.config.port)
     }
 
-    /// Its process id while it runs.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(Process::id)
-    }
-
-    /// How it ended, if it did so by itself.
-    ///
-    /// # Errors
-    /// When the system cannot say.
-    pub fn exited(&mut self) -> Result<Option<ExitStatus>> {
-        self.process.as_mut().map_or(Ok(None), Process::exited)
-    }
-
-    /// Its last log lines.
-    #[must_use]
-    pub fn last_lines(&self, count: usize) -> String {
-        self.process.as_ref().map(|process| process.last_lines(count)).unwrap_or_default()
-    }
-
-    /// Kills it (SIGKILL), as a crash would.
-    pub fn kill(&mut self) {
-        self.process = None;
-    }
-
-    /// Asks it to end and waits for it.
-    pub fn stop(&mut self) {
-        if let Some(process) = self.process.take() {
-            process.stop();
-        }
-    }
-
     /// Starts it again on the same port and state, ending what still runs, and waits until it is ready.
     ///
     /// # Errors
     /// As [`Edge::start`].
     pub fn restart(&mut self) -> Result<()> {
-        self.stop();
+        self.process.stop();
         let config = &self.config;
         fs::create_dir_all(&config.state_dir).with_context(|| format!("creating {}", config.state_dir.display()))?;
         fs::create_dir_all(repo::root().join("web/dist"))?;
@@ -119,7 +88,7 @@ impl Edge {
         let mut process = Process::spawn("edge", command, &config.output)?;
         let address = ([127, 0, 0, 1], config.port).into();
         process.wait_until("ready", READY_LIMIT, || answers_ok(address, "/healthz"))?;
-        self.process = Some(process);
+        self.process.fill(process);
         Ok(())
     }
 }

@@ -4,13 +4,13 @@ use std::io::{BufRead, BufReader};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
-use crate::process::{Output, Process};
+use crate::process::{Output, Process, Slot};
 use crate::repo;
 
 /// How long a node may take until it is ready.
@@ -80,7 +80,8 @@ pub struct NodeConfig {
 pub struct Node {
     name: String,
     config: NodeConfig,
-    process: Option<Process>,
+    /// What runs.
+    pub process: Slot,
 }
 
 impl Node {
@@ -89,7 +90,7 @@ impl Node {
     /// # Errors
     /// When it cannot be started.
     pub fn start(name: &str, config: NodeConfig) -> Result<Self> {
-        let mut node = Self { name: name.to_owned(), config, process: None };
+        let mut node = Self { name: name.to_owned(), config, process: Slot::default() };
         node.restart()?;
         Ok(node)
     }
@@ -100,7 +101,7 @@ impl Node {
     /// When it ends or takes too long, with its last log lines.
     pub fn wait_until_ready(&mut self) -> Result<()> {
         let address = self.http_addr();
-        let process = self.process.as_mut().with_context(|| format!("{} was stopped", self.name))?;
+        let process = self.process.running().with_context(|| format!("{} was stopped", self.name))?;
         process.wait_until("ready", READY_LIMIT, || answers_ok(address, "/readyz"))
     }
 
@@ -116,42 +117,10 @@ impl Node {
         (LOOPBACK, self.config.udp_port).into()
     }
 
-    /// Its process id while it runs; that of the wrapper where there is one.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(Process::id)
-    }
-
     /// What it is called in logs.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    /// How it ended, if it did so by itself.
-    ///
-    /// # Errors
-    /// When the system cannot say.
-    pub fn exited(&mut self) -> Result<Option<ExitStatus>> {
-        self.process.as_mut().map_or(Ok(None), Process::exited)
-    }
-
-    /// Its last log lines.
-    #[must_use]
-    pub fn last_lines(&self, count: usize) -> String {
-        self.process.as_ref().map(|process| process.last_lines(count)).unwrap_or_default()
-    }
-
-    /// Kills it (SIGKILL), as a crash would.
-    pub fn kill(&mut self) {
-        self.process = None;
-    }
-
-    /// Asks it to end (SIGTERM) and waits for it.
-    pub fn stop(&mut self) {
-        if let Some(process) = self.process.take() {
-            process.stop();
-        }
     }
 
     /// Starts it again with the same ports and state, ending what still runs.
@@ -159,8 +128,8 @@ impl Node {
     /// # Errors
     /// When it cannot be started.
     pub fn restart(&mut self) -> Result<()> {
-        self.stop();
-        self.process = Some(Process::spawn(&self.name, self.command()?, &self.config.output)?);
+        self.process.stop();
+        self.process.fill(Process::spawn(&self.name, self.command()?, &self.config.output)?);
         Ok(())
     }
 

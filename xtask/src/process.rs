@@ -125,11 +125,6 @@ impl Process {
         }
     }
 
-    /// Kills the group at once (SIGKILL), as a crash would.
-    pub fn kill(self) {
-        drop(self);
-    }
-
     /// Lets the reader threads finish, unless a grandchild holds the streams open.
     fn drain_log(&self) {
         let deadline = Instant::now() + DRAIN_LIMIT;
@@ -158,6 +153,54 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
         let _ = self.child.wait();
+    }
+}
+
+/// A child that may be ended and started again. **Dropping it kills what runs.**
+#[derive(Default)]
+pub struct Slot(Option<Process>);
+
+impl Slot {
+    /// Its process id while it runs; that of the wrapper where there is one.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.0.as_ref().map(Process::id)
+    }
+
+    /// How it ended, if it did so by itself.
+    ///
+    /// # Errors
+    /// When the system cannot say.
+    pub fn exited(&mut self) -> Result<Option<ExitStatus>> {
+        self.0.as_mut().map_or(Ok(None), Process::exited)
+    }
+
+    /// The last lines it wrote.
+    #[must_use]
+    pub fn last_lines(&self, count: usize) -> String {
+        self.0.as_ref().map(|process| process.last_lines(count)).unwrap_or_default()
+    }
+
+    /// Kills it (SIGKILL), as a crash would.
+    pub fn kill(&mut self) {
+        self.0 = None;
+    }
+
+    /// Asks it to end (SIGTERM) and waits for it.
+    pub fn stop(&mut self) {
+        if let Some(process) = self.0.take() {
+            process.stop();
+        }
+    }
+
+    /// This child runs from now on; one that ran before is killed.
+    pub(crate) fn fill(&mut self, process: Process) {
+        self.0 = Some(process);
+    }
+
+    /// The child, unless it was killed or stopped.
+    pub(crate) fn running(&mut self) -> Option<&mut Process> {
+        self.0.as_mut()
     }
 }
 

@@ -185,11 +185,11 @@ impl Stack {
     /// # Errors
     /// When the system cannot say.
     pub fn fallen(&mut self) -> Result<Option<String>> {
-        if let Some(status) = self.edge.exited()? {
+        if let Some(status) = self.edge.process.exited()? {
             return Ok(Some(format!("the edge ended ({status})")));
         }
         for node in &mut self.nodes {
-            if let Some(status) = node.exited()? {
+            if let Some(status) = node.process.exited()? {
                 return Ok(Some(format!("{} ended ({status})", node.name())));
             }
         }
@@ -201,10 +201,10 @@ impl Stack {
         let Self { mut nodes, mut edge, .. } = self;
         std::thread::scope(|scope| {
             for node in &mut nodes {
-                scope.spawn(|| node.stop());
+                scope.spawn(|| node.process.stop());
             }
         });
-        edge.stop();
+        edge.process.stop();
     }
 
     fn spawn_node(&mut self) -> Result<()> {

@@ -39,13 +39,7 @@ fn claims() -> SessionClaims {
         sub: ParticipantSid::try_from("PA_ada").unwrap(),
         identity: Identity::try_from("ada").unwrap(),
         generation: Generation(1),
-        grants: MediaGrants {
-            can_publish: true,
-            can_subscribe: true,
-            can_publish_data: true,
-            hidden: false,
-            agent: false,
-        },
+        grants: MediaGrants::all(),
         jti: "once".to_owned(),
         exp: unix_seconds() + SESSION_TTL_SECS,
     }

@@ -33,13 +33,7 @@ impl Hall {
             sub: participant(who),
             identity: Identity::try_from(who).unwrap(),
             generation: Generation(generation),
-            grants: MediaGrants {
-                can_publish: true,
-                can_subscribe: true,
-                can_publish_data: true,
-                hidden: false,
-                agent: false,
-            },
+            grants: MediaGrants::all(),
             jti: String::new(),
             exp: 0,
         };

@@ -48,13 +48,7 @@ impl Story {
             key: SessionKey { participant: ParticipantSid::try_from("PA_ada").unwrap(), generation: Generation(1) },
             room: RoomKey(1),
             identity: Identity::try_from("ada").unwrap(),
-            grants: MediaGrants {
-                can_publish: true,
-                can_subscribe: true,
-                can_publish_data: true,
-                hidden: false,
-                agent: false,
-            },
+            grants: MediaGrants::all(),
             peer_connections,
             client,
         };

@@ -56,13 +56,7 @@ fn session_claims() -> SessionClaims {
         sub: ParticipantSid::try_from("PA_abcdefghijkm").unwrap(),
         identity: Identity::try_from("ada").unwrap(),
         generation: Generation(3),
-        grants: MediaGrants {
-            can_publish: true,
-            can_subscribe: true,
-            can_publish_data: false,
-            hidden: false,
-            agent: false,
-        },
+        grants: MediaGrants { can_publish_data: false, ..MediaGrants::all() },
         jti: "once".into(),
         exp: now() + SESSION_TTL_SECS,
     }

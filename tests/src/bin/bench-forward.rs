@@ -20,7 +20,6 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use xtask::node::Node;
 use xtask::repo;
 use xtask::stack::{Stack, access_token};
 
@@ -127,10 +126,10 @@ async fn main() -> Result<()> {
 
 async fn steps(stack: &mut Stack, args: &Args) -> Result<Report> {
     let cpus = thread::available_parallelism()?.get();
-    let node = stack.nodes().first().and_then(Node::pid).context("the node has no process")?;
+    let node = stack.nodes().first().and_then(|node| node.process.pid()).context("the node has no process")?;
     if cpus > 1 {
         keep_off_first_cpu(std::process::id(), cpus)?;
-        keep_off_first_cpu(stack.edge().pid().context("the edge has no process")?, cpus)?;
+        keep_off_first_cpu(stack.edge().process.pid().context("the edge has no process")?, cpus)?;
     }
     let load_average = load_average()?;
     println!("{METHOD}\n");

@@ -12,7 +12,6 @@ use meridian_tests::machine::{Noise, load_average};
 use meridian_tests::rig;
 use meridian_tests::statistics::quantile;
 use serde::Serialize;
-use xtask::node::Node;
 use xtask::repo;
 use xtask::stack::{Stack, access_token};
 
@@ -106,8 +105,8 @@ async fn main() -> Result<()> {
 }
 
 async fn joins(stack: &mut Stack, joins: u32) -> Result<Report> {
-    let node = stack.nodes().first().and_then(Node::pid).context("the node has no process")?;
-    let edge = stack.edge().pid().context("the edge has no process")?;
+    let node = stack.nodes().first().and_then(|node| node.process.pid()).context("the node has no process")?;
+    let edge = stack.edge().process.pid().context("the edge has no process")?;
     let load_average = load_average()?;
     println!("{METHOD}\n");
     println!("load average before the first join: {load_average}");

@@ -82,13 +82,7 @@ impl Story {
             sub: key(who).participant,
             identity: Identity::try_from(who).unwrap(),
             generation: key(who).generation,
-            grants: MediaGrants {
-                can_publish: true,
-                can_subscribe: true,
-                can_publish_data: true,
-                hidden: false,
-                agent: false,
-            },
+            grants: MediaGrants::all(),
             jti: jti.to_owned(),
             exp: unix_seconds() + SESSION_TTL_SECS,
         };
@@ -100,6 +94,18 @@ impl Story {
             tracks: Vec::new(),
             subscriptions: Vec::new(),
         }
+    }
+
+    /// Ada's session comes with the link, Bob's over it; the next ticket is T2.
+    async fn welcome_two(&self) -> RoomSide {
+        self.attach("T1", Some(self.open("ada", "hall", "1"))).await;
+        let mut room = self.accept("T1").await;
+        room.hello().await;
+        room.welcome("T2", vec![key("ada")]).await;
+        // The answer shows that the node has handled what came before it.
+        room.say(&RoomToNode::OpenSession(Box::new(self.open("bob", "hall", "2")))).await;
+        while !matches!(room.next().await, NodeToRoom::Answer { session, .. } if session == key("bob")) {}
+        room
     }
 
     async fn attach(&self, ticket: &str, first: Option<OpenSession>) {
@@ -229,14 +235,7 @@ async fn the_first_session_is_open_when_the_link_comes_up() {
 #[tokio::test]
 async fn sessions_outlive_a_broken_link_and_the_room_has_the_last_word() {
     let mut story = Story::begin("rejoin").await;
-    story.attach("T1", Some(story.open("ada", "hall", "1"))).await;
-    let mut room = story.accept("T1").await;
-    room.hello().await;
-    room.welcome("T2", vec![key("ada")]).await;
-    // The answer shows that the node has handled what came before it.
-    room.say(&RoomToNode::OpenSession(Box::new(story.open("bob", "hall", "2")))).await;
-    while !matches!(room.next().await, NodeToRoom::Answer { session, .. } if session == key("bob")) {}
-    drop(room);
+    drop(story.welcome_two().await);
     let mut room = story.accept("T2").await;
     let mut sessions = room.hello().await;
     sessions.sort();
@@ -307,13 +306,7 @@ async fn bad_session_tokens_are_refused_and_counted() {
 #[tokio::test]
 async fn a_room_that_could_not_be_told_everything_hears_that_its_sessions_are_gone() {
     let mut story = Story::begin("outbox").await;
-    story.attach("T1", Some(story.open("ada", "hall", "1"))).await;
-    let mut room = story.accept("T1").await;
-    room.hello().await;
-    room.welcome("T2", vec![key("ada")]).await;
-    room.say(&RoomToNode::OpenSession(Box::new(story.open("bob", "hall", "2")))).await;
-    while !matches!(room.next().await, NodeToRoom::Answer { session, .. } if session == key("bob")) {}
-    drop(room);
+    drop(story.welcome_two().await);
     // The node's next dial hangs, while each of these has an answer.
     let (hanging, _) = timeout(LIMIT, story.listener.accept()).await.expect("the node dials").unwrap();
     for id in 0..=u32::try_from(OUTBOX).unwrap() {
