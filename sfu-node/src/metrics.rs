@@ -126,6 +126,7 @@ impl Collector for ShardCollector {
             ("data_messages_received", "Data channel messages received", stats.data_messages_received),
             ("data_messages_sent", "Data channel messages sent", stats.data_messages_sent),
             ("data_messages_dropped", "Not sent: the receiver does not keep up", stats.data_messages_dropped),
+            ("sctp_panics", "Peers whose data channels ended in a panic of the SCTP library", stats.sctp_panics),
         ];
         for (name, help, value) in counters {
             let counter = ConstCounter::new(value);
@@ -168,15 +169,16 @@ mod tests {
             data_messages_received: 21,
             data_messages_sent: 22,
             data_messages_dropped: 23,
+            sctp_panics: 24,
         };
         let metrics = Metrics::new();
-        metrics.set_shard(stats, 24, 25);
+        metrics.set_shard(stats, 25, 26);
         let text = metrics.encode().unwrap();
         let shown = |value: u64| {
             let end = format!(" {value}");
             text.lines().any(|line| line.starts_with("meridian_node_") && line.ends_with(&end))
         };
-        for value in 1..=25 {
+        for value in 1..=26 {
             assert!(shown(value), "{value} is missing:\n{text}");
         }
     }

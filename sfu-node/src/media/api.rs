@@ -330,6 +330,8 @@ pub struct ShardStats {
     pub data_messages_sent: u64,
     /// Not sent: the receiver does not keep up or has no such channel.
     pub data_messages_dropped: u64,
+    /// Transports whose data channels ended: the SCTP library panicked on what the peer sent.
+    pub sctp_panics: u64,
 }
 
 /// Starts of a shard.

@@ -122,6 +122,8 @@ pub struct DataChannels {
     outgoing: VecDeque<Bytes>,
     /// The library gave up on what the peer sent.
     broken: bool,
+    /// It did, and nobody has counted it yet.
+    uncounted: bool,
 }
 
 impl DataChannels {
@@ -144,6 +146,7 @@ impl DataChannels {
             early_len: 0,
             outgoing: VecDeque::new(),
             broken: false,
+            uncounted: false,
         }
     }
 
@@ -169,12 +172,18 @@ impl DataChannels {
             tracing::warn!("data channels of a peer end: its SCTP packets make no sense");
             // What is left of them may be in any state.
             self.broken = true;
+            self.uncounted = true;
             self.associations.clear();
             self.channels.clear();
             self.early.clear();
             self.outgoing.clear();
         }
         done
+    }
+
+    /// True once, after a panic was contained.
+    pub fn take_panic(&mut self) -> bool {
+        std::mem::take(&mut self.uncounted)
     }
 
     fn take_packet(&mut self, now: Instant, packet: Bytes, received: &mut Vec<Message>) {
@@ -370,4 +379,4 @@ fn flush_dcep(now: Instant, association: &mut Association, id: StreamId, channel
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -13,7 +13,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 /// A client with its association, and what it sent.
-struct Client {
+pub(crate) struct Client {
     endpoint: Endpoint,
     handle: AssociationHandle,
     association: Association,
@@ -93,21 +93,29 @@ fn mutate(rng: &mut StdRng, packet: &Bytes) -> Bytes {
     Bytes::from(bytes)
 }
 
-#[test]
-fn a_peer_that_makes_the_library_panic_loses_its_channels_only() {
-    let now = Instant::now();
-    let (mut client, mut server, mut received) = (Client::dial(now), DataChannels::new(DataRole::Both), Vec::new());
-    client.run(now, &mut server, &mut received, |_, _| {});
+/// A client connects, then sends what the library panics on.
+pub(crate) fn provoke_panic(now: Instant, server: &mut DataChannels) -> Client {
+    let (mut client, mut received) = (Client::dial(now), Vec::new());
+    client.run(now, server, &mut received, |_, _| {});
     // An ABORT whose cause is longer than the packet, with the ports and the tag of the client's last packet.
     let mut abort = client.sent.last().unwrap()[..8].to_vec();
     abort.extend([0, 0, 0, 0, 6, 0, 0, 8, 0, 1, 0xff, 0xff]);
     let checksum = crc32c(&abort).to_le_bytes();
     abort[8..12].copy_from_slice(&checksum);
     server.handle_packet(now, Bytes::from(abort), &mut received);
+    client
+}
+
+#[test]
+fn a_peer_that_makes_the_library_panic_loses_its_channels_only() {
+    let (now, mut server, mut received) = (Instant::now(), DataChannels::new(DataRole::Both), Vec::new());
+    assert!(!server.take_panic());
+    let mut client = provoke_panic(now, &mut server);
     assert_eq!(server.send(now, Label::Reliable, &Bytes::from_static(b"hello")), Err(Dropped));
     client.open(now);
     client.run(now, &mut server, &mut received, |_, _| {});
     assert!(received.is_empty() && server.poll_transmit(now).is_none() && server.next_timeout().is_none());
+    assert_eq!((server.take_panic(), server.take_panic()), (true, false), "counted once");
 }
 
 #[test]

@@ -104,6 +104,7 @@ impl Table {
     pub(super) fn remove(&mut self, now: Instant, index: usize) {
         let Some(mut transport) = self.transports.try_remove(index) else { return };
         transport.close(now, index, &mut self.batch);
+        self.stats.sctp_panics += u64::from(transport.data.take_panic());
         self.by_key.remove(&transport.key);
         for ufrag in transport.ice.ufrags() {
             self.by_ufrag.remove(ufrag);
@@ -247,6 +248,7 @@ impl Table {
     pub(super) fn settle(&mut self, now: Instant, index: usize) {
         let Some(transport) = self.transports.get_mut(index) else { return };
         transport.flush(now, index, &mut self.batch);
+        self.stats.sctp_panics += u64::from(transport.data.take_panic());
         let Some(next) = transport.next_timeout() else { return };
         // A later deadline waits for the earlier timer to fire in vain; that is cheaper than moving it.
         if transport.armed.is_none_or(|armed| next < armed) {

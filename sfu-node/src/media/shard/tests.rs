@@ -15,6 +15,7 @@ use rand::{Rng, RngCore, SeedableRng};
 use self::world::*;
 use super::*;
 use crate::media::api::*;
+use crate::media::datachannel::tests::provoke_panic;
 use crate::media::transport::CONNECT_LIMIT;
 
 pub(super) fn packet(payload: &[u8]) -> Vec<u8> {
@@ -285,6 +286,23 @@ fn a_receiver_that_is_gone_bounds_what_waits_for_it() {
     let stats = world.shard.stats();
     assert!(stats.data_messages_dropped > 50, "{stats:?}");
     assert!(stats.data_messages_sent < 100, "{stats:?}");
+}
+
+#[test]
+fn a_panic_of_the_sctp_library_is_counted_and_harms_nobody_else() {
+    let mut world = call();
+    for (n, stays) in [(6, true), (7, false)] {
+        world.command(Command::Open(Box::new(config(n, DataRole::Both, None))));
+        let index = world.shard.table.index_of(TransportKey(n)).unwrap();
+        provoke_panic(world.now, &mut world.shard.table.transport(index).unwrap().0.data);
+        if stays {
+            world.shard.table.settle(world.now, index);
+        }
+        world.command(Command::Close(TransportKey(n)));
+    }
+    assert_eq!(world.shard.stats().sctp_panics, 2, "once each");
+    world.say(0, "_reliable", &packet(b"unharmed"));
+    world.until("delivered", |w| w.messages(1).len() == 1);
 }
 
 #[test]
