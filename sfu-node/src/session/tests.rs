@@ -465,6 +465,26 @@ fn sections_that_cannot_be_answered_are_rejected_alone() {
 }
 
 #[test]
+fn nack_is_answered_only_where_rtx_repairs() {
+    let mut story = Story::open(PeerConnections::Single);
+    // As Firefox offers it: audio can be asked for again, but only on its own SSRC.
+    let offer =
+        JS_JOIN.replace("a=rtcp-fb:111 transport-cc\r\n", "a=rtcp-fb:111 transport-cc\r\na=rtcp-fb:111 nack\r\n");
+    story.subscribe(&[("TR_AMb", AUDIO), ("TR_VCb", VIDEO)]);
+    let (answer, map) = story.offer(1, &offer);
+    assert_eq!(mids(&map), [("0", "TR_AMb"), ("3", "TR_VCb")]);
+    assert!(values(section(&answer, "0"), "rtcp-fb").is_empty(), "carries a subscription");
+    assert!(values(section(&answer, "3"), "rtcp-fb").contains(&"96 nack"));
+    assert!(values(section(&answer, "1"), "rtcp-fb").contains(&"111 nack"), "might be used to publish");
+    let senders = story.senders();
+    let nack = |kind, codec| {
+        let sender = senders.iter().find(|sender| sender.kind == kind).unwrap();
+        sender.payload_types.iter().find(|pt| pt.codec == codec).map(|pt| (pt.nack, pt.rtx_pt.is_some())).unwrap()
+    };
+    assert_eq!((nack(AUDIO, Codec::Opus), nack(VIDEO, Codec::Vp8)), ((false, false), (true, true)));
+}
+
+#[test]
 fn firefox_and_safari_get_no_redundant_audio() {
     let client = ClientTraits { browser: "firefox".into(), ..ClientTraits::default() };
     let mut story = Story::open_as(PeerConnections::Single, client);
