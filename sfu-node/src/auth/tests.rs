@@ -161,7 +161,14 @@ impl Edge {
     }
 
     fn publish(&self, key: &SigningKey) {
-        *self.keys.lock().unwrap() = Some(JwkSet { keys: vec![key.public_jwk()] });
+        self.publish_after(0, key);
+    }
+
+    /// Publishes a key behind so many others.
+    fn publish_after(&self, others: usize, key: &SigningKey) {
+        let other = |n: usize| signing_key(&format!("other-{n}"), 9).public_jwk();
+        let keys = (0..others).map(other).chain([key.public_jwk()]).collect();
+        *self.keys.lock().unwrap() = Some(JwkSet { keys });
     }
 
     fn asked(&self) -> usize {
@@ -203,4 +210,21 @@ async fn an_edge_that_was_down_a_moment_ago_is_asked_again() {
     edge.publish(&key);
     tokio::time::sleep(RETRY_INTERVAL).await;
     assert!(verifier.verify(&token(&key, "1"), &hall).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_key_set_is_read_as_far_as_its_limits() {
+    let (hall, key) = (desk().room, signing_key(KID, 1));
+    let longest = MAX_JWKS_LEN / serde_json::to_string(&key.public_jwk()).unwrap().len() + 1;
+    for (others, good) in [(0, true), (MAX_KEYS - 1, true), (MAX_KEYS, false)] {
+        let edge = Edge::default();
+        edge.publish_after(others, &key);
+        assert_eq!(edge.verifier().await.verify(&token(&key, "1"), &hall).await.is_ok(), good, "{others} before it");
+    }
+    let edge = Edge::default();
+    // The good one first: only the length is wrong.
+    edge.publish(&key);
+    edge.keys.lock().unwrap().as_mut().unwrap().keys.extend((0..longest).map(|_| key.public_jwk()));
+    let refused = edge.verifier().await.verify(&token(&key, "1"), &hall).await;
+    assert_eq!(refused, Err(TokenRefusal::UnknownKey));
 }

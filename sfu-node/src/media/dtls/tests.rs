@@ -15,15 +15,22 @@ fn provider() -> Arc<dyn RTCCryptoProvider> {
 }
 
 fn client(now: Instant, profiles: &[SrtpProtectionProfile]) -> Client {
+    client_with(now, profiles, |config| config)
+}
+
+fn client_with(
+    now: Instant,
+    profiles: &[SrtpProtectionProfile],
+    change: impl FnOnce(ConfigBuilder) -> ConfigBuilder,
+) -> Client {
     let certificate = Certificate::generate_self_signed(vec!["client".to_owned()], provider().crypto()).unwrap();
     let fingerprint = fingerprint_of(&certificate.certificate[0], provider().as_ref()).unwrap();
     let config = ConfigBuilder::default()
         .with_crypto_provider(provider())
         .with_certificates(vec![certificate])
         .with_srtp_protection_profiles(profiles.to_vec())
-        .with_insecure_skip_verify(true)
-        .build(true, Some(PEER))
-        .unwrap();
+        .with_insecure_skip_verify(true);
+    let config = change(config).build(true, Some(PEER)).unwrap();
     let mut endpoint = Endpoint::new(PEER, TransportProtocol::UDP, None);
     endpoint.connect(now, PEER, Arc::new(config), None).unwrap();
     Client { endpoint, fingerprint, connected: false }
@@ -98,6 +105,70 @@ fn nothing_comes_out_before_the_fingerprint_is_known() {
     server.expect(client.fingerprint, &mut events);
     let [DtlsEvent::Connected { .. }, DtlsEvent::Data(data)] = events.as_slice() else { panic!("{events:?}") };
     assert_eq!(&data[..], b"early");
+}
+
+#[test]
+fn little_is_held_before_the_fingerprint_is_known() {
+    let (now, mut events) = (Instant::now(), Vec::new());
+    let mut client = client(now, &BOTH);
+    let mut server = Dtls::new(Identity::generate(provider()).unwrap(), None);
+    run(now, &mut client, &mut server, &mut events);
+    for _ in 0..MAX_HELD + 5 {
+        client.endpoint.write(now, PEER, b"early").unwrap();
+    }
+    run(now, &mut client, &mut server, &mut events);
+    server.expect(client.fingerprint, &mut events);
+    assert_eq!(events.iter().filter(|event| matches!(event, DtlsEvent::Data(_))).count(), MAX_HELD);
+}
+
+#[test]
+fn another_fingerprint_later_ends_it() {
+    let (now, mut events) = (Instant::now(), Vec::new());
+    let mut client = client(now, &BOTH);
+    let mut server = Dtls::new(Identity::generate(provider()).unwrap(), Some(client.fingerprint));
+    run(now, &mut client, &mut server, &mut events);
+    events.clear();
+    server.expect(client.fingerprint, &mut events);
+    assert!(events.is_empty(), "the same again is none");
+    server.expect(Fingerprint([7; 32]), &mut events);
+    client.endpoint.write(now, PEER, b"secret").unwrap();
+    run(now, &mut client, &mut server, &mut events);
+    assert!(matches!(events.as_slice(), [DtlsEvent::FingerprintMismatch]), "{events:?}");
+}
+
+#[test]
+fn a_client_without_a_certificate_is_turned_away_in_the_handshake() {
+    let (now, mut events) = (Instant::now(), Vec::new());
+    let mut client = client_with(now, &BOTH, |config| config.with_certificates(Vec::new()));
+    let mut server = Dtls::new(Identity::generate(provider()).unwrap(), Some(client.fingerprint));
+    run(now, &mut client, &mut server, &mut events);
+    assert!(matches!(events.as_slice(), [DtlsEvent::Closed]), "{events:?}");
+}
+
+#[test]
+fn a_client_without_the_extended_master_secret_is_turned_away() {
+    let (now, mut events) = (Instant::now(), Vec::new());
+    let disable = |config: ConfigBuilder| config.with_extended_master_secret(ExtendedMasterSecretType::Disable);
+    let mut client = client_with(now, &BOTH, disable);
+    let mut server = Dtls::new(Identity::generate(provider()).unwrap(), Some(client.fingerprint));
+    run(now, &mut client, &mut server, &mut events);
+    assert!(matches!(events.as_slice(), [DtlsEvent::Closed]), "{events:?}");
+}
+
+#[test]
+fn late_handshake_records_are_bounded() {
+    let (now, mut events) = (Instant::now(), Vec::new());
+    let mut client = client(now, &BOTH);
+    let mut server = Dtls::new(Identity::generate(provider()).unwrap(), Some(client.fingerprint));
+    run(now, &mut client, &mut server, &mut events);
+    for _ in 0..=MAX_LATE_HANDSHAKE_DATAGRAMS {
+        server.handle_datagram(now, &[22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 77, 0, 2, 2, 40], &mut events);
+    }
+    assert!(matches!(server.phase, Phase::Connected(0)), "the library sees no more of them");
+    events.clear();
+    client.endpoint.write(now, PEER, b"still here").unwrap();
+    run(now, &mut client, &mut server, &mut events);
+    assert!(matches!(events.as_slice(), [DtlsEvent::Data(d)] if &d[..] == b"still here"), "{events:?}");
 }
 
 #[test]

@@ -210,3 +210,29 @@ fn mapped_ipv4_is_answered_in_plain_form() {
     mapped.get_from(&message).unwrap();
     assert_eq!(mapped.ip.to_string(), "192.0.2.7");
 }
+
+#[test]
+fn checks_remembered_are_bounded() {
+    let (mut agent, now) = (agent(), Instant::now());
+    for _ in 0..3 * RECENT_CHECKS {
+        handle(&mut agent, now, at(5000), &request("node", PASSWORD, &[CONTROLLING])).unwrap();
+    }
+    assert_eq!(agent.recent.len(), RECENT_CHECKS);
+}
+
+#[test]
+fn a_check_caught_on_its_way_works_from_nowhere_else() {
+    let (mut agent, now) = (agent(), Instant::now());
+    let check = request("node", PASSWORD, &[CONTROLLING, NOMINATE]);
+    handle(&mut agent, now, at(5000), &check).unwrap();
+    assert!(handle(&mut agent, now, at(5000), &check).is_ok(), "a retransmission");
+    assert_eq!(handle(&mut agent, now, at(6666), &check), Err(Refused::Unauthenticated(None)));
+    assert_eq!((agent.selected(), agent.addresses().count()), (Some(at(5000).into()), 1));
+}
+
+#[test]
+fn requests_longer_than_any_real_one_are_not_read() {
+    let padding = AttrType(0xc001);
+    assert!(Request::parse(&request("node", PASSWORD, &[(padding, &[0; 400])])).is_some());
+    assert!(Request::parse(&request("node", PASSWORD, &[(padding, &[0; 576])])).is_none());
+}

@@ -214,6 +214,22 @@ fn ssrcs_are_bounded() {
     }
     let mut another = protect.encrypt_rtp(&of_ssrc(0xffff_0000)).unwrap().to_vec();
     assert_eq!(us.inbound.unprotect_rtp(&mut another), Err(SrtpError::TooManySsrcs));
+    let mut control = protect.encrypt_rtcp(&rtcp()).unwrap().to_vec();
+    assert_eq!(us.inbound.unprotect_rtcp(&mut control), Err(SrtpError::TooManySsrcs));
+    for ssrc in 0..u32::try_from(MAX_OUTBOUND_SSRCS).unwrap() {
+        us.outbound.protect_rtp(&mut of_ssrc(ssrc), 0, 12).unwrap();
+    }
+    assert_eq!(us.outbound.protect_rtp(&mut of_ssrc(0xffff_0000), 0, 12), Err(SrtpError::TooManySsrcs));
+}
+
+#[test]
+fn rtcp_ends_before_its_index_wraps() {
+    for profile in PROFILES {
+        let mut us = server(profile);
+        us.outbound.rtcp_index = RTCP_ENCRYPTED - 2;
+        us.outbound.protect_rtcp(&mut rtcp(), 0).unwrap();
+        assert_eq!(us.outbound.protect_rtcp(&mut rtcp(), 0), Err(SrtpError::Crypto));
+    }
 }
 
 #[test]
