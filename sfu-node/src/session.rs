@@ -130,6 +130,7 @@ impl Session {
             Err(error) => return self.reject(offer.id, &error, out),
         };
         let transport = self.publisher.transport;
+        let opened = matches!(change, TransportChange::Opened(_));
         match change {
             TransportChange::None => {}
             TransportChange::Opened(fingerprint) => {
@@ -155,6 +156,10 @@ impl Session {
             if self.waiting() < waited {
                 self.asks_left = MAX_FRUITLESS_ASKS;
             }
+            if opened {
+                // There is no connection without this answer.
+                self.subscriptions.mark_received();
+            }
         }
         let sdp = self.publisher.answer(endpoint, &self.params.client, &self.publications, &self.subscriptions);
         if is_single {
@@ -175,8 +180,10 @@ impl Session {
         };
         let transport = subscriber.transport;
         match subscriber.follow_answer(answer.id, &answer.sdp, &self.params.client, &self.subscriptions) {
-            Ok(Some(fingerprint)) => out.commands.push(Command::SetFingerprint(transport, fingerprint)),
-            Ok(None) => {}
+            Ok(fingerprint) => {
+                self.subscriptions.mark_received();
+                out.commands.extend(fingerprint.map(|fingerprint| Command::SetFingerprint(transport, fingerprint)));
+            }
             Err(error) => self.reject(answer.id, &error, out),
         }
     }

@@ -46,6 +46,10 @@ pub struct ClientOptions {
     pub publish: Vec<Publish>,
     /// Where media sockets are bound.
     pub bind: SocketAddr,
+    /// Asks for keyframes as a decoder does that cannot begin.
+    pub asks_for_keyframes: bool,
+    /// Applies each answer after the first only when it has dropped this many media packets that came before it.
+    pub packets_before_answer: usize,
     /// Keeps the datagrams sent last, for [`Client::kept_datagrams`].
     pub keep_datagrams: bool,
     /// The join request; its offer is filled in.
@@ -63,6 +67,8 @@ impl ClientOptions {
             srtp: SrtpOffer::Gcm,
             publish: Vec::new(),
             bind: SocketAddr::from(([127, 0, 0, 1], 0)),
+            asks_for_keyframes: true,
+            packets_before_answer: 0,
             keep_datagrams: false,
             request: join_request(),
         }

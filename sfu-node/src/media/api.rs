@@ -179,6 +179,9 @@ pub struct Sender {
     pub ssrc: u32,
     /// RTX SSRC we announced for it, where RTX was negotiated.
     pub rtx_ssrc: Option<u32>,
+    /// The client has the description that names the SSRC: it answered it, or could not have connected without it.
+    /// Otherwise the first packets may come before the description, to a client that drops them.
+    pub described: bool,
     /// Payload types negotiated; a source packet is sent with the one of equal codec and format, or not at all.
     pub payload_types: Vec<PayloadType>,
     /// Header extensions.

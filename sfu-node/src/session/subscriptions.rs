@@ -27,6 +27,8 @@ pub(crate) struct Placement {
     pub(crate) mid: String,
     ssrc: u32,
     rtx_ssrc: Option<u32>,
+    /// The client has a description that names the streams.
+    described: bool,
     /// The room was told that packets flow.
     bound: bool,
 }
@@ -86,6 +88,11 @@ impl Subscriptions {
         self.changed = self.downtracks.iter().any(|downtrack| downtrack.place.is_none());
     }
 
+    /// The client has what names the streams of all that found a section.
+    pub(crate) fn mark_received(&mut self) {
+        self.downtracks.iter_mut().filter_map(|downtrack| downtrack.place.as_mut()).for_each(|p| p.described = true);
+    }
+
     /// Takes away sections that cannot carry anything any more.
     pub(crate) fn displace(&mut self, usable: impl Fn(&str, TrackKind) -> bool, allocator: &mut Allocator) {
         for downtrack in &mut self.downtracks {
@@ -105,6 +112,7 @@ impl Subscriptions {
             mid: mid.to_owned(),
             ssrc: allocator.ssrc(),
             rtx_ssrc: (kind == TrackKind::Video).then(|| allocator.ssrc()),
+            described: false,
             bound: false,
         });
         true
@@ -154,6 +162,7 @@ impl Subscriptions {
                 mid: place.mid.clone(),
                 ssrc: place.ssrc,
                 rtx_ssrc: place.rtx_ssrc.filter(|_| has_rtx),
+                described: place.described,
                 payload_types,
                 extensions: section.extensions.ids(),
                 cname: downtrack.subscription.publisher.as_str().to_owned(),

@@ -354,6 +354,7 @@ fn existing_tracks_are_in_the_first_answer_and_bound_once_connected() {
     let group = format!("FID {} {}", camera.ssrc, camera.rtx_ssrc.unwrap());
     assert_eq!(values(video, "ssrc-group"), [group.as_str()]);
     assert_eq!((camera.mid.as_str(), camera.cname.as_str()), ("3", "PA_bob"));
+    assert!(senders.iter().all(|sender| sender.described), "nobody connects without this answer");
     assert!(values(section(&answer, "4"), "msid").is_empty());
     assert!(!story.take_messages().iter().any(|m| matches!(m, NodeToRoom::TrackBound { .. })));
     story.connect();
@@ -374,6 +375,7 @@ fn late_tracks_make_the_client_offer_and_freed_sections_are_used_again() {
     assert_eq!(mids(&map), [("3", "TR_VCb")]);
     assert!(story.take_messages().iter().any(|m| matches!(m, NodeToRoom::TrackBound { .. })));
     let first_ssrc = story.senders()[0].ssrc;
+    assert!(!story.senders()[0].described, "packets may outrun this answer");
 
     story.unsubscribe("TR_VCb");
     assert_eq!(story.asked(), [(0, 0)]);

@@ -61,6 +61,10 @@ pub(crate) struct Driver {
     sent: Vec<u64>,
     /// When a keyframe was last asked for.
     asked: Option<Instant>,
+    asks_for_keyframes: bool,
+    packets_before_answer: usize,
+    /// An answer that is not applied yet.
+    held: Option<SessionDescription>,
     inbox: mpsc::Receiver<Command>,
     state: watch::Sender<Observed>,
     sink: Option<Box<dyn PacketSink>>,
@@ -99,6 +103,9 @@ impl Driver {
             labels: Vec::new(),
             sent: Vec::new(),
             asked: None,
+            asks_for_keyframes: options.asks_for_keyframes,
+            packets_before_answer: options.packets_before_answer,
+            held: None,
             inbox,
             state,
             sink,
@@ -167,6 +174,12 @@ impl Driver {
     /// Everything that depends on the time or on what just changed.
     async fn tick(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
+        if self.publisher.unbound.is_some_and(|dropped| dropped >= self.packets_before_answer) {
+            self.publisher.unbound = None;
+            if let Some(answer) = self.held.take() {
+                self.answered(&answer)?;
+            }
+        }
         for which in [Which::Publisher, Which::Subscriber] {
             if let Some(peer) = self.peer(which)
                 && peer.deadline() <= now
@@ -210,6 +223,10 @@ impl Driver {
 
     async fn hear(&mut self, message: Response) -> anyhow::Result<()> {
         match &message {
+            Response::Answer(answer) if self.up.0 && self.packets_before_answer > 0 => {
+                self.publisher.unbound.get_or_insert(0);
+                self.held = Some(answer.clone());
+            }
             Response::Answer(answer) => self.answered(answer)?,
             Response::Offer(offer) => {
                 if let Some(answer) = self.answer(offer)? {
@@ -383,7 +400,7 @@ impl Driver {
             let keyframe = video && begins_vp8_keyframe(&packet.payload);
             flow.began_with_keyframe |= keyframe && flow.packets == 1;
             flow.keyframes += u64::from(keyframe);
-            undecodable = video && flow.keyframes == 0;
+            undecodable = video && flow.keyframes == 0 && self.asks_for_keyframes;
             if let Some(stamp) = Stamp::read(&packet.payload) {
                 flow.repeated_stamps += u64::from(!flow.seen.insert(stamp.counter));
                 flow.last_counter = flow.last_counter.max(Some(stamp.counter));

@@ -32,6 +32,8 @@ pub(crate) struct Peer {
     pub(crate) socket: MediaSocket,
     deadline: Instant,
     events: VecDeque<PeerEvent>,
+    /// Media packets dropped while there is nothing to receive them with; `None`: there is.
+    pub(crate) unbound: Option<usize>,
     /// Datagrams sent last, with their destination; kept only when asked for.
     kept: Option<VecDeque<(SocketAddr, Vec<u8>)>>,
 }
@@ -52,7 +54,7 @@ impl Peer {
             .enable_vp8(true)
             .build(now);
         rtc.add_local_candidate(Candidate::host(socket.local(), "udp")?);
-        Ok(Self { rtc, socket, deadline: now, events: VecDeque::new(), kept: keep.then(VecDeque::new) })
+        Ok(Self { rtc, socket, deadline: now, events: VecDeque::new(), unbound: None, kept: keep.then(VecDeque::new) })
     }
 
     /// When [`Peer::tick`] is due.
@@ -78,6 +80,10 @@ impl Peer {
         let now = Instant::now();
         for index in 0..count {
             let Some((from, at, bytes)) = self.socket.datagram(index) else { continue };
+            if let Some(dropped) = self.unbound.as_mut().filter(|_| is_rtp(bytes)) {
+                *dropped += 1;
+                continue;
+            }
             let Ok(receive) = Receive::new(Protocol::Udp, from, self.socket.local(), bytes) else { continue };
             self.rtc.handle_input(Input::Receive(now, receive))?;
             self.drain(at)?;
@@ -130,6 +136,11 @@ impl Peer {
     pub(crate) async fn readable(&self) -> io::Result<()> {
         self.socket.readable().await
     }
+}
+
+/// RTP and not RTCP (RFC 5761 section 4, RFC 7983).
+fn is_rtp(datagram: &[u8]) -> bool {
+    matches!(datagram, [128..=191, second, ..] if !(64..96).contains(&(second & 0x7f)))
 }
 
 #[cfg(test)]

@@ -23,6 +23,11 @@ impl Time {
         Self(self.0.saturating_add(micros(duration)))
     }
 
+    /// So many microseconds earlier.
+    pub(crate) fn minus(self, micros: u64) -> Self {
+        Self(self.0.saturating_sub(micros))
+    }
+
     /// NTP timestamp, 32.32 fixed-point seconds (RFC 3550 section 4), counted from the forwarder's own epoch.
     pub(crate) fn ntp(self) -> u64 {
         let seconds = NTP_EPOCH + self.0 / MICROS_PER_SECOND;
@@ -67,6 +72,11 @@ pub(crate) fn wrap16(sequence: u64) -> u16 {
 /// The middle 32 bits of an NTP timestamp (RFC 3550 section 4).
 pub(crate) fn ntp_middle(ntp: u64) -> u32 {
     wrap32(ntp >> 16)
+}
+
+/// Microseconds in a difference of two [`ntp_middle`]s: units of 1/65536 s.
+pub(crate) fn middle_to_micros(difference: u32) -> u64 {
+    (u64::from(difference) * MICROS_PER_SECOND) >> 16
 }
 
 /// Whole microseconds.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::media::api::TransportKey;
-use crate::media::forward::clock::{Time, ntp_middle};
+use crate::media::forward::clock::{Time, middle_to_micros, ntp_middle};
 use crate::media::forward::egress::Egress;
 use crate::media::forward::picture::PictureIds;
 use crate::media::forward::reception::SenderClocks;
@@ -25,13 +25,17 @@ impl Forwarder {
         match said {
             Said::Clocks { ssrc, ntp, rtp } => self.set_clocks(slot, ssrc, SenderClocks { ntp, rtp, at: now }),
             Said::Reception { ssrc, last_sender_report, delay } => {
-                let Some(subscription) = self.sending(slot, ssrc).and_then(|s| self.subscriptions.get_mut(s)) else {
-                    return;
-                };
-                subscription.ssrc_known = true;
-                let round_trip = ntp_middle(now.ntp()).wrapping_sub(last_sender_report).wrapping_sub(delay);
+                let Some(sending) = self.sending(slot, ssrc) else { return };
+                let Some(subscription) = self.subscriptions.get_mut(sending) else { return };
+                let since_report = ntp_middle(now.ntp()).wrapping_sub(last_sender_report);
+                let round_trip = since_report.wrapping_sub(delay);
                 if last_sender_report != 0 && round_trip.cast_signed() > 0 {
-                    subscription.budget.measured((u64::from(round_trip) * 1_000_000) >> 16);
+                    subscription.budget.measured(middle_to_micros(round_trip));
+                }
+                // A sender report is dropped as well where its SSRC is not known.
+                let known = if last_sender_report == 0 { now } else { now.minus(middle_to_micros(since_report)) };
+                if subscription.reported(known) {
+                    self.relay_keyframe_request(now, sending, sink);
                 }
             }
             Said::Nack { ssrc, first, following } => {
@@ -44,6 +48,9 @@ impl Forwarder {
             }
             Said::KeyframeNeeded { ssrc } => {
                 let Some(subscription) = self.sending(slot, ssrc) else { return };
+                if let Some(subscription) = self.subscriptions.get_mut(subscription) {
+                    subscription.ssrc_known = true;
+                }
                 self.stats.plis_received += 1;
                 self.relay_keyframe_request(now, subscription, sink);
             }

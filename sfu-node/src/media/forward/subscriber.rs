@@ -81,8 +81,12 @@ pub(crate) struct Subscription {
     ids: ExtensionIds,
     mid: ArrayVec<u8, MAX_MID>,
     cname: Bytes,
-    /// The receiver knows our SSRC: it reported on it.
+    /// The receiver knows our SSRC: it spoke of it.
     pub(crate) ssrc_known: bool,
+    /// Packets cannot come before the description that names the SSRC.
+    described: bool,
+    /// When a keyframe last began to go out.
+    keyframe_sent: Option<Time>,
     /// By place of the source's payload type.
     routes: Vec<Option<Route>>,
     /// Layer going out; `None`: waits for a start.
@@ -112,6 +116,8 @@ impl Subscription {
             mid: ArrayVec::new(),
             cname: Bytes::new(),
             ssrc_known: false,
+            described: sender.described,
+            keyframe_sent: None,
             routes: Vec::new(),
             current: None,
             runs: ArrayVec::new(),
@@ -163,6 +169,14 @@ impl Subscription {
         self.kind == TrackKind::Video && self.current != Some(layer) && self.routes.iter().any(Option::is_some)
     }
 
+    /// The receiver reports on our SSRC. True, once: it may have dropped the keyframe it needs, because it did not know
+    /// the SSRC before `known`, and no keyframe went out since.
+    pub(crate) fn reported(&mut self, known: Time) -> bool {
+        let first = !std::mem::replace(&mut self.ssrc_known, true);
+        let missed = self.keyframe_sent.is_some_and(|sent| sent < known);
+        first && missed && !self.described && self.kind == TrackKind::Video
+    }
+
     /// Sends a packet of the track, if it is one for this subscriber.
     pub(crate) fn forward<S: Sink>(&mut self, incoming: &Incoming<'_>, source: &Source, out: &mut Egress<'_, S>) {
         let Some(Some(route)) = self.routes.get(usize::from(incoming.packet.slot)).copied() else {
@@ -184,6 +198,9 @@ impl Subscription {
         self.octets = self.octets.wrapping_add(wrap32(payload_len as u64));
         if sequence >= self.next_out {
             self.next_out = sequence + 1;
+            if incoming.keyframe {
+                self.keyframe_sent = Some(out.now);
+            }
             let shift = run.shift;
             self.newest = Some(Newest {
                 at: out.now,

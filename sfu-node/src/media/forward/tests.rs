@@ -192,6 +192,7 @@ fn sender(source: TrackKey, ssrc: u32, payload_types: Vec<PayloadType>) -> Sende
         mid: "7".into(),
         ssrc,
         rtx_ssrc: (!audio).then_some(ssrc + 1),
+        described: false,
         payload_types,
         extensions: DOWN,
         cname: "PA_ada".into(),

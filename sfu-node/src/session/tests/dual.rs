@@ -38,6 +38,7 @@ fn dual_subscriber_offers_data_first_then_tracks_one_offer_at_a_time() {
     story.answer(third, DUAL_MEDIA_ANSWER);
     let senders = story.senders();
     assert_eq!(senders.len(), 2);
+    assert!(senders.iter().all(|sender| sender.described), "the client has answered");
     let vp8 = senders[0].payload_types[0];
     assert_eq!((vp8.pt, vp8.codec, vp8.rtx_pt, vp8.nack), (96, Codec::Vp8, Some(97), true));
     assert!(!senders[0].payload_types.iter().any(|pt| pt.codec == Codec::H265), "the client took it out");

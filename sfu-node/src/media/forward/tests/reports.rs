@@ -2,11 +2,13 @@
 
 use rtc::rtcp::packet::unmarshal;
 use rtc::rtcp::receiver_report::ReceiverReport;
+use rtc::rtcp::reception_report::ReceptionReport;
 use rtc::rtcp::sender_report::SenderReport;
 use rtc::rtcp::source_description::SourceDescription;
 use rtc::rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
 
 use super::*;
+use crate::media::forward::clock::ntp_middle;
 
 fn parse(compounds: Vec<Vec<u8>>) -> Vec<Box<dyn rtc::rtcp::packet::Packet>> {
     compounds.into_iter().flat_map(|c| unmarshal(&mut bytes::Bytes::from(c)).unwrap()).collect()
@@ -119,4 +121,83 @@ fn keyframe_requests_are_throttled_repeated_and_muted() {
     assert_eq!(world.take_plis(), [1000], "asked for on unmuting");
     assert_eq!(world.forwarder.stats().plis_received, 50);
     drop(other);
+}
+
+/// A viewer that was sent a keyframe, which it may have dropped.
+struct Uncertain {
+    world: World,
+    viewer: Viewer,
+    encoder: Encoder,
+}
+
+impl Uncertain {
+    fn new(described: bool) -> Self {
+        let mut world = World::new();
+        world.publish(vec![camera(&[], &[(1000, 1001)])]);
+        let viewer = world.viewer(20, vec![Sender { described, ..watch(3000) }]);
+        let mut call = Self { world, viewer, encoder: Encoder::new(1000, None) };
+        call.send(true);
+        assert!(!call.world.take_rtp(call.viewer.transport).is_empty());
+        call
+    }
+
+    fn send(&mut self, keyframe: bool) {
+        self.encoder.frame(keyframe, 2).iter().for_each(|packet| self.world.rtp(ADA, packet));
+    }
+
+    /// The viewer reports; how often Ada is asked for a keyframe then.
+    fn report(&mut self, last_sender_report: u32) -> usize {
+        self.world.take_plis();
+        let report = ReceptionReport { ssrc: 3000, last_sender_report, ..ReceptionReport::default() };
+        self.world.rtcp(self.viewer.transport, &[Box::new(rtcp::receiver_report(1, vec![report]))]);
+        self.world.take_plis().len()
+    }
+
+    /// A second with a sender report in it; the middle of its NTP time.
+    fn hear_sender_report(&mut self) -> u32 {
+        self.world.out.rtcp.clear();
+        self.world.pass(Duration::from_secs(1));
+        let sent: Vec<SenderReport> = of_kind(&parse(take(&mut self.world.out.rtcp, self.viewer.transport)));
+        ntp_middle(sent[0].ntp_time)
+    }
+}
+
+#[test]
+fn a_keyframe_dropped_before_the_ssrc_was_known_comes_again() {
+    let mut call = Uncertain::new(false);
+    call.world.pass(Duration::from_millis(700));
+    assert_eq!(call.report(0), 1, "it may have been dropped");
+    call.send(true);
+    call.world.pass(Duration::from_secs(1));
+    assert_eq!(call.report(0), 0, "once a sender");
+    call.world.pass(Duration::from_secs(10));
+    assert_eq!(call.world.take_plis(), NONE);
+}
+
+#[test]
+fn no_keyframe_is_asked_for_that_is_not_needed() {
+    let mut described = Uncertain::new(true);
+    described.world.pass(Duration::from_millis(700));
+    assert_eq!(described.report(0), 0, "the SSRC was known before");
+
+    let mut asks = Uncertain::new(false);
+    asks.world.pass(Duration::from_millis(700));
+    asks.world.rtcp(asks.viewer.transport, &[Box::new(rtcp::pli(1, 3000))]);
+    assert_eq!(asks.world.take_plis(), [1000]);
+    asks.send(true);
+    asks.world.pass(Duration::from_millis(700));
+    assert_eq!(asks.report(0), 0, "it has asked by itself");
+
+    let mut heard = Uncertain::new(false);
+    let known = heard.hear_sender_report();
+    heard.world.pass(Duration::from_millis(100));
+    heard.send(true);
+    heard.world.pass(Duration::from_millis(700));
+    assert_eq!(heard.report(known), 0, "one went out since");
+
+    let mut heard = Uncertain::new(false);
+    let known = heard.hear_sender_report();
+    heard.send(false);
+    heard.world.pass(Duration::from_millis(700));
+    assert_eq!(heard.report(known), 1, "none went out since");
 }

@@ -297,6 +297,7 @@ impl World {
             mid: "1".to_owned(),
             ssrc: ssrc + 8000,
             rtx_ssrc: None,
+            described: true,
             payload_types: vec![opus()],
             extensions,
             cname: "cname".to_owned(),
