@@ -64,12 +64,13 @@ fn session_claims() -> SessionClaims {
 
 #[test]
 fn api_keys_in_both_forms() {
-    let keys = ApiKeys::parse("a: s1, b:s2\nbroken\n c : s3 \nd:");
+    let keys = ApiKeys::parse(": nobody's\na: s1, b:s2\nbroken\n c : s3 \nd:");
     assert_eq!(keys.first(), Some(("a", "s1")));
     assert_eq!(keys.secret("b"), Some("s2"));
     assert_eq!(keys.secret("c"), Some("s3"));
     assert_eq!(keys.secret("broken"), None);
     assert_eq!(keys.secret("d"), None);
+    assert_eq!(keys.secret(""), None, "a token without an issuer must not find a secret");
 }
 
 #[test]
@@ -90,6 +91,12 @@ fn access_token_round_trips() {
     };
     let token = ApiKeys::parse(KEYS).mint(&claims).unwrap();
     assert_eq!(verify(&token), Ok(claims));
+}
+
+#[test]
+fn a_token_says_only_what_it_grants() {
+    let grant = VideoGrant { room_join: true, room: "den".into(), ..VideoGrant::default() };
+    assert_eq!(serde_json::to_value(grant).unwrap(), json!({ "roomJoin": true, "room": "den" }));
 }
 
 #[test]
