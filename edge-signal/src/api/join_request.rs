@@ -106,6 +106,9 @@ mod tests {
     fn a_bomb_is_refused_before_it_is_inflated_whole() {
         let bomb = gzip(&vec![0; 64 * MAX_JOIN_REQUEST]);
         assert!(bomb.len() < MAX_JOIN_REQUEST);
+        // Who reads on to the end finds it broken.
+        let unfinished = bomb[..bomb.len() / 2].to_vec();
+        assert_eq!(refusal(&wrap(Compression::Gzip, unfinished)), too_large());
         assert_eq!(refusal(&wrap(Compression::Gzip, bomb)), too_large());
         assert_eq!(refusal(&wrap(Compression::None, vec![0; MAX_JOIN_REQUEST + 1])), too_large());
     }
