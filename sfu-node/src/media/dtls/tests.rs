@@ -234,6 +234,16 @@ fn forged_records_do_not_end_a_connection() {
             server.handle_datagram(now, &[kind, 0xfe, 0xfd, 0, epoch, 0, 0, 0, 0, 0, 77, 0, 2, 2, 40], &mut events);
         }
     }
+    // A record of the client's, changed, cut and padded.
+    client.endpoint.write(now, PEER, b"real").unwrap();
+    let real = client.endpoint.poll_transmit().unwrap().message;
+    for at in 0..real.len() {
+        let mut forged = real.to_vec();
+        forged[at] ^= 1;
+        server.handle_datagram(now, &forged, &mut events);
+        server.handle_datagram(now, &real[..at], &mut events);
+        server.handle_datagram(now, &[&real[..at], &[0xff; 30]].concat(), &mut events);
+    }
     assert!(events.is_empty(), "{events:?}");
     while server.poll_transmit().is_some() {}
     client.endpoint.write(now, PEER, b"still here").unwrap();

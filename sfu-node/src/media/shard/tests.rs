@@ -291,13 +291,14 @@ fn a_receiver_that_is_gone_bounds_what_waits_for_it() {
 #[test]
 fn a_panic_of_the_sctp_library_is_counted_and_harms_nobody_else() {
     let mut world = call();
-    for (n, stays) in [(6, true), (7, false)] {
+    for (n, settles) in [(6, true), (7, false)] {
         world.command(Command::Open(Box::new(config(n, DataRole::Both, None))));
         let index = world.shard.table.index_of(TransportKey(n)).unwrap();
         provoke_panic(world.now, &mut world.shard.table.transport(index).unwrap().0.data);
-        if stays {
+        if settles {
             world.shard.table.settle(world.now, index);
         }
+        assert_eq!(world.shard.stats().sctp_panics, 1, "at once, if anything follows");
         world.command(Command::Close(TransportKey(n)));
     }
     assert_eq!(world.shard.stats().sctp_panics, 2, "once each");

@@ -236,6 +236,7 @@ fn rtcp_ends_before_its_index_wraps() {
 fn short_and_odd_packets_are_errors() {
     for profile in PROFILES {
         let mut us = server(profile);
+        assert_eq!(us.inbound.unprotect_rtp(&mut [0x40; 80]), Err(SrtpError::Malformed), "version 1");
         for len in 0..80 {
             for first in [0x80u8, 0x8f, 0x90, 0x9f, 0xbf, 0x00] {
                 let mut packet = vec![first; len];
