@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use livekit_protocol::signal_response::Message as Response;
 use meridian_tests::client::{Client, DEADLINE, Observed, Publish};
 use meridian_tests::scene::Scene;
 use tokio::net::UdpSocket;
@@ -36,6 +37,15 @@ impl Call {
         bob.until("audio", |o| o.flow('A').filter(|f| f.packets > 20).map(|_| ())).await.unwrap();
         let node = scene.deployment.media_address().unwrap();
         Self { scene, ada, bob, node }
+    }
+
+    /// The user name the node gave Ada.
+    fn ufrag_of_ada(&self) -> String {
+        let answer = |o: &Observed| {
+            o.heard.iter().find_map(|m| if let Response::Answer(a) = m { Some(a.sdp.clone()) } else { None })
+        };
+        let sdp = self.ada.observe(answer).unwrap();
+        sdp.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:")).unwrap().to_owned()
     }
 
     /// SRTP packets Ada has sent: not RTCP (RFC 7983, RFC 5761 section 4).
@@ -105,10 +115,12 @@ async fn a_binding_request_without_the_password_opens_nothing() {
     let mut call = Call::begin().await;
     let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let (bad_stun, unknown) = (call.metric(BAD_STUN).await, call.metric(UNKNOWN_ADDRESS).await);
-    for username in ["", "abcd:efgh"] {
+    // The last one is right but for the password.
+    let usernames = [String::new(), "abcd:efgh".to_owned(), format!("{}:efgh", call.ufrag_of_ada())];
+    for username in &usernames {
         stranger.send_to(&binding_request(username, 1), call.node).await.unwrap();
     }
-    call.counted(BAD_STUN, bad_stun, 2).await;
+    call.counted(BAD_STUN, bad_stun, usernames.len()).await;
     let captured = call.captured_srtp().await;
     for datagram in &captured {
         stranger.send_to(datagram, call.node).await.unwrap();
@@ -149,7 +161,7 @@ async fn spoofed_bindings_do_not_grow_memory() {
     call.goes_on().await;
 }
 
-/// A STUN binding request (RFC 8489) with a username and a MESSAGE-INTEGRITY that is wrong.
+/// A STUN binding request (RFC 8489) in which all is right but MESSAGE-INTEGRITY and, perhaps, the username.
 fn binding_request(username: &str, transaction: u64) -> Vec<u8> {
     let mut attributes = Vec::new();
     if !username.is_empty() {
@@ -162,11 +174,21 @@ fn binding_request(username: &str, transaction: u64) -> Vec<u8> {
     attributes.extend_from_slice(&[0, 8, 0, 20]);
     attributes.extend_from_slice(&[0x5a; 20]);
     let mut message = vec![0, 1];
-    message.extend_from_slice(&u16::try_from(attributes.len()).unwrap().to_be_bytes());
+    // FINGERPRINT, 8 bytes, is counted too.
+    message.extend_from_slice(&u16::try_from(attributes.len() + 8).unwrap().to_be_bytes());
     message.extend_from_slice(&[0x21, 0x12, 0xa4, 0x42, 0, 0, 0, 0]);
     message.extend_from_slice(&transaction.to_be_bytes());
     message.extend_from_slice(&attributes);
+    let fingerprint = crc32(&message) ^ 0x5354_554e;
+    message.extend_from_slice(&[0x80, 0x28, 0, 4]);
+    message.extend_from_slice(&fingerprint.to_be_bytes());
     message
+}
+
+/// CRC-32 of ITU-T V.42 (RFC 8489 section 14.7), bit by bit.
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
 }
 
 fn resident_bytes(pid: u32) -> u64 {
