@@ -1,5 +1,6 @@
 //! The Worker: each request to its route.
 
+use futures_util::TryStreamExt;
 use worker::{
     Context, Env, Headers, Method, Request, Response, ResponseBody, ResponseBuilder, Result, console_error,
     console_log, event,
@@ -112,15 +113,20 @@ fn is_upgrade(request: &Request) -> Result<bool> {
     Ok(header(request, "Upgrade")?.is_some_and(|value| value.eq_ignore_ascii_case("websocket")))
 }
 
-/// The body, when its announced length is within bounds.
+/// The body, if it is within bounds. **No more is read than that, whatever length was announced.**
 async fn body(request: &mut Request) -> Result<std::result::Result<Vec<u8>, Refusal>> {
-    let length = header(request, "Content-Length")?.and_then(|value| value.parse::<usize>().ok());
-    let too_large = || Refusal::new(Reason::BodyTooLarge, "the request is longer than 65536 bytes");
-    if length.is_some_and(|length| length > MAX_BODY) {
-        return Ok(Err(too_large()));
+    let mut bytes = Vec::new();
+    if request.inner().body().is_none() {
+        return Ok(Ok(bytes));
     }
-    let bytes = request.bytes().await?;
-    Ok(if bytes.len() > MAX_BODY { Err(too_large()) } else { Ok(bytes) })
+    let mut stream = request.stream()?;
+    while let Some(chunk) = stream.try_next().await? {
+        bytes.extend(chunk);
+        if bytes.len() > MAX_BODY {
+            return Ok(Err(Refusal::new(Reason::BodyTooLarge, "the request is longer than 65536 bytes")));
+        }
+    }
+    Ok(Ok(bytes))
 }
 
 /// A JSON answer.

@@ -22,6 +22,8 @@ use reqwest::{Client as Http, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use shared::claims::{AccessClaims, ApiKeys, NodeClaims, VideoGrant};
 use shared::ids::NodeId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use xtask::stack::{API_KEY, API_SECRET};
 
 /// Where a browser's page came from.
@@ -129,6 +131,21 @@ async fn a_body_may_have_64_kibibytes() {
     minted(ask_token(&scene).body(padded(MAX_BODY))).await;
     let too_large = (413, "the request is longer than 65536 bytes".to_owned());
     assert_eq!(refused(ask_token(&scene).body(padded(MAX_BODY + 1))).await, too_large);
+}
+
+#[tokio::test]
+async fn a_body_without_a_length_is_read_no_further_than_the_limit() {
+    let scene = Scene::open().await.unwrap();
+    let host = scene.url().strip_prefix("http://").unwrap();
+    let mut socket = TcpStream::connect(host).await.unwrap();
+    let head = format!("POST /token HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let chunk = format!("{:x}\r\n{}\r\n", MAX_BODY + 1, " ".repeat(MAX_BODY + 1));
+    socket.write_all(chunk.as_bytes()).await.unwrap();
+    // There could be more: the last chunk, of length zero, is not sent.
+    let mut answer = [0; 12];
+    tokio::time::timeout(DEADLINE, socket.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
 }
 
 #[tokio::test]
