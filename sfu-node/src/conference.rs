@@ -227,6 +227,7 @@ impl Conference {
                     self.dirty.insert((name.clone(), participant.clone()));
                 }
             }
+            Event::Paused { transport, source, paused } => self.stream_state(transport, source, paused),
             Event::Stats(_) => {}
         }
     }
@@ -244,6 +245,16 @@ impl Conference {
             self.dirty.remove(&(name, participant));
         }
         std::mem::take(&mut self.effects)
+    }
+
+    /// A subscriber's path does not carry a video any more, or does again.
+    fn stream_state(&mut self, transport: TransportKey, source: TrackKey, paused: bool) {
+        let Some((name, participant)) = self.transports.get(&transport) else { return };
+        let Some(room) = self.rooms.get(name) else { return };
+        let Some(session) = room.sessions.get(participant) else { return };
+        let Some((track, _)) = room.tracks.iter().find(|(_, key)| **key == source) else { return };
+        let state = NodeToRoom::StreamState { session: session.key().clone(), track: track.clone(), paused };
+        self.effects.messages.push((name.clone(), state));
     }
 
     fn with_transport(&mut self, transport: TransportKey, act: impl FnOnce(&mut Session, &mut Output)) {

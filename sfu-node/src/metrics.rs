@@ -123,6 +123,7 @@ impl Collector for ShardCollector {
             ("plis_received", "Keyframe requests received", stats.plis_received),
             ("plis_sent", "Keyframe requests sent", stats.plis_sent),
             ("retransmissions_sent", "Packets sent again", stats.retransmissions_sent),
+            ("padding_sent", "Packets that only probed for bandwidth", stats.padding_sent),
             ("data_messages_received", "Data channel messages received", stats.data_messages_received),
             ("data_messages_sent", "Data channel messages sent", stats.data_messages_sent),
             ("data_messages_dropped", "Not sent: the receiver does not keep up", stats.data_messages_dropped),
@@ -166,19 +167,20 @@ mod tests {
             plis_received: 18,
             plis_sent: 19,
             retransmissions_sent: 20,
-            data_messages_received: 21,
-            data_messages_sent: 22,
-            data_messages_dropped: 23,
-            sctp_panics: 24,
+            padding_sent: 21,
+            data_messages_received: 22,
+            data_messages_sent: 23,
+            data_messages_dropped: 24,
+            sctp_panics: 25,
         };
         let metrics = Metrics::new();
-        metrics.set_shard(stats, 25, 26);
+        metrics.set_shard(stats, 26, 27);
         let text = metrics.encode().unwrap();
         let shown = |value: u64| {
             let end = format!(" {value}");
             text.lines().any(|line| line.starts_with("meridian_node_") && line.ends_with(&end))
         };
-        for value in 1..=26 {
+        for value in 1..=27 {
             assert!(shown(value), "{value} is missing:\n{text}");
         }
     }

@@ -381,6 +381,15 @@ pub enum NodeToRoom {
         /// Which.
         track: TrackSid,
     },
+    /// A subscriber's path does not carry a video any more, or carries it again.
+    StreamState {
+        /// The subscriber.
+        session: SessionKey,
+        /// Which.
+        track: TrackSid,
+        /// Or sent again.
+        paused: bool,
+    },
 }
 
 /// What a node is and can carry, in its first message on the fleet link.

@@ -119,6 +119,7 @@ impl Room {
             NodeToRoom::TrackReceived { track, media, .. } => self.track_received(turn, sid, &track, &media),
             NodeToRoom::TrackEnded { track, .. } => self.end_tracks(turn, sid, &[track]),
             NodeToRoom::TrackBound { track, .. } => self.track_bound(turn, &track),
+            NodeToRoom::StreamState { track, paused, .. } => self.stream_state(turn, sid, &track, paused),
             NodeToRoom::Hello { .. } | NodeToRoom::SessionRefused { .. } => {}
         }
     }
@@ -316,7 +317,8 @@ fn session_named(message: &NodeToRoom) -> Option<&SessionKey> {
         | NodeToRoom::MediaState { session, .. }
         | NodeToRoom::TrackReceived { session, .. }
         | NodeToRoom::TrackEnded { session, .. }
-        | NodeToRoom::TrackBound { session, .. } => Some(session),
+        | NodeToRoom::TrackBound { session, .. }
+        | NodeToRoom::StreamState { session, .. } => Some(session),
         NodeToRoom::Hello { .. } | NodeToRoom::SessionRefused { .. } => None,
     }
 }

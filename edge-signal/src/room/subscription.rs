@@ -201,6 +201,22 @@ impl Room {
         }
         self.send(turn, &publisher, Message::TrackSubscribed(proto::TrackSubscribed { track_sid: track.to_string() }));
     }
+
+    /// The subscriber's path does not carry a video any more, or does again: tell its client.
+    pub(super) fn stream_state(&mut self, turn: &mut Turn, sid: &ParticipantSid, track: &TrackSid, paused: bool) {
+        let served = self.subscriptions.get(sid).and_then(|mine| mine.get(track)).is_some_and(|mine| mine.served);
+        let Some(publication) = self.publications.get(track).filter(|_| served) else {
+            self.counters.unknown_track += 1;
+            return;
+        };
+        let state = if paused { proto::StreamState::Paused } else { proto::StreamState::Active };
+        let info = proto::StreamStateInfo {
+            participant_sid: publication.publisher.to_string(),
+            track_sid: track.to_string(),
+            state: state.into(),
+        };
+        self.send(turn, sid, Message::StreamStateUpdate(proto::StreamStateUpdate { stream_states: vec![info] }));
+    }
 }
 
 /// Agents and recorders are exempt from access lists, as in LiveKit.

@@ -211,3 +211,24 @@ fn any_other_client_that_came_back_does_not_wait() {
     let (bob, ..) = publish_to_one_who_came_back(&mut world, &Who::named("bob").sdk(proto::client_info::Sdk::Rust));
     assert_eq!(world.served(&bob).len(), 2);
 }
+
+#[test]
+fn a_subscriber_is_told_when_its_path_does_not_carry_a_video_and_when_it_does_again() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join_active(&Who::named("ada")), world.join_active(&Who::named("bob")));
+    let track = world.publish(&ada, "m");
+    world.look_away();
+    let (node, session) = world.session_of(&bob);
+    for (paused, state) in [(true, proto::StreamState::Paused), (false, proto::StreamState::Active)] {
+        world.node_says(&node, NodeToRoom::StreamState { session: session.clone(), track: track.clone(), paused });
+        let inbox = world.inbox(&bob);
+        let [Message::StreamStateUpdate(update)] = &inbox[..] else { panic!("{inbox:?}") };
+        let [info] = &update.stream_states[..] else { panic!("{update:?}") };
+        assert_eq!((info.track_sid.as_str(), info.state()), (track.as_str(), state));
+        assert_eq!(info.participant_sid, world.client(&ada).sid);
+    }
+    let own = world.publish(&bob, "n");
+    world.look_away();
+    world.node_says(&node, NodeToRoom::StreamState { session, track: own, paused: true });
+    assert!(world.inbox(&bob).is_empty(), "not subscribed to it");
+}

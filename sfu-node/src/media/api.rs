@@ -267,6 +267,15 @@ pub enum Event {
         /// RTX SSRC, 0 until seen.
         repair_ssrc: u32,
     },
+    /// A subscriber's path does not carry a video any more, or carries it again.
+    Paused {
+        /// The subscriber's.
+        transport: TransportKey,
+        /// The video.
+        source: TrackKey,
+        /// Or sent again.
+        paused: bool,
+    },
     /// Answer to [`Command::ReadStats`].
     Stats(Box<ShardStats>),
 }
@@ -329,6 +338,8 @@ pub struct ShardStats {
     pub plis_received: u64,
     pub plis_sent: u64,
     pub retransmissions_sent: u64,
+    /// Packets that only probed for bandwidth.
+    pub padding_sent: u64,
     pub data_messages_received: u64,
     pub data_messages_sent: u64,
     /// Not sent: the receiver does not keep up or has no such channel.

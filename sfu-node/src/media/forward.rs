@@ -1,6 +1,9 @@
 //! Forwarding: plain RTP and RTCP in, plain RTP and RTCP out. **A pure machine: no sockets, crypto, clock or randomness
 //! of its own. A packet received allocates nothing in the steady state.**
 
+mod adapt;
+mod allocation;
+mod bandwidth;
 mod cache;
 mod clock;
 mod egress;
@@ -8,6 +11,7 @@ mod feedback;
 mod header;
 mod keyframe;
 mod keyframe_request;
+mod meter;
 mod missing;
 mod picture;
 mod publisher;

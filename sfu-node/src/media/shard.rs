@@ -158,6 +158,7 @@ impl Shard {
             plis_received: forwarded.plis_received,
             plis_sent: forwarded.plis_sent,
             retransmissions_sent: forwarded.retransmissions_sent,
+            padding_sent: forwarded.padding_sent,
             ..stats
         }
     }

@@ -249,7 +249,7 @@ fn subscribed_codecs(section: &RemoteSection, kind: TrackKind, client: &ClientTr
     for codec in &mut codecs {
         // The node sends nothing again but on an RTX stream.
         let repairs = codec.rtx.is_some();
-        codec.feedback.retain(|feedback| feedback != "transport-cc" && (repairs || feedback != "nack"));
+        codec.feedback.retain(|feedback| repairs || feedback != "nack");
     }
     codecs
 }

@@ -45,7 +45,9 @@ impl Extensions {
     pub(crate) fn offered(kind: TrackKind) -> Self {
         Self(match kind {
             TrackKind::Audio => vec![(2, ABS_CAPTURE_TIME)],
-            TrackKind::Video => vec![(1, DEPENDENCY_DESCRIPTOR), (2, ABS_CAPTURE_TIME), (3, ABS_SEND_TIME)],
+            TrackKind::Video => {
+                vec![(1, DEPENDENCY_DESCRIPTOR), (2, ABS_CAPTURE_TIME), (3, ABS_SEND_TIME), (4, TRANSPORT_CC)]
+            }
         })
     }
 

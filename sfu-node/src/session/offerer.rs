@@ -12,7 +12,7 @@ use super::writer::{self, Endpoint, Header, LocalSection, MediaSection};
 use crate::media::api::{Codec, Fingerprint, IceCredentials, TransportKey};
 
 /// Feedback taken from subscribers: their bandwidth estimate comes as REMB, from abs-send-time.
-const VIDEO_FEEDBACK: [&str; 4] = ["ccm fir", "nack", "nack pli", "goog-remb"];
+const VIDEO_FEEDBACK: [&str; 5] = ["ccm fir", "nack", "nack pli", "goog-remb", "transport-cc"];
 /// The mid of the data section, the first.
 const DATA_MID: &str = "0";
 

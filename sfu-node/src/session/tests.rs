@@ -348,7 +348,7 @@ fn existing_tracks_are_in_the_first_answer_and_bound_once_connected() {
     let video = section(&answer, "3");
     assert!(video.has_attribute("sendonly"));
     assert_eq!(values(video, "msid"), ["PA_bob|TR_VCbob TR_VCbob"]);
-    assert!(!values(video, "rtcp-fb").contains(&"96 transport-cc"));
+    assert!(values(video, "rtcp-fb").contains(&"96 transport-cc"), "what is sent to it is to be reported on");
     let senders = story.senders();
     let camera = senders.iter().find(|sender| sender.kind == VIDEO).unwrap();
     let group = format!("FID {} {}", camera.ssrc, camera.rtx_ssrc.unwrap());

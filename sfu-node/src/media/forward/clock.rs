@@ -79,6 +79,12 @@ pub(crate) fn middle_to_micros(difference: u32) -> u64 {
     (u64::from(difference) * MICROS_PER_SECOND) >> 16
 }
 
+/// The whole part; 0 for what is negative or no number.
+#[allow(clippy::cast_possible_truncation, reason = "a float that does not fit gives the nearest number")]
+pub(crate) fn whole(value: f64) -> u64 {
+    value as u64
+}
+
 /// Whole microseconds.
 pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)

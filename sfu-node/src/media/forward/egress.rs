@@ -2,12 +2,20 @@
 
 use crate::media::api::{ShardStats, TransportKey};
 use crate::media::forward::Sink;
+use crate::media::forward::bandwidth::Bandwidth;
 use crate::media::forward::clock::Time;
 use crate::media::forward::picture::{PictureIds, PictureShift};
 use crate::media::forward::rtp::MAX_RTP_LEN;
 
 /// Original sequence number of an RTX payload (RFC 4588 section 4), bytes.
 const OSN_LEN: usize = 2;
+
+/// The longest padding there is: its last byte counts it (RFC 3550 section 5.1).
+const PADDING: [u8; 255] = {
+    let mut padding = [0; 255];
+    padding[254] = 255;
+    padding
+};
 
 /// Room for a payload that is not sent as it came.
 pub(crate) type Scratch = [u8; MAX_RTP_LEN + OSN_LEN];
@@ -27,28 +35,39 @@ pub(crate) struct Egress<'a, S> {
     pub(crate) now: Time,
     pub(crate) abs_send_time: [u8; 3],
     pub(crate) to: TransportKey,
-    pub(crate) transport_cc: &'a mut u16,
+    pub(crate) bandwidth: &'a mut Option<Box<Bandwidth>>,
     pub(crate) scratch: &'a mut Scratch,
     pub(crate) stats: &'a mut ShardStats,
     pub(crate) sink: &'a mut S,
 }
 
 impl<S: Sink> Egress<'_, S> {
-    /// The next transport-wide number, counted only where it is sent.
-    pub(crate) fn next_transport_cc(&mut self, id: Option<u8>) -> u16 {
-        let next = *self.transport_cc;
-        if id.is_some() {
-            *self.transport_cc = next.wrapping_add(1);
-        }
-        next
+    /// The packet's transport-wide number, where one is sent.
+    pub(crate) fn transport_cc(&mut self, id: Option<u8>) -> Option<u16> {
+        id.map(|_| self.bandwidth.get_or_insert_with(|| Box::new(Bandwidth::new())).next_number())
     }
 
-    /// Hands a packet out; the payload is copied only when it changes.
-    pub(crate) fn emit(&mut self, header: &[u8], body: &Body<'_>) {
+    /// Hands out a packet that is all padding, with a transport-wide number.
+    pub(crate) fn pad(&mut self, header: &[u8]) {
+        self.stats.packets_sent += 1;
+        self.stats.padding_sent += 1;
+        self.stats.bytes_sent += (header.len() + PADDING.len()) as u64;
+        if let Some(bandwidth) = self.bandwidth.as_mut() {
+            bandwidth.sent(self.now, header.len() + PADDING.len());
+        }
+        self.sink.rtp(self.to, header, &PADDING);
+    }
+
+    /// Hands a packet out; the payload is copied only when it changes. `numbered`: with a transport-wide number.
+    pub(crate) fn emit(&mut self, header: &[u8], body: &Body<'_>, numbered: bool) {
         let as_is = body.original.is_none() && body.shift == PictureShift::default();
         let payload = if as_is { body.payload } else { rewritten(self.scratch, body) };
+        let len = header.len() + payload.len();
         self.stats.packets_sent += 1;
-        self.stats.bytes_sent += (header.len() + payload.len()) as u64;
+        self.stats.bytes_sent += len as u64;
+        if numbered && let Some(bandwidth) = self.bandwidth.as_mut() {
+            bandwidth.sent(self.now, len);
+        }
         self.sink.rtp(self.to, header, payload);
     }
 }

@@ -21,7 +21,7 @@ impl Forwarder {
         }
     }
 
-    fn hear<S: Sink>(&mut self, now: Time, slot: usize, said: Said, sink: &mut S) {
+    fn hear<S: Sink>(&mut self, now: Time, slot: usize, said: Said<'_>, sink: &mut S) {
         match said {
             Said::Clocks { ssrc, ntp, rtp } => self.set_clocks(slot, ssrc, SenderClocks { ntp, rtp, at: now }),
             Said::Reception { ssrc, last_sender_report, delay } => {
@@ -30,7 +30,12 @@ impl Forwarder {
                 let since_report = ntp_middle(now.ntp()).wrapping_sub(last_sender_report);
                 let round_trip = since_report.wrapping_sub(delay);
                 if last_sender_report != 0 && round_trip.cast_signed() > 0 {
-                    subscription.budget.measured(middle_to_micros(round_trip));
+                    let round_trip = middle_to_micros(round_trip);
+                    subscription.budget.measured(round_trip);
+                    let bandwidth = self.transports.get_mut(slot).and_then(|to| to.bandwidth.as_mut());
+                    if let Some(bandwidth) = bandwidth {
+                        bandwidth.measured(round_trip);
+                    }
                 }
                 // A sender report is dropped as well where its SSRC is not known.
                 let known = if last_sender_report == 0 { now } else { now.minus(middle_to_micros(since_report)) };
@@ -46,6 +51,8 @@ impl Forwarder {
                     self.retransmit(now, subscription, first.wrapping_add(bit + 1), sink);
                 }
             }
+            Said::Arrivals(body) => self.hear_arrivals(now, slot, body, sink),
+            Said::Limit(bits_per_second) => self.hear_limit(now, slot, bits_per_second),
             Said::KeyframeNeeded { ssrc } => {
                 let Some(subscription) = self.sending(slot, ssrc) else { return };
                 if let Some(subscription) = self.subscriptions.get_mut(subscription) {
@@ -77,7 +84,7 @@ impl Forwarder {
         let Some(subscription) = self.subscriptions.get(subscription) else { return };
         let track = subscription.track;
         let Some(source) = self.tracks.get_mut(track).and_then(|track| track.source.as_mut()) else { return };
-        let layer = subscription.current().or(source.best);
+        let layer = subscription.current().or(subscription.awaits(source));
         if let Some(layer) = layer.and_then(|layer| source.layer_mut(layer)) {
             layer.keyframe.want(now);
         }
@@ -103,7 +110,7 @@ impl Forwarder {
             now,
             abs_send_time: now.abs_send_time(),
             to: transport.key,
-            transport_cc: &mut transport.transport_cc,
+            bandwidth: &mut transport.bandwidth,
             scratch,
             stats,
             sink,

@@ -9,6 +9,7 @@ use crate::media::api::{Codec, Event, MAX_LAYERS, PayloadType, Receiver, RoomKey
 use crate::media::forward::cache::{CacheSize, PacketCache, SourcePacket};
 use crate::media::forward::clock::{Time, micros};
 use crate::media::forward::keyframe_request::KeyframeRequest;
+use crate::media::forward::meter::Meter;
 use crate::media::forward::missing::Missing;
 use crate::media::forward::reception::{Reception, SenderClocks};
 use crate::media::forward::sequence::Window;
@@ -36,8 +37,10 @@ pub(crate) struct Source {
     pub(crate) room: RoomKey,
     pub(crate) receiver: Receiver,
     pub(crate) layers: ArrayVec<Layer, MAX_LAYERS>,
-    /// Highest layer that is live: what subscribers are to get.
+    /// Highest layer that is live.
     pub(crate) best: Option<u8>,
+    /// Live layers, one bit each.
+    live: u8,
 }
 
 /// One received stream.
@@ -56,6 +59,7 @@ pub(crate) struct Layer {
     pub(crate) missing: Missing,
     pub(crate) cache: Option<PacketCache>,
     pub(crate) reception: Reception,
+    pub(crate) meter: Meter,
     pub(crate) clocks: Option<SenderClocks>,
     pub(crate) keyframe: KeyframeRequest,
     /// Last packet.
@@ -80,7 +84,7 @@ impl Source {
     pub(crate) fn new(transport: usize, room: RoomKey, receiver: Receiver) -> Self {
         let count = receiver.rids.len().max(receiver.ssrcs.len()).max(1);
         let layers = (0..count).map(|_| Layer::new()).take(MAX_LAYERS).collect();
-        Self { transport, room, receiver, layers, best: None }
+        Self { transport, room, receiver, layers, best: None, live: 0 }
     }
 
     /// The receiver is this one still, perhaps with other payload types or extensions.
@@ -122,16 +126,34 @@ impl Source {
         self.receiver.kind == TrackKind::Video && !self.receiver.muted && negotiated() == Some(true)
     }
 
-    /// Finds the highest layer that is not far behind the liveliest. True when it is another than before.
+    /// The layer is live, as far as was looked.
+    pub(crate) fn lives(&self, layer: u8) -> bool {
+        self.live >> layer & 1 == 1
+    }
+
+    /// The highest live layer up to `ceiling`; the lowest live one when all are above it.
+    pub(crate) fn live_up_to(&self, ceiling: u8) -> Option<u8> {
+        let mut live = (0..8).filter(|layer| self.lives(*layer));
+        live.clone().rev().find(|layer| *layer <= ceiling).or_else(|| live.next())
+    }
+
+    /// Bits per second of each live layer, lowest first.
+    pub(crate) fn live_rates(&self, now: Time) -> impl Iterator<Item = (u8, u64)> + '_ {
+        let live = (0..).zip(&self.layers).filter(|(place, _)| self.lives(*place));
+        live.map(move |(place, layer)| (place, layer.meter.rate(now)))
+    }
+
+    /// Finds the layers that are not far behind the liveliest. True when they are others than before.
     pub(crate) fn choose_layer(&mut self) -> bool {
         let liveliest = self.layers.iter().filter_map(|layer| layer.last).max();
         let live = |layer: &Layer| match (liveliest, layer.last) {
             (Some(newest), Some(last)) => newest.since(last) <= micros(LAYER_STALL),
             _ => false,
         };
-        let best = self.layers.iter().rposition(live).and_then(|best| u8::try_from(best).ok());
-        let changed = best != self.best;
-        self.best = best;
+        let set = (0..).zip(&self.layers).filter(|(_, layer)| live(layer)).fold(0, |set, (n, _)| set | 1 << n);
+        let changed = set != self.live;
+        self.live = set;
+        self.best = self.live_up_to(u8::MAX);
         changed
     }
 
@@ -160,6 +182,7 @@ impl Layer {
             missing: Missing::default(),
             cache: None,
             reception: Reception::default(),
+            meter: Meter::default(),
             clocks: None,
             keyframe: KeyframeRequest::default(),
             last: None,

@@ -81,6 +81,7 @@ impl Forwarder {
         if !stream.repair {
             layer.last = Some(now);
             layer.slot = slot;
+            layer.meter.count(now, rtp.payload.len());
             layer.reception.count(now, rtp.timestamp, pt.clock_rate, layer.window.reported());
         }
         match arrival {
@@ -120,7 +121,7 @@ impl Forwarder {
             layer.keyframe.settle();
         }
         let disturbed = layer.missing.next_due().is_some() || layer.keyframe.next_due().is_some();
-        let risen = source.best.is_none_or(|best| best < incoming.layer) && source.choose_layer();
+        let risen = !source.lives(incoming.layer) && source.choose_layer();
         let abs_send_time = now.abs_send_time();
         for slot in &entry.subscriptions {
             let Some(subscription) = subscriptions.get_mut(*slot) else { continue };
@@ -134,7 +135,7 @@ impl Forwarder {
                 now,
                 abs_send_time,
                 to: transport.key,
-                transport_cc: &mut transport.transport_cc,
+                bandwidth: &mut transport.bandwidth,
                 scratch,
                 stats,
                 sink,

@@ -21,7 +21,7 @@ const PAYLOAD_FEEDBACK: u8 = 206;
 
 /// One thing a peer says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum Said<'a> {
     /// Sender report: its stream's two clocks.
     Clocks { ssrc: u32, ntp: u64, rtp: u32 },
     /// Reception report about one of our streams.
@@ -30,10 +30,14 @@ pub(crate) enum Said {
     Nack { ssrc: u32, first: u16, following: u16 },
     /// Picture loss indication or full intra request.
     KeyframeNeeded { ssrc: u32 },
+    /// Transport-wide feedback: what follows the two SSRCs.
+    Arrivals(&'a [u8]),
+    /// Receiver estimated maximum bitrate (draft-alvestrand-rmcat-remb-03), bits per second.
+    Limit(u64),
 }
 
 /// Calls `hear` for all a compound packet says; what we do not use is passed over.
-pub(crate) fn read(compound: &[u8], mut hear: impl FnMut(Said)) -> Result<(), Malformed> {
+pub(crate) fn read<'a>(compound: &'a [u8], mut hear: impl FnMut(Said<'a>)) -> Result<(), Malformed> {
     let mut rest = compound;
     while !rest.is_empty() {
         let ([first, kind, l0, l1], tail) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
@@ -48,7 +52,7 @@ pub(crate) fn read(compound: &[u8], mut hear: impl FnMut(Said)) -> Result<(), Ma
     Ok(())
 }
 
-fn read_one(kind: u8, count: u8, body: &[u8], hear: &mut impl FnMut(Said)) -> Result<(), Malformed> {
+fn read_one<'a>(kind: u8, count: u8, body: &'a [u8], hear: &mut impl FnMut(Said<'a>)) -> Result<(), Malformed> {
     let mut words = body.chunks_exact(4).map(|w| w.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)));
     let mut word = || words.next().ok_or(Malformed);
     match (kind, count) {
@@ -72,6 +76,15 @@ fn read_one(kind: u8, count: u8, body: &[u8], hear: &mut impl FnMut(Said)) -> Re
                 let [f0, f1, b0, b1] = pair.to_be_bytes();
                 let (first, following) = (u16::from_be_bytes([f0, f1]), u16::from_be_bytes([b0, b1]));
                 hear(Said::Nack { ssrc, first, following });
+            }
+        }
+        (TRANSPORT_FEEDBACK, 15) => hear(Said::Arrivals(body.get(8..).ok_or(Malformed)?)),
+        (PAYLOAD_FEEDBACK, 15) => {
+            // Other application layer feedback is passed over.
+            if let Some([b'R', b'E', b'M', b'B', _count, high, middle, low]) = body.get(8..16) {
+                let mantissa = u64::from(high & 3) << 16 | u64::from(*middle) << 8 | u64::from(*low);
+                let exponent = u32::from(high >> 2);
+                hear(Said::Limit(if exponent > 40 { u64::MAX } else { mantissa << exponent }));
             }
         }
         (PAYLOAD_FEEDBACK, 1) => {
@@ -159,7 +172,8 @@ mod tests {
             Box::new(fir),
         ];
         let mut heard = vec![];
-        read(&compound(&packets).unwrap(), |said| heard.push(said)).unwrap();
+        let compound = compound(&packets).unwrap();
+        read(&compound, |said| heard.push(said)).unwrap();
         let expected = [
             Said::Clocks { ssrc: 1, ntp: 0x0102_0304_0506_0708, rtp: 9 },
             Said::Reception { ssrc: 5, last_sender_report: 6, delay: 7 },

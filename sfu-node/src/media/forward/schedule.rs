@@ -38,16 +38,17 @@ impl Forwarder {
         }
     }
 
-    /// Asks for a keyframe of the layer that is to go out, if a subscriber waits for one.
+    /// Asks for a keyframe of each layer that a subscriber waits for.
     pub(super) fn request_keyframe(&mut self, now: Time, track: usize) {
         let Some(track) = self.tracks.get_mut(track) else { return };
         let Some(source) = track.source.as_mut() else { return };
-        let Some(best) = source.best else { return };
-        let mut subscriptions = track.subscriptions.iter().filter_map(|slot| self.subscriptions.get(*slot));
-        let connected = |transport: usize| self.transports.get(transport).is_some_and(|to| to.connected);
-        let wanted = subscriptions.any(|subscription| subscription.awaits(best) && connected(subscription.transport));
-        if let Some(layer) = source.layer_mut(best).filter(|_| wanted) {
-            layer.keyframe.want(now);
+        for slot in &track.subscriptions {
+            let Some(subscription) = self.subscriptions.get(*slot) else { continue };
+            let connected = self.transports.get(subscription.transport).is_some_and(|to| to.connected);
+            let awaited = subscription.awaits(source).filter(|_| connected);
+            if let Some(layer) = awaited.and_then(|layer| source.layer_mut(layer)) {
+                layer.keyframe.want(now);
+            }
         }
     }
 
@@ -114,8 +115,14 @@ impl Forwarder {
                 self.report_sending(now, slot, sink);
             }
         }
+        if self.transports.get(slot).is_some_and(|transport| transport.allocation_due.is_some_and(|due| due <= now)) {
+            self.allocate(now, slot, sink);
+        }
+        self.pad(now, slot, sink);
         let Some(transport) = self.transports.get_mut(slot) else { return };
-        if let Some(next) = [transport.feedback_due, transport.report_due].into_iter().flatten().min() {
+        let probe_due = transport.bandwidth.as_mut().and_then(|bandwidth| bandwidth.next_due(now));
+        let due = [transport.feedback_due, transport.report_due, transport.allocation_due, probe_due];
+        if let Some(next) = due.into_iter().flatten().min() {
             self.timers.arm(Owner::Transport(slot), &mut transport.armed, next);
         }
     }

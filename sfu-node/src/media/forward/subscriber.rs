@@ -10,7 +10,7 @@ use crate::media::forward::Sink;
 use crate::media::forward::cache::SourcePacket;
 use crate::media::forward::clock::{Time, ntp_to_rtp, rtp_units, wrap16, wrap32};
 use crate::media::forward::egress::{Body, Egress};
-use crate::media::forward::header::{self, Fixed, MAX_MID};
+use crate::media::forward::header::{self, Copied, Fixed, MAX_MID};
 use crate::media::forward::picture::{PictureIds, PictureShift};
 use crate::media::forward::publisher::{Route, Source};
 use crate::media::forward::red;
@@ -23,6 +23,9 @@ const MAX_RUNS: usize = 32;
 const FIRST_SEQUENCE: u64 = 0x1_0000;
 /// Sender reports of two layers that disagree with their arrival by more, seconds, are not believed.
 const MAX_REPORT_ERROR: u32 = 1;
+
+/// The P bit (RFC 3550 section 5.1).
+const PADDING_FLAG: u8 = 0x20;
 
 /// A source packet with what is the same for all its subscribers.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +94,8 @@ pub(crate) struct Subscription {
     routes: Vec<Option<Route>>,
     /// Layer going out; `None`: waits for a start.
     current: Option<u8>,
+    /// Highest layer its path carries; `None`: not even the lowest, it is paused.
+    pub(crate) ceiling: Option<u8>,
     runs: ArrayVec<Run, MAX_RUNS>,
     next_out: u64,
     newest: Option<Newest>,
@@ -120,6 +125,7 @@ impl Subscription {
             keyframe_sent: None,
             routes: Vec::new(),
             current: None,
+            ceiling: Some(u8::MAX),
             runs: ArrayVec::new(),
             // Below the middle: a receiver that misses the first packets cannot take them for a wrap.
             next_out: FIRST_SEQUENCE + (random & 0x7fff),
@@ -164,9 +170,16 @@ impl Subscription {
         self.current
     }
 
-    /// Waits for a keyframe of this layer.
-    pub(crate) fn awaits(&self, layer: u8) -> bool {
-        self.kind == TrackKind::Video && self.current != Some(layer) && self.routes.iter().any(Option::is_some)
+    /// The layer that is to go out, when it waits for a keyframe of it.
+    pub(crate) fn awaits(&self, source: &Source) -> Option<u8> {
+        let target = self.target(source)?;
+        let waits = self.kind == TrackKind::Video && self.current != Some(target);
+        (waits && self.routes.iter().any(Option::is_some)).then_some(target)
+    }
+
+    /// The layer that is to go out: the highest live one that its path carries.
+    fn target(&self, source: &Source) -> Option<u8> {
+        source.live_up_to(self.ceiling?)
     }
 
     /// The receiver reports on our SSRC. True, once: it may have dropped the keyframe it needs, because it did not know
@@ -182,7 +195,7 @@ impl Subscription {
         let Some(Some(route)) = self.routes.get(usize::from(incoming.packet.slot)).copied() else {
             return self.skip(incoming);
         };
-        if self.starts_with(incoming, source.best) {
+        if self.starts_with(incoming, source) {
             self.start(incoming, route, source, out.now);
         }
         let Some((run, sequence)) = self.place(incoming.layer, incoming.packet.sequence) else { return };
@@ -228,6 +241,24 @@ impl Subscription {
         self.send(incoming, route, &run, sequence, Some((ssrc, pt)), out).is_some()
     }
 
+    /// Sends a packet of padding alone on the RTX stream (RFC 4588); receivers count it and drop it. False: it cannot.
+    pub(crate) fn pad<S: Sink>(&mut self, out: &mut Egress<'_, S>) -> bool {
+        let rtx_pt = self.routes.iter().flatten().find_map(|route| route.rtx_pt);
+        let (Some(ssrc), Some(payload_type), Some(newest)) = (self.rtx_ssrc, rtx_pt, self.newest) else { return false };
+        let Some(number) = out.transport_cc(self.ids.transport_cc) else { return false };
+        let sequence = self.rtx_sequence;
+        self.rtx_sequence = sequence.wrapping_add(1);
+        let fixed = Fixed { marker: false, payload_type, sequence, timestamp: newest.timestamp, ssrc };
+        let own = header::Own { mid: &[], abs_send_time: out.abs_send_time, transport_cc: number, frame_delta: 0 };
+        let mut buf = [0; header::MAX_HEADER];
+        let header_len = header::write(&mut buf, &fixed, &self.ids, &own, &Copied::default()).len();
+        if let Some(first) = buf.first_mut() {
+            *first |= PADDING_FLAG;
+        }
+        out.pad(buf.get(..header_len).unwrap_or_default());
+        true
+    }
+
     /// A sender report, when packets went out since the last: which RTP time it is at `now`.
     pub(crate) fn report(&mut self, now: Time, source: Option<&Source>, offset: Option<u64>) -> Option<StreamReport> {
         let newest = self.newest.filter(|_| self.packets != self.packets_reported)?;
@@ -250,13 +281,15 @@ impl Subscription {
         &self.cname
     }
 
-    fn starts_with(&self, incoming: &Incoming<'_>, best: Option<u8>) -> bool {
+    fn starts_with(&self, incoming: &Incoming<'_>, source: &Source) -> bool {
         if incoming.late || !incoming.keyframe || incoming.packet.payload.is_empty() {
             return false;
         }
-        match self.current {
-            None => true,
-            Some(current) => current != incoming.layer && best == Some(incoming.layer),
+        match (self.current, self.ceiling) {
+            (_, None) => false,
+            // Anything its path carries is better than nothing.
+            (None, Some(ceiling)) => incoming.layer <= ceiling || self.target(source) == Some(incoming.layer),
+            (Some(current), _) => current != incoming.layer && self.target(source) == Some(incoming.layer),
         }
     }
 
@@ -381,15 +414,17 @@ impl Subscription {
             (fixed.ssrc, fixed.payload_type, fixed.sequence) = (ssrc, pt, self.rtx_sequence);
             self.rtx_sequence = self.rtx_sequence.wrapping_add(1);
         }
+        let number = out.transport_cc(self.ids.transport_cc);
         let own = header::Own {
             mid: if self.ssrc_known { &[] } else { &self.mid },
             abs_send_time: out.abs_send_time,
-            transport_cc: out.next_transport_cc(self.ids.transport_cc),
+            transport_cc: number.unwrap_or(0),
             frame_delta: run.shift.frame,
         };
         let mut buf = [0; header::MAX_HEADER];
         let header = header::write(&mut buf, &fixed, &self.ids, &own, &packet.copied);
-        out.emit(header, &Body { payload, original, pictures: &incoming.pictures, shift: run.shift.picture });
+        let body = Body { payload, original, pictures: &incoming.pictures, shift: run.shift.picture };
+        out.emit(header, &body, number.is_some());
         Some(timestamp)
     }
 }

@@ -1,5 +1,6 @@
 //! The forwarder in a small virtual network: a world with a clock of its own, cameras, microphones and viewers.
 
+mod adapting;
 mod audio;
 mod cost;
 mod forwarding;
@@ -136,10 +137,10 @@ impl World {
     }
 
     /// What was said by RTCP to a transport since the last call.
-    fn take_said(&mut self, to: TransportKey) -> Vec<Said> {
+    fn take_said(&mut self, to: TransportKey) -> Vec<Said<'static>> {
         let mut heard = vec![];
         for compound in take(&mut self.out.rtcp, to) {
-            rtcp::read(&compound, |said| heard.push(said)).unwrap();
+            rtcp::read(compound.leak(), |said| heard.push(said)).unwrap();
         }
         heard
     }

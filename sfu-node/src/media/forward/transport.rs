@@ -1,6 +1,7 @@
 //! What the forwarder knows of a transport: its streams, its subscriptions, its feedback.
 
 use crate::media::api::{RoomKey, TransportKey};
+use crate::media::forward::bandwidth::Bandwidth;
 use crate::media::forward::clock::Time;
 use crate::media::forward::timers::Armed;
 use crate::media::forward::twcc::ArrivalRecorder;
@@ -29,8 +30,9 @@ pub(crate) struct Transport {
     streams: Vec<(u32, StreamRef)>,
     /// Our SSRC in feedback.
     pub(crate) ssrc: u32,
-    /// Next transport-wide number out.
-    pub(crate) transport_cc: u16,
+    /// What it can be sent; `None`: nothing was sent with a transport-wide number.
+    pub(crate) bandwidth: Option<Box<Bandwidth>>,
+    pub(crate) allocation_due: Option<Time>,
     /// Transport-wide arrivals; `None` before the first.
     pub(crate) recorder: Option<ArrivalRecorder>,
     /// The media SSRC feedback is addressed to: libwebrtc ignores feedback for an SSRC it does not send.
@@ -52,7 +54,8 @@ impl Transport {
             subscriptions: Vec::new(),
             streams: Vec::new(),
             ssrc,
-            transport_cc: 0,
+            bandwidth: None,
+            allocation_due: None,
             recorder: None,
             feedback_ssrc: 0,
             feedback_due: None,

@@ -1,0 +1,134 @@
+//! Fits what a subscriber gets to what its path carries: layers by the estimate, probes where more would be of use.
+
+use std::time::Duration;
+
+use shared::control::TrackKind;
+
+use crate::media::api::Event;
+use crate::media::forward::allocation::{Candidate, allocate};
+use crate::media::forward::clock::Time;
+use crate::media::forward::egress::Egress;
+use crate::media::forward::timers::Owner;
+use crate::media::forward::{Forwarder, Sink};
+
+/// How often a transport's videos are looked at anew; at once when the estimate falls.
+const ALLOCATION_INTERVAL: Duration = Duration::from_millis(250);
+/// Most packets of padding sent at once.
+const MAX_PADDING: usize = 32;
+
+impl Forwarder {
+    /// A peer's transport-wide feedback on what it was sent.
+    pub(super) fn hear_arrivals<S: Sink>(&mut self, now: Time, slot: usize, body: &[u8], sink: &mut S) {
+        let Some(transport) = self.transports.get_mut(slot) else { return };
+        let Some(bandwidth) = transport.bandwidth.as_mut() else { return };
+        let before = bandwidth.estimate();
+        if bandwidth.heard(now, body).is_err() {
+            self.stats.dropped_malformed += 1;
+            return;
+        }
+        let fell = bandwidth.estimate() < before;
+        if fell || transport.allocation_due.is_none() {
+            self.allocate(now, slot, sink);
+            self.arm_transport(now, slot);
+        }
+    }
+
+    /// A peer says how much it takes at most, bits per second.
+    pub(super) fn hear_limit(&mut self, now: Time, slot: usize, bits_per_second: u64) {
+        let Some(transport) = self.transports.get_mut(slot) else { return };
+        let Some(bandwidth) = transport.bandwidth.as_mut() else { return };
+        bandwidth.told_limit(bits_per_second);
+        transport.allocation_due.get_or_insert(now);
+        self.arm_transport(now, slot);
+    }
+
+    /// Gives each video of a transport the layer that fits; asks for keyframes where that is another.
+    pub(super) fn allocate<S: Sink>(&mut self, now: Time, slot: usize, sink: &mut S) {
+        let Self { transports, tracks, subscriptions, .. } = self;
+        let Some(transport) = transports.get_mut(slot) else { return };
+        transport.allocation_due = None;
+        let Some(bandwidth) = transport.bandwidth.as_mut().filter(|bandwidth| bandwidth.is_known()) else { return };
+        let (mut audio, mut candidates) = (0_u64, Vec::new());
+        for slot in &transport.subscriptions {
+            let Some(subscription) = subscriptions.get(*slot) else { continue };
+            let source = tracks.get(subscription.track).and_then(|track| track.source.as_ref());
+            let Some(source) = source else { continue };
+            if subscription.kind == TrackKind::Audio {
+                audio += source.live_rates(now).map(|(_, rate)| rate).sum::<u64>();
+                continue;
+            }
+            let layers = source.live_rates(now).collect();
+            candidates.push(Candidate {
+                slot: *slot,
+                priority: 0,
+                layers,
+                limit: u8::MAX,
+                given: subscription.ceiling,
+            });
+        }
+        if candidates.is_empty() {
+            return;
+        }
+        transport.allocation_due = transport.connected.then(|| now.plus(ALLOCATION_INTERVAL));
+        let shortfall = allocate(bandwidth.estimate().saturating_sub(audio), &mut candidates);
+        if let Some(wanted) = shortfall.wanted {
+            bandwidth.probe_for(now, wanted + audio);
+        }
+        let to = transport.key;
+        let mut changed = Vec::new();
+        for candidate in candidates.iter().filter(|candidate| !candidate.layers.is_empty()) {
+            let Some(subscription) = subscriptions.get_mut(candidate.slot) else { continue };
+            // With room for all there is no reason to keep a layer back that comes up only now.
+            let ceiling = if shortfall.wanted.is_none() { Some(candidate.limit) } else { candidate.given };
+            let before = std::mem::replace(&mut subscription.ceiling, ceiling);
+            if before == ceiling {
+                continue;
+            }
+            if before.is_none() || ceiling.is_none() {
+                subscription.pause();
+                sink.event(Event::Paused { transport: to, source: subscription.source, paused: ceiling.is_none() });
+            }
+            changed.push(subscription.track);
+        }
+        for track in changed {
+            self.request_keyframe(now, track);
+            self.serve_track(now, track, sink);
+        }
+    }
+
+    /// Sends the padding that a probe is due.
+    pub(super) fn pad<S: Sink>(&mut self, now: Time, slot: usize, sink: &mut S) {
+        let Self { transports, subscriptions, stats, scratch, .. } = self;
+        let Some(transport) = transports.get_mut(slot).filter(|transport| transport.connected) else { return };
+        let due = |transport: &super::Transport| transport.bandwidth.as_ref().is_some_and(|b| b.padding_due(now) > 0);
+        for _ in 0..MAX_PADDING {
+            if !due(transport) {
+                return;
+            }
+            let mut out = Egress {
+                now,
+                abs_send_time: now.abs_send_time(),
+                to: transport.key,
+                bandwidth: &mut transport.bandwidth,
+                scratch,
+                stats,
+                sink,
+            };
+            let padded = transport
+                .subscriptions
+                .iter()
+                .any(|known| subscriptions.get_mut(*known).is_some_and(|subscription| subscription.pad(&mut out)));
+            if !padded {
+                return;
+            }
+        }
+    }
+
+    fn arm_transport(&mut self, now: Time, slot: usize) {
+        let Some(transport) = self.transports.get_mut(slot) else { return };
+        let probe_due = transport.bandwidth.as_mut().and_then(|bandwidth| bandwidth.next_due(now));
+        if let Some(next) = [transport.allocation_due, probe_due].into_iter().flatten().min() {
+            self.timers.arm(Owner::Transport(slot), &mut transport.armed, next);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What was sent to a transport with a transport-wide number, until its feedback tells what became of it.
+
+use std::time::Duration;
+
+use crate::media::forward::clock::{Time, micros, wrap16};
+
+/// Packets remembered at first; a power of two.
+const FIRST_LEN: usize = 256;
+/// Packets remembered at most: two seconds of 40 Mbit/s.
+const MAX_LEN: usize = 8192;
+/// Feedback on older packets is of no use.
+const MAX_AGE: Duration = Duration::from_secs(2);
+
+/// A packet sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// Extended transport-wide number.
+    pub(crate) number: u64,
+    pub(crate) at: Time,
+    /// Bytes on the wire.
+    pub(crate) size: u16,
+    /// The probe cluster it is part of; 0: none.
+    pub(crate) cluster: u8,
+    /// Feedback has told of it.
+    pub(super) told: bool,
+}
+
+/// The last packets, by number.
+#[derive(Debug)]
+pub(crate) struct History {
+    ring: Box<[Sent]>,
+    /// Next extended number; starts above one wrap, so that none before it exists.
+    next: u64,
+    /// Feedback comes at all: without it more memory would be of no use.
+    answered: bool,
+}
+
+impl History {
+    pub(crate) fn new() -> Self {
+        Self { ring: vec![Sent::default(); FIRST_LEN].into_boxed_slice(), next: 0x1_0000, answered: false }
+    }
+
+    /// The number the next packet goes out with.
+    pub(crate) fn next(&self) -> u16 {
+        wrap16(self.next)
+    }
+
+    /// The packet with [`History::next`] went out.
+    pub(crate) fn record(&mut self, at: Time, size: u16, cluster: u8) {
+        let overwritten = self.ring.get(self.index(self.next));
+        let young = overwritten.is_some_and(|old| old.number != 0 && !old.told && at.since(old.at) < micros(MAX_AGE));
+        if young && self.answered && self.ring.len() < MAX_LEN {
+            self.grow();
+        }
+        let (number, index) = (self.next, self.index(self.next));
+        if let Some(entry) = self.ring.get_mut(index) {
+            *entry = Sent { number, at, size, cluster, told: false };
+        }
+        self.next += 1;
+    }
+
+    /// The packet that feedback tells of, the first time it does.
+    pub(crate) fn take(&mut self, number: u16) -> Option<Sent> {
+        let newest = self.next - 1;
+        let back = wrap16(newest).wrapping_sub(number);
+        let number = newest.checked_sub(back.into())?;
+        let index = self.index(number);
+        let entry = self.ring.get_mut(index).filter(|entry| entry.number == number && !entry.told)?;
+        entry.told = true;
+        self.answered = true;
+        Some(*entry)
+    }
+
+    fn index(&self, number: u64) -> usize {
+        usize::try_from(number % self.ring.len().max(1) as u64).unwrap_or(0)
+    }
+
+    fn grow(&mut self) {
+        let wider = vec![Sent::default(); 2 * self.ring.len()].into_boxed_slice();
+        let old = std::mem::replace(&mut self.ring, wider);
+        for sent in old {
+            let index = self.index(sent.number);
+            if let Some(entry) = self.ring.get_mut(index).filter(|_| sent.number != 0) {
+                *entry = sent;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_packet_is_told_of_once() {
+        let mut history = History::new();
+        let first = history.next();
+        history.record(Time(5), 100, 3);
+        assert_eq!(history.take(first.wrapping_add(1)), None, "not sent yet");
+        let sent = history.take(first).unwrap();
+        assert_eq!((sent.at, sent.size, sent.cluster), (Time(5), 100, 3));
+        assert_eq!(history.take(first), None);
+        assert_eq!(history.take(first.wrapping_sub(1)), None, "before the first");
+    }
+
+    #[test]
+    fn it_grows_while_feedback_is_awaited_and_is_bounded() {
+        let mut history = History::new();
+        let first = history.next();
+        (0..1000).for_each(|_| history.record(Time(0), 1, 0));
+        assert_eq!(history.ring.len(), FIRST_LEN, "nobody answers");
+        assert_eq!(history.take(first), None, "overwritten");
+        let second = history.next();
+        (0..1000).for_each(|_| {
+            history.record(Time(0), 1, 0);
+            history.take(second);
+        });
+        assert_eq!(history.ring.len(), 2048, "for all that is not told of");
+        assert!(history.take(second.wrapping_add(1)).is_some(), "moved along");
+        (0..20_000).for_each(|_| history.record(Time(0), 1, 0));
+        assert_eq!(history.ring.len(), MAX_LEN);
+        let mut quiet = History::new();
+        (0..5000_u64).for_each(|n| quiet.record(Time(n * 20_000), 1, 0));
+        assert_eq!(quiet.ring.len(), FIRST_LEN, "without feedback old entries are given up");
+    }
+}

@@ -1,0 +1,209 @@
+//! Probing: a short cluster of packets, padded with repeats, at a rate the path has not been seen to carry.
+
+use std::time::Duration;
+
+use super::history::Sent;
+use crate::media::forward::clock::{Time, micros, whole};
+
+/// How long a cluster lasts.
+const LENGTH: Duration = Duration::from_millis(50);
+/// Time between two looks at how much padding is due.
+pub(crate) const TICK: Duration = Duration::from_millis(5);
+/// How long after its end a cluster's feedback is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Least packets that tell something.
+const MIN_PACKETS: u32 = 5;
+/// Share of a cluster's packets that must have arrived.
+const MIN_ARRIVED: f64 = 0.8;
+/// Arriving slower than sent by more: the path's limit was met; a little less is safe.
+const SLOWED: f64 = 0.9;
+const SAFE: f64 = 0.95;
+/// First and longest wait after a probe that did not raise the estimate.
+const MIN_WAIT: Duration = Duration::from_secs(1);
+const MAX_WAIT: Duration = Duration::from_secs(16);
+/// A probe goes this far beyond the estimate at most: what overflows is lost.
+const MAX_STEP: f64 = 2.0;
+const MIN_STEP: f64 = 300_000.0;
+
+/// One cluster.
+#[derive(Debug)]
+struct Cluster {
+    id: u8,
+    rate: f64,
+    began: Time,
+    /// Sent since then, padding or not.
+    bytes: u64,
+    packets: u32,
+    /// Sent and arrived bytes between the first and the last packet told of.
+    told: Told,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    packets: u32,
+    bytes: u64,
+    first: Option<(Time, i64, u16)>,
+    last: Option<(Time, i64, u16)>,
+}
+
+/// A transport's probes, one at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Prober {
+    cluster: Option<Cluster>,
+    last_id: u8,
+    /// No probe before.
+    next: Time,
+    wait: Option<Duration>,
+}
+
+impl Prober {
+    /// The cluster that packets sent now belong to; 0: none.
+    pub(crate) fn current(&self, now: Time) -> u8 {
+        self.cluster.as_ref().filter(|cluster| cluster.is_open(now)).map_or(0, |cluster| cluster.id)
+    }
+
+    /// Begins a cluster towards `wanted` bits per second, if it is time. True when it began.
+    pub(crate) fn begin(&mut self, now: Time, estimate: f64, wanted: f64) -> bool {
+        if self.cluster.is_some() || now < self.next || wanted <= estimate {
+            return false;
+        }
+        self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+        let rate = wanted.min((estimate * MAX_STEP).max(estimate + MIN_STEP));
+        let told = Told::default();
+        self.cluster = Some(Cluster { id: self.last_id, rate, began: now, bytes: 0, packets: 0, told });
+        true
+    }
+
+    /// A packet went out in the open cluster.
+    pub(crate) fn sent(&mut self, now: Time, size: u16) {
+        if let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.is_open(now)) {
+            cluster.bytes += u64::from(size);
+            cluster.packets += 1;
+        }
+    }
+
+    /// Bytes of padding due now.
+    pub(crate) fn padding_due(&self, now: Time) -> u64 {
+        let Some(cluster) = self.cluster.as_ref().filter(|cluster| cluster.is_open(now)) else { return 0 };
+        // A tick ahead: the first packets leave at once.
+        let elapsed = now.since(cluster.began) + micros(TICK);
+        let wanted = cluster.rate / 8.0 * elapsed as f64 / 1e6;
+        whole(wanted).saturating_sub(cluster.bytes)
+    }
+
+    /// When padding is to be looked at again, or an unanswered cluster given up.
+    pub(crate) fn next_due(&self, now: Time) -> Option<Time> {
+        let cluster = self.cluster.as_ref()?;
+        Some(if cluster.is_open(now) { now.plus(TICK) } else { cluster.began.plus(LENGTH + PATIENCE) })
+    }
+
+    /// Feedback told of one of the cluster's packets.
+    pub(crate) fn told(&mut self, sent: &Sent, arrival: i64) {
+        if let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.id == sent.cluster) {
+            cluster.told.add(sent, arrival);
+        }
+    }
+
+    /// The cluster's result in bits per second, when enough of it is told of. Done with it then; also, without a
+    /// result, when too little came in time.
+    pub(crate) fn take_result(&mut self, now: Time, estimate: f64) -> Option<f64> {
+        let cluster = self.cluster.as_ref().filter(|cluster| !cluster.is_open(now))?;
+        let enough = (f64::from(cluster.packets) * MIN_ARRIVED).max(f64::from(MIN_PACKETS));
+        let result = if f64::from(cluster.told.packets) >= enough { cluster.told.rate() } else { None };
+        if result.is_none() && now < cluster.began.plus(LENGTH + PATIENCE) {
+            return None;
+        }
+        self.cluster = None;
+        let raised = result.is_some_and(|rate| rate > 1.05 * estimate);
+        self.wait = (!raised).then(|| self.wait.map_or(MIN_WAIT, |wait| (2 * wait).min(MAX_WAIT)));
+        self.next = self.wait.map_or(now, |wait| now.plus(wait));
+        result
+    }
+
+    /// Overuse: the running cluster has shown enough, and the next waits.
+    pub(crate) fn stop(&mut self, now: Time) {
+        self.cluster = None;
+        self.next = self.next.max(now.plus(self.wait.unwrap_or(MIN_WAIT)));
+    }
+}
+
+impl Cluster {
+    fn is_open(&self, now: Time) -> bool {
+        now.since(self.began) < micros(LENGTH)
+    }
+}
+
+impl Told {
+    fn add(&mut self, sent: &Sent, arrival: i64) {
+        self.packets += 1;
+        self.bytes += u64::from(sent.size);
+        let seen = (sent.at, arrival, sent.size);
+        if self.first.is_none_or(|first| arrival < first.1) {
+            self.first = Some(seen);
+        }
+        if self.last.is_none_or(|last| arrival >= last.1) {
+            self.last = Some(seen);
+        }
+    }
+
+    /// The slower of sending and arriving.
+    fn rate(&self) -> Option<f64> {
+        let (first, last) = (self.first?, self.last?);
+        let seconds = |micros: u64| (micros > 0).then_some(micros as f64 / 1e6);
+        let between = |own: u16| self.bytes.saturating_sub(u64::from(own)) as f64 * 8.0;
+        let sending = between(last.2) / seconds(last.0.since(first.0))?;
+        let arriving = between(first.2) / seconds(u64::try_from(last.1 - first.1).ok()?)?;
+        Some(if arriving < SLOWED * sending { SAFE * arriving } else { sending.min(arriving) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends a cluster over a path that delivers at most `capacity` bits per second; gives the result.
+    fn probe(prober: &mut Prober, start: u64, estimate: f64, wanted: f64, capacity: f64) -> Option<f64> {
+        let mut now = Time(start);
+        assert!(prober.begin(now, estimate, wanted));
+        let (mut packets, mut free) = (vec![], 0.0_f64);
+        while prober.current(now) != 0 {
+            while prober.padding_due(now) > 0 {
+                prober.sent(now, 1000);
+                let sent = Sent { at: now, size: 1000, cluster: prober.current(now), ..Sent::default() };
+                free = free.max(now.0 as f64) + 8e9 / capacity;
+                packets.push((sent, whole(free).cast_signed() + 20_000));
+            }
+            now = now.plus(TICK);
+        }
+        packets.iter().for_each(|(sent, arrival)| prober.told(sent, *arrival));
+        prober.take_result(now, estimate)
+    }
+
+    #[test]
+    fn a_path_that_carries_it_shows_the_rate_wanted() {
+        let mut prober = Prober::default();
+        let result = probe(&mut prober, 1_000_000, 1e6, 1.8e6, 1e9).unwrap();
+        assert!((1.6e6..2.3e6).contains(&result), "{result}");
+        assert!(prober.begin(Time(2_000_000), 1.8e6, 3e6), "and the next may follow");
+    }
+
+    #[test]
+    fn a_path_that_does_not_shows_less_than_its_limit_and_the_next_waits() {
+        let mut prober = Prober::default();
+        let result = probe(&mut prober, 1_000_000, 1e6, 2e6, 1.05e6).unwrap();
+        assert!((0.9e6..1.05e6).contains(&result), "{result}");
+        assert!(!prober.begin(Time(2_000_000), 1e6, 2e6));
+        assert!(prober.begin(Time(2_100_000), 1e6, 2e6));
+    }
+
+    #[test]
+    fn what_is_never_told_of_is_given_up() {
+        let mut prober = Prober::default();
+        assert!(prober.begin(Time(0), 1e6, 2e6));
+        prober.sent(Time(0), 1000);
+        assert_eq!(prober.take_result(Time(100_000), 1e6), None);
+        assert!(!prober.begin(Time(100_000), 1e6, 2e6), "still waiting");
+        assert_eq!(prober.take_result(Time(1_050_000), 1e6), None);
+        assert!(prober.begin(Time(2_050_000), 1e6, 2e6));
+    }
+}
