@@ -119,6 +119,18 @@ impl SendBatch {
         self.len
     }
 
+    /// Peers that something waits for.
+    #[must_use]
+    pub fn destinations(&self) -> usize {
+        self.active.len()
+    }
+
+    /// Whether waiting for more can save send calls.
+    #[must_use]
+    pub fn coalesces(&self) -> bool {
+        self.max_segments > 1
+    }
+
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {

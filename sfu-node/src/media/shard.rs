@@ -1,6 +1,7 @@
 //! One shard: all transports of one UDP socket and the forwarder between them. The machine has no socket and no clock;
 //! [`thread`] gives it both. **Every call is followed by sending [`Shard::batch`] and draining [`Shard::poll_event`].**
 
+mod hold;
 mod table;
 pub mod thread;
 

@@ -12,6 +12,7 @@ use rtc::crypto::RTCCryptoProvider;
 use rtc::crypto::providers::AwsLcRsProvider;
 
 use super::Shard;
+use super::hold::{self, Hold};
 use crate::media::api::{Command, Event, Fingerprint, ShardConfig};
 use crate::media::dtls::Identity;
 use crate::media::socket::{Inbox, Socket};
@@ -20,8 +21,6 @@ use crate::media::socket::{Inbox, Socket};
 const COMMAND_QUEUE: usize = 4096;
 /// Receive calls before commands and timers get their turn.
 const RECEIVES_PER_TURN: usize = 8;
-/// Bytes gathered before they are sent although the receive batch is not through.
-const SEND_AT: usize = 256 * 1024;
 /// How soon to offer events again that the control thread had no room for.
 const RETRY_EVENTS_AFTER: Duration = Duration::from_millis(5);
 const SOCKET: Token = Token(0);
@@ -95,7 +94,8 @@ impl Shard {
         let shard =
             Shard::new(config.max_transports, socket.max_segments(), u64::from_ne_bytes(seed), identity, provider);
         let inbox = Inbox::new(&socket);
-        let mut turns = Turns { shard, socket, inbox, queue, events, poll, waiting: None, readable: false };
+        let mut turns =
+            Turns { shard, socket, inbox, queue, events, poll, waiting: None, readable: false, hold: Hold::default() };
         let thread = std::thread::Builder::new().name("shard".to_owned()).spawn(move || {
             if let Err(error) = turns.run() {
                 tracing::error!(%error, "shard ended");
@@ -116,6 +116,7 @@ struct Turns {
     waiting: Option<Event>,
     /// The socket may have more; the poll tells only of news.
     readable: bool,
+    hold: Hold,
 }
 
 impl Turns {
@@ -130,6 +131,7 @@ impl Turns {
             let now = Instant::now();
             while let Ok(command) = self.queue.try_recv() {
                 if matches!(command, Command::Stop) {
+                    self.send();
                     return Ok(());
                 }
                 self.shard.handle_command(now, command);
@@ -139,7 +141,7 @@ impl Turns {
             if self.shard.next_timeout().is_some_and(|at| at <= now) {
                 self.shard.handle_timeout(now);
             }
-            self.flush();
+            self.flush(Instant::now());
             self.report();
         }
     }
@@ -150,8 +152,9 @@ impl Turns {
             return Some(Duration::ZERO);
         }
         let timer = self.shard.next_timeout().map(|at| at.saturating_duration_since(Instant::now()));
+        let held = self.hold.deadline().map(|at| at.saturating_duration_since(Instant::now()));
         let retry = self.waiting.is_some().then_some(RETRY_EVENTS_AFTER);
-        [timer, retry].into_iter().flatten().min()
+        [timer, held, retry].into_iter().flatten().min()
     }
 
     fn receive(&mut self) {
@@ -168,20 +171,24 @@ impl Turns {
             let now = Instant::now();
             for (route, datagram) in self.inbox.datagrams(filled) {
                 self.shard.handle_datagram(now, route, datagram);
-                if self.shard.batch().len() >= SEND_AT {
+                if hold::is_full(self.shard.batch()) {
                     let sent = self.socket.send(self.shard.batch());
                     self.shard.note_sent(sent);
                 }
             }
-            self.flush();
+            self.flush(now);
         }
     }
 
-    fn flush(&mut self) {
-        if !self.shard.batch().is_empty() {
-            let sent = self.socket.send(self.shard.batch());
-            self.shard.note_sent(sent);
+    fn flush(&mut self, now: Instant) {
+        if self.hold.is_over(now, self.shard.batch()) {
+            self.send();
         }
+    }
+
+    fn send(&mut self) {
+        let sent = self.socket.send(self.shard.batch());
+        self.shard.note_sent(sent);
     }
 
     fn report(&mut self) {
