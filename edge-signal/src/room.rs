@@ -20,6 +20,7 @@ use subscription::Subscription;
 use turn::Turn;
 
 pub mod admit;
+mod delivery;
 pub mod depart;
 pub mod effect;
 pub mod event;

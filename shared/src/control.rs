@@ -172,6 +172,20 @@ pub struct Subscription {
     pub track: TrackSid,
     /// Audio or video.
     pub kind: TrackKind,
+    /// What of it is wanted.
+    #[serde(default)]
+    pub delivery: Delivery,
+}
+
+/// What of a track a subscriber is to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Nothing for now.
+    pub paused: bool,
+    /// Highest simulcast layer, 0 the lowest; `None`: the best there is.
+    pub max_layer: Option<u8>,
+    /// Videos with a higher one are served first where the path does not carry all.
+    pub priority: u8,
 }
 
 /// Opens a session: the room's whole knowledge of it, so that a move needs nothing else.

@@ -239,6 +239,7 @@ fn newcomer(now: UnixMs, connection: &ConnectionId, identity: Identity, admissio
         permission,
         client: Client::new(&request.client_info.unwrap_or_default()),
         auto_subscribe: request.connection_settings.is_some_and(|settings| settings.auto_subscribe),
+        adaptive_stream: request.connection_settings.is_some_and(|settings| settings.adaptive_stream),
         place: admission.attempt.place,
         region: String::new(),
         tracks: Vec::new(),

@@ -26,6 +26,9 @@ pub(super) struct Participant {
     pub(super) permission: proto::ParticipantPermission,
     pub(super) client: Client,
     pub(super) auto_subscribe: bool,
+    /// Its client says how large it shows each video.
+    #[serde(default)]
+    pub(super) adaptive_stream: bool,
     pub(super) place: Option<Place>,
     pub(super) region: String,
     /// Pending and published tracks, in the order announced.

@@ -51,7 +51,8 @@ impl Room {
             }
             Asked::StoreDataBlobRequest(request) => self.no_data_blobs(turn, &sid, request.request_id),
             Asked::GetDataBlobRequest(request) => self.no_data_blobs(turn, &sid, request.request_id),
-            // Layers are chosen by the node for now; sync_state belongs to a resume.
+            Asked::TrackSetting(request) => self.update_track_settings(turn, &sid, &request),
+            // `sync_state` belongs to a resume.
             _ => {}
         }
     }

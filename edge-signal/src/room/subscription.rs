@@ -8,6 +8,7 @@ use shared::control::{RoomToNode, Subscription as Served};
 use shared::ids::{ParticipantSid, TrackSid};
 
 use super::Room;
+use super::delivery::{Settings, delivery};
 use super::participant::Participant;
 use super::publication::Publication;
 use super::track_info;
@@ -25,6 +26,9 @@ pub(super) struct Subscription {
     pub(super) wish: Option<bool>,
     /// The subscriber was told it may have it, and the node serves it.
     pub(super) served: bool,
+    /// What of it the client wants.
+    #[serde(default)]
+    pub(super) settings: Option<Settings>,
 }
 
 /// What should be.
@@ -57,16 +61,27 @@ impl Room {
 
     /// False: too many wishes about unknown tracks.
     fn wish(&mut self, sid: &ParticipantSid, track: &TrackSid, subscribe: bool) -> bool {
-        let mine = self.subscriptions.get(sid);
-        let current = mine.and_then(|mine| mine.get(track)).copied().unwrap_or_default();
-        if !self.publications.contains_key(track) {
-            let unknown = mine.map_or(0, |mine| mine.keys().filter(|t| !self.publications.contains_key(t)).count());
-            if current.wish.is_none() && unknown >= MAX_UNKNOWN_WISHES {
-                return false;
-            }
-        }
+        let Some(current) = self.noted(sid, track) else { return false };
         self.put_subscription(sid, track, Subscription { wish: Some(subscribe), ..current });
         true
+    }
+
+    /// False: too many wishes about unknown tracks.
+    pub(super) fn note_settings(&mut self, sid: &ParticipantSid, track: &TrackSid, settings: Settings) -> bool {
+        let Some(current) = self.noted(sid, track) else { return false };
+        self.put_subscription(sid, track, Subscription { settings: Some(settings), ..current });
+        true
+    }
+
+    /// What is on record of a subscription; `None`: nothing, and there is no room for more about unknown tracks.
+    fn noted(&self, sid: &ParticipantSid, track: &TrackSid) -> Option<Subscription> {
+        let mine = self.subscriptions.get(sid);
+        if let Some(known) = mine.and_then(|mine| mine.get(track)) {
+            return Some(*known);
+        }
+        let unknown = || mine.map_or(0, |mine| mine.keys().filter(|t| !self.publications.contains_key(t)).count());
+        let fits = self.publications.contains_key(track) || unknown() < MAX_UNKNOWN_WISHES;
+        fits.then(Subscription::default)
     }
 
     /// `subscription_permission`: who may subscribe to this publisher's tracks. Replaces what it said before.
@@ -118,7 +133,7 @@ impl Room {
                 (false, Verdict::Serve) if held => {}
                 (false, Verdict::Serve) => {
                     news.push(permission_update(publication, track, true));
-                    starts.push(served(publication, track));
+                    starts.push(self.served(subscriber, publication, track, current.settings));
                     self.put_subscription(subscriber, track, Subscription { served: true, ..current });
                 }
                 (true, Verdict::Denied) => {
@@ -168,7 +183,27 @@ impl Room {
     /// What the node is to serve a participant.
     pub(super) fn served_to(&self, sid: &ParticipantSid) -> Vec<Served> {
         let mine = self.subscriptions.get(sid).into_iter().flatten().filter(|(_, subscription)| subscription.served);
-        mine.filter_map(|(track, _)| Some(served(self.publications.get(track)?, track))).collect()
+        let served = |(track, mine): (&TrackSid, &Subscription)| {
+            Some(self.served(sid, self.publications.get(track)?, track, mine.settings))
+        };
+        mine.filter_map(served).collect()
+    }
+
+    fn served(
+        &self,
+        subscriber: &ParticipantSid,
+        publication: &Publication,
+        track: &TrackSid,
+        settings: Option<Settings>,
+    ) -> Served {
+        let adaptive = self.participants.get(subscriber).is_some_and(|participant| participant.adaptive_stream);
+        let settings = settings.or(adaptive.then_some(Settings::LOWEST));
+        Served {
+            publisher: publication.publisher.clone(),
+            track: track.clone(),
+            kind: track_info::kind(&publication.info),
+            delivery: delivery(&publication.info, settings),
+        }
     }
 
     /// Tracks ended: nobody is subscribed to them any more.
@@ -237,8 +272,4 @@ fn permission_update(publication: &Publication, track: &TrackSid, allowed: bool)
         track_sid: track.to_string(),
         allowed,
     })
-}
-
-fn served(publication: &Publication, track: &TrackSid) -> Served {
-    Served { publisher: publication.publisher.clone(), track: track.clone(), kind: track_info::kind(&publication.info) }
 }

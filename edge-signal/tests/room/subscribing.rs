@@ -232,3 +232,46 @@ fn a_subscriber_is_told_when_its_path_does_not_carry_a_video_and_when_it_does_ag
     world.node_says(&node, NodeToRoom::StreamState { session, track: own, paused: true });
     assert!(world.inbox(&bob).is_empty(), "not subscribed to it");
 }
+
+fn want(tracks: &[&TrackSid], width: u32, height: u32) -> Asked {
+    let track_sids = tracks.iter().map(ToString::to_string).collect();
+    Asked::TrackSetting(proto::UpdateTrackSettings { track_sids, width, height, ..Default::default() })
+}
+
+fn camera(cid: &str) -> proto::AddTrackRequest {
+    let layer = |(quality, width, height)| proto::VideoLayer { quality, width, height, ..Default::default() };
+    let layers = [(0, 320, 180), (1, 640, 360), (2, 1280, 720)].map(layer).to_vec();
+    proto::AddTrackRequest { r#type: proto::TrackType::Video.into(), layers, ..microphone(cid) }
+}
+
+#[test]
+fn what_a_client_wants_of_a_track_reaches_the_node_and_is_remembered() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join_active(&Who::named("ada")), world.join_active(&Who::named("bob")));
+    let track = world.add_track(&ada, camera("c")).unwrap();
+    world.say(&bob, want(&[&track], 320, 180));
+    world.receive_track(&ada, &track);
+    assert_eq!(world.delivery(&bob, &track).max_layer, Some(0), "said before the track could be subscribed to");
+    world.say(&bob, want(&[&track], 1280, 720));
+    assert_eq!(world.delivery(&bob, &track).max_layer, Some(2));
+    let off = proto::UpdateTrackSettings { track_sids: vec![track.to_string()], disabled: true, ..Default::default() };
+    world.say(&bob, Asked::TrackSetting(off));
+    assert!(world.delivery(&bob, &track).paused);
+    let (node, _) = world.session_of(&bob);
+    world.unlink(&node);
+    world.link(&node);
+    assert!(world.delivery(&bob, &track).paused, "said again to a node that may have missed it");
+}
+
+#[test]
+fn an_adaptive_client_starts_with_the_lowest_layer() {
+    let mut world = World::new();
+    let ada = world.join_active(&Who::named("ada"));
+    let track = world.add_track(&ada, camera("c")).unwrap();
+    world.receive_track(&ada, &track);
+    let mut bob = Who::named("bob");
+    bob.request.connection_settings.as_mut().unwrap().adaptive_stream = true;
+    let (bob, eve) = (world.join_active(&bob), world.join_active(&Who::named("eve")));
+    assert_eq!(world.delivery(&bob, &track).max_layer, Some(0));
+    assert_eq!(world.delivery(&eve, &track).max_layer, None);
+}

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::control::{Description, FirstSession, RoomToNode};
+use shared::control::{Delivery, Description, FirstSession, RoomToNode};
 use shared::ids::{Generation, ParticipantSid, SessionKey, TrackSid};
 
 /// One node.
@@ -19,7 +19,7 @@ pub(crate) struct VirtualNode {
 pub(crate) struct VirtualSession {
     pub(crate) tracks: BTreeSet<TrackSid>,
     pub(crate) muted: BTreeSet<TrackSid>,
-    pub(crate) served: BTreeSet<TrackSid>,
+    pub(crate) served: BTreeMap<TrackSid, Delivery>,
     pub(crate) offers: Vec<Description>,
     pub(crate) answers: Vec<Description>,
 }
@@ -30,7 +30,7 @@ impl VirtualNode {
         older.cloned().collect::<Vec<_>>().iter().for_each(|key| self.close(key));
         let session = VirtualSession {
             tracks: first.open.tracks.iter().map(|track| track.sid.clone()).collect(),
-            served: first.open.subscriptions.iter().map(|subscription| subscription.track.clone()).collect(),
+            served: first.open.subscriptions.iter().map(|s| (s.track.clone(), s.delivery)).collect(),
             offers: first.open.offer.iter().cloned().collect(),
             ..VirtualSession::default()
         };
@@ -68,9 +68,9 @@ impl VirtualNode {
                 };
             }
             RoomToNode::Subscribe { session, subscriptions } => {
-                self.at(&session).served.extend(subscriptions.into_iter().map(|subscription| subscription.track));
+                self.at(&session).served.extend(subscriptions.into_iter().map(|s| (s.track, s.delivery)));
             }
-            RoomToNode::Unsubscribe { session, tracks } => self.at(&session).served.retain(|t| !tracks.contains(t)),
+            RoomToNode::Unsubscribe { session, tracks } => self.at(&session).served.retain(|t, _| !tracks.contains(t)),
             RoomToNode::UpdateGrants { .. } => {}
         }
     }
@@ -79,7 +79,7 @@ impl VirtualNode {
     pub(crate) fn close(&mut self, key: &SessionKey) {
         let Some(closed) = self.sessions.remove(key) else { return };
         for session in self.sessions.values_mut() {
-            session.served.retain(|track| !closed.tracks.contains(track));
+            session.served.retain(|track, _| !closed.tracks.contains(track));
         }
     }
 

@@ -12,8 +12,8 @@ use livekit_protocol::signal_request::Message as Asked;
 use livekit_protocol::signal_response::Message;
 use shared::claims::{AccessClaims, VideoGrant};
 use shared::control::{
-    CONTROL_VERSION, Description, DescriptionKind, LayerMedia, MediaState, MidTrack, NodeToRoom, PlaceRequest,
-    TrackMedia,
+    CONTROL_VERSION, Delivery, Description, DescriptionKind, LayerMedia, MediaState, MidTrack, NodeToRoom,
+    PlaceRequest, TrackMedia,
 };
 use shared::ids::{NodeId, RegionName, RoomName, SessionKey, TrackSid};
 
@@ -293,7 +293,12 @@ impl World {
 
     pub(crate) fn served(&mut self, connection: &ConnectionId) -> Vec<TrackSid> {
         let (node, session) = self.session_of(connection);
-        self.nodes[&node].sessions[&session].served.iter().cloned().collect()
+        self.nodes[&node].sessions[&session].served.keys().cloned().collect()
+    }
+
+    pub(crate) fn delivery(&mut self, connection: &ConnectionId, track: &TrackSid) -> Delivery {
+        let (node, session) = self.session_of(connection);
+        self.nodes[&node].sessions[&session].served[track]
     }
 
     // --- time
@@ -418,7 +423,7 @@ impl World {
                     continue;
                 }
                 let expected = served.get(key.participant.as_str()).cloned().unwrap_or_default();
-                let actual: Vec<_> = session.served.iter().map(ToString::to_string).collect();
+                let actual: Vec<_> = session.served.keys().map(ToString::to_string).collect();
                 assert_eq!(actual, expected, "the node serves other tracks than the room believes");
             }
         }

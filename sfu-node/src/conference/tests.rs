@@ -68,7 +68,12 @@ impl Hall {
 
     fn subscribe(&mut self, who: &str, to: &str) -> Effects {
         let track = TrackSid::try_from("TR_VCcam").unwrap();
-        let subscription = Subscription { publisher: participant(to), track, kind: TrackKind::Video };
+        let subscription = Subscription {
+            publisher: participant(to),
+            track,
+            kind: TrackKind::Video,
+            delivery: shared::control::Delivery::default(),
+        };
         self.tell(RoomToNode::Subscribe { session: key(who, 1), subscriptions: vec![subscription] })
     }
 }

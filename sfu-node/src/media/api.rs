@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use arrayvec::ArrayVec;
-use shared::control::TrackKind;
+use shared::control::{Delivery, TrackKind};
 use shared::ids::{Identity, ParticipantSid};
 
 /// Most header-extension ids in use on a section (one-byte form, RFC 8285 section 4.2).
@@ -188,6 +188,8 @@ pub struct Sender {
     pub extensions: ExtensionIds,
     /// Canonical name for SDES (RFC 3550 section 6.5.1).
     pub cname: String,
+    /// What of the track is wanted.
+    pub delivery: Delivery,
 }
 
 /// A new transport. It answers binding requests at once; media flows when DTLS is up and the fingerprint fits.

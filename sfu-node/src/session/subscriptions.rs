@@ -44,7 +44,8 @@ pub(crate) struct Subscriptions {
 impl Subscriptions {
     /// Adds a subscription. False: too many.
     pub(crate) fn add(&mut self, subscription: Subscription, source: TrackKey) -> bool {
-        if self.downtracks.iter().any(|downtrack| downtrack.subscription.track == subscription.track) {
+        if let Some(known) = self.downtracks.iter_mut().find(|known| known.subscription.track == subscription.track) {
+            known.subscription.delivery = subscription.delivery;
             return true;
         }
         if self.downtracks.len() >= MAX_SUBSCRIPTIONS {
@@ -166,6 +167,7 @@ impl Subscriptions {
                 payload_types,
                 extensions: section.extensions.ids(),
                 cname: downtrack.subscription.publisher.as_str().to_owned(),
+                delivery: downtrack.subscription.delivery,
             })
         };
         self.downtracks.iter().filter_map(sender).collect()

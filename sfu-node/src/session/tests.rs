@@ -93,8 +93,12 @@ impl Story {
     fn subscribe(&mut self, sids: &[(&str, TrackKind)]) {
         for (sid, kind) in sids {
             let track = TrackSid::try_from(*sid).unwrap();
-            let subscription =
-                Subscription { publisher: ParticipantSid::try_from("PA_bob").unwrap(), track, kind: *kind };
+            let subscription = Subscription {
+                publisher: ParticipantSid::try_from("PA_bob").unwrap(),
+                track,
+                kind: *kind,
+                delivery: shared::control::Delivery::default(),
+            };
             let source = TrackKey(self.allocator.key());
             assert!(self.session.subscribe(subscription, source, &mut self.allocator, &mut self.out));
         }

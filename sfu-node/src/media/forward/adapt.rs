@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared::control::TrackKind;
+use shared::control::{Delivery, TrackKind};
 
 use crate::media::api::Event;
 use crate::media::forward::allocation::{Candidate, allocate};
@@ -57,14 +57,9 @@ impl Forwarder {
                 audio += source.live_rates(now).map(|(_, rate)| rate).sum::<u64>();
                 continue;
             }
-            let layers = source.live_rates(now).collect();
-            candidates.push(Candidate {
-                slot: *slot,
-                priority: 0,
-                layers,
-                limit: u8::MAX,
-                given: subscription.ceiling,
-            });
+            let Delivery { paused: false, max_layer, priority } = subscription.delivery else { continue };
+            let (layers, limit) = (source.live_rates(now).collect(), max_layer.unwrap_or(u8::MAX));
+            candidates.push(Candidate { slot: *slot, priority, layers, limit, given: subscription.ceiling });
         }
         if candidates.is_empty() {
             return;
@@ -79,7 +74,7 @@ impl Forwarder {
         for candidate in candidates.iter().filter(|candidate| !candidate.layers.is_empty()) {
             let Some(subscription) = subscriptions.get_mut(candidate.slot) else { continue };
             // With room for all there is no reason to keep a layer back that comes up only now.
-            let ceiling = if shortfall.wanted.is_none() { Some(candidate.limit) } else { candidate.given };
+            let ceiling = if shortfall.wanted.is_none() { Some(u8::MAX) } else { candidate.given };
             let before = std::mem::replace(&mut subscription.ceiling, ceiling);
             if before == ceiling {
                 continue;
@@ -105,15 +100,7 @@ impl Forwarder {
             if !due(transport) {
                 return;
             }
-            let mut out = Egress {
-                now,
-                abs_send_time: now.abs_send_time(),
-                to: transport.key,
-                bandwidth: &mut transport.bandwidth,
-                scratch,
-                stats,
-                sink,
-            };
+            let mut out = Egress::to(now, transport.key, &mut transport.bandwidth, scratch, stats, sink);
             let padded = transport
                 .subscriptions
                 .iter()

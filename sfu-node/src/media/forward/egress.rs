@@ -41,7 +41,19 @@ pub(crate) struct Egress<'a, S> {
     pub(crate) sink: &'a mut S,
 }
 
-impl<S: Sink> Egress<'_, S> {
+impl<'a, S: Sink> Egress<'a, S> {
+    /// The way out to a transport at `now`.
+    pub(crate) fn to(
+        now: Time,
+        to: TransportKey,
+        bandwidth: &'a mut Option<Box<Bandwidth>>,
+        scratch: &'a mut Scratch,
+        stats: &'a mut ShardStats,
+        sink: &'a mut S,
+    ) -> Self {
+        Self { now, abs_send_time: now.abs_send_time(), to, bandwidth, scratch, stats, sink }
+    }
+
     /// The packet's transport-wide number, where one is sent.
     pub(crate) fn transport_cc(&mut self, id: Option<u8>) -> Option<u16> {
         id.map(|_| self.bandwidth.get_or_insert_with(|| Box::new(Bandwidth::new())).next_number())

@@ -106,15 +106,7 @@ impl Forwarder {
         }
         let pictures = PictureIds::read(codec, packet.payload);
         let incoming = Incoming { layer, epoch: entry.epoch, late: true, keyframe: false, pictures, packet };
-        let mut out = Egress {
-            now,
-            abs_send_time: now.abs_send_time(),
-            to: transport.key,
-            bandwidth: &mut transport.bandwidth,
-            scratch,
-            stats,
-            sink,
-        };
+        let mut out = Egress::to(now, transport.key, &mut transport.bandwidth, scratch, stats, sink);
         if subscription.resend(sequence, &incoming, &mut out) {
             stats.retransmissions_sent += 1;
         }

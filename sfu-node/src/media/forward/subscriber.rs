@@ -3,7 +3,7 @@
 
 use arrayvec::ArrayVec;
 use bytes::Bytes;
-use shared::control::TrackKind;
+use shared::control::{Delivery, TrackKind};
 
 use crate::media::api::{ExtensionIds, PayloadType, Sender, TrackKey};
 use crate::media::forward::Sink;
@@ -96,6 +96,7 @@ pub(crate) struct Subscription {
     current: Option<u8>,
     /// Highest layer its path carries; `None`: not even the lowest, it is paused.
     pub(crate) ceiling: Option<u8>,
+    pub(crate) delivery: Delivery,
     runs: ArrayVec<Run, MAX_RUNS>,
     next_out: u64,
     newest: Option<Newest>,
@@ -126,6 +127,7 @@ impl Subscription {
             routes: Vec::new(),
             current: None,
             ceiling: Some(u8::MAX),
+            delivery: sender.delivery,
             runs: ArrayVec::new(),
             // Below the middle: a receiver that misses the first packets cannot take them for a wrap.
             next_out: FIRST_SEQUENCE + (random & 0x7fff),
@@ -142,6 +144,10 @@ impl Subscription {
 
     /// Takes what a later description may have changed.
     pub(crate) fn configure(&mut self, sender: Sender) {
+        self.delivery = sender.delivery;
+        if self.delivery.paused {
+            self.pause();
+        }
         self.rtx_ssrc = sender.rtx_ssrc;
         self.payload_types = sender.payload_types;
         self.ids = sender.extensions;
@@ -177,9 +183,15 @@ impl Subscription {
         (waits && self.routes.iter().any(Option::is_some)).then_some(target)
     }
 
-    /// The layer that is to go out: the highest live one that its path carries.
+    /// The layer that is to go out: the highest live one that is allowed.
     fn target(&self, source: &Source) -> Option<u8> {
-        source.live_up_to(self.ceiling?)
+        source.live_up_to(self.allowed()?)
+    }
+
+    /// Highest layer that its path carries and that is wanted; `None`: nothing.
+    fn allowed(&self) -> Option<u8> {
+        let ceiling = self.ceiling.filter(|_| !self.delivery.paused)?;
+        Some(self.delivery.max_layer.map_or(ceiling, |wanted| wanted.min(ceiling)))
     }
 
     /// The receiver reports on our SSRC. True, once: it may have dropped the keyframe it needs, because it did not know
@@ -285,10 +297,10 @@ impl Subscription {
         if incoming.late || !incoming.keyframe || incoming.packet.payload.is_empty() {
             return false;
         }
-        match (self.current, self.ceiling) {
+        match (self.current, self.allowed()) {
             (_, None) => false,
-            // Anything its path carries is better than nothing.
-            (None, Some(ceiling)) => incoming.layer <= ceiling || self.target(source) == Some(incoming.layer),
+            // Anything allowed is better than nothing.
+            (None, Some(allowed)) => incoming.layer <= allowed || self.target(source) == Some(incoming.layer),
             (Some(current), _) => current != incoming.layer && self.target(source) == Some(incoming.layer),
         }
     }

@@ -197,6 +197,7 @@ fn sender(source: TrackKey, ssrc: u32, payload_types: Vec<PayloadType>) -> Sende
         payload_types,
         extensions: DOWN,
         cname: "PA_ada".into(),
+        delivery: shared::control::Delivery::default(),
     }
 }
 

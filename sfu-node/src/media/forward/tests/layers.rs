@@ -1,5 +1,7 @@
 //! Simulcast: the best layer goes out, and a change of layer is not seen by a decoder.
 
+use shared::control::Delivery;
+
 use super::*;
 
 const RIDS: [&str; 3] = ["q", "h", "f"];
@@ -131,5 +133,33 @@ fn stragglers_of_a_layer_left_find_their_place_or_are_dropped() {
     call.world.rtp(ADA, &keyframe[1]);
     call.viewer.drain(&mut call.world);
     assert_eq!(call.viewer.packets.len(), 9 + 3 + 2);
+    call.viewer.assert_decodable();
+}
+
+fn wanting(delivery: Delivery) -> Sender {
+    Sender { delivery, ..watch(3000) }
+}
+
+#[test]
+fn a_subscriber_gets_no_more_than_it_wants() {
+    let mut call = Simulcast::new();
+    call.active = [true; 3];
+    call.run(30);
+    assert_eq!(call.layer_now(), Some(2));
+    let set = |call: &mut Simulcast, delivery| {
+        let to = call.viewer.transport;
+        call.world.forwarder.set_senders(call.world.now, to, vec![wanting(delivery)], &mut call.world.out);
+        call.run(30);
+    };
+    set(&mut call, Delivery { max_layer: Some(0), ..Delivery::default() });
+    assert_eq!(call.layer_now(), Some(0));
+    set(&mut call, Delivery { max_layer: Some(1), ..Delivery::default() });
+    assert_eq!(call.layer_now(), Some(1));
+    set(&mut call, Delivery { paused: true, ..Delivery::default() });
+    let before = call.viewer.packets.len();
+    call.run(30);
+    assert_eq!((call.layer_now(), call.viewer.packets.len()), (None, before));
+    set(&mut call, Delivery::default());
+    assert_eq!(call.layer_now(), Some(2));
     call.viewer.assert_decodable();
 }

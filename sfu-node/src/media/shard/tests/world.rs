@@ -301,6 +301,7 @@ impl World {
             payload_types: vec![opus()],
             extensions,
             cname: "cname".to_owned(),
+            delivery: shared::control::Delivery::default(),
         }
     }
 
