@@ -1,6 +1,6 @@
 // A LiveKit client that a test drives: window.client, one call or question a method. Everything it hears is in `events`.
 
-import { Room, RoomEvent, Track } from "livekit-client";
+import { Room, RoomEvent, Track, VideoQuality } from "livekit-client";
 
 const TOPIC = "test";
 const POLL_MS = 50;
@@ -75,6 +75,24 @@ window.client = {
     await room.localParticipant.setCameraEnabled(on);
   },
 
+  /** What to receive of somebody's camera: "low", "medium" or "high". */
+  setQuality(identity, quality) {
+    const publication = room.remoteParticipants.get(identity).getTrackPublication(Track.Source.Camera);
+    publication.setVideoQuality({ low: VideoQuality.LOW, medium: VideoQuality.MEDIUM, high: VideoQuality.HIGH }[quality]);
+  },
+
+  /** Waits until somebody's camera arrives with this height and frames go on. */
+  async waitForHeight(identity, height, { timeoutMs }) {
+    const deadline = performance.now() + timeoutMs;
+    const camera = async () => (await this.stats()).tracks.find((one) => one.identity === identity && one.kind === "video");
+    for (let before = await camera(); ; before = await camera()) {
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      const now = await camera();
+      if (now?.frameHeight === height && now.framesDecoded > before?.framesDecoded) return now;
+      if (performance.now() > deadline) throw new Error(`no ${height} lines of ${identity} in ${timeoutMs} ms: ${JSON.stringify(now)}`);
+    }
+  },
+
   /** A data packet to everyone, or to some identities. */
   async sendData(text, { reliable = true, to } = {}) {
     await room.localParticipant.publishData(new TextEncoder().encode(text), { reliable, topic: TOPIC, destinationIdentities: to });
@@ -101,6 +119,7 @@ window.client = {
             packetsReceived: stat.packetsReceived,
             packetsLost: stat.packetsLost,
             framesDecoded: stat.framesDecoded ?? 0,
+            frameHeight: stat.frameHeight ?? 0,
             totalAudioEnergy: stat.totalAudioEnergy ?? 0,
           });
         }

@@ -237,6 +237,24 @@ impl SdkClient {
         stats.with_context(|| format!("{} waits for {identity}'s media", self.identity))
     }
 
+    /// Asks for "low", "medium" or "high" quality of somebody's camera, as an app does that knows how large it shows it.
+    ///
+    /// # Errors
+    /// When there is no such camera.
+    pub async fn set_quality(&self, identity: &str, quality: &str) -> Result<()> {
+        self.call::<Value>("setQuality", json!([identity, quality])).await.map(drop)
+    }
+
+    /// Waits until somebody's camera arrives with so many lines.
+    ///
+    /// # Errors
+    /// When it does not in [`PATIENCE`].
+    pub async fn sees_height(&self, identity: &str, height: u32) -> Result<()> {
+        let options = json!({ "timeoutMs": u64::try_from(PATIENCE.as_millis())? });
+        let seen = self.call::<Value>("waitForHeight", json!([identity, height, options])).await;
+        seen.map(drop).with_context(|| format!("{} waits for {height} lines of {identity}", self.identity))
+    }
+
     /// Leaves the room.
     ///
     /// # Errors

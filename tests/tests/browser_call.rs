@@ -66,6 +66,24 @@ async fn a_late_joiner_sees_video_at_once() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_viewer_gets_the_quality_it_asks_for() -> Result<()> {
+    let (scene, browser) = (Scene::open().await?, Browser::launch().await?);
+    let (ada, bob, cleo) = (browser.client("ada").await?, browser.client("bob").await?, browser.client("cleo").await?);
+    ada.join(&scene, Mode::Single).await?;
+    bob.join(&scene, Mode::Single).await?;
+    cleo.join(&scene, Mode::Dual).await?;
+    ada.publish().await?;
+    tokio::try_join!(bob.sees_and_hears("ada"), cleo.sees_and_hears("ada"))?;
+    cleo.set_quality("ada", "low").await?;
+    for (quality, height) in [("low", 180), ("high", 720), ("medium", 360), ("low", 180), ("medium", 360)] {
+        bob.set_quality("ada", quality).await?;
+        bob.sees_height("ada", height).await?;
+        cleo.sees_height("ada", 180).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn chromium_gets_gcm() -> Result<()> {
     let (scene, browser) = (Scene::open().await?, Browser::launch().await?);
     let (ada, bob) = (browser.client("ada").await?, browser.client("bob").await?);
