@@ -8,6 +8,7 @@ pub mod edge_impostor;
 pub mod load;
 pub mod machine;
 pub mod node_impostor;
+pub mod relay;
 pub mod rig;
 pub mod scene;
 pub mod sdk;

@@ -21,6 +21,7 @@ pub fn config(node_wrapper: &[&str]) -> StackConfig {
         state_dir: std::env::temp_dir().join(format!("meridian-bench-{}", std::process::id())),
         show_logs: false,
         node_wrapper: node_wrapper.iter().map(|word| (*word).to_owned()).collect(),
+        public_address: None,
     }
 }
 

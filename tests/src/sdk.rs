@@ -248,9 +248,9 @@ impl SdkClient {
     /// Waits until somebody's camera arrives with so many lines.
     ///
     /// # Errors
-    /// When it does not in [`PATIENCE`].
-    pub async fn sees_height(&self, identity: &str, height: u32) -> Result<()> {
-        let options = json!({ "timeoutMs": u64::try_from(PATIENCE.as_millis())? });
+    /// When it does not in time.
+    pub async fn sees_height(&self, identity: &str, height: u32, limit: Duration) -> Result<()> {
+        let options = json!({ "timeoutMs": u64::try_from(limit.as_millis())? });
         let seen = self.call::<Value>("waitForHeight", json!([identity, height, options])).await;
         seen.map(drop).with_context(|| format!("{} waits for {height} lines of {identity}", self.identity))
     }

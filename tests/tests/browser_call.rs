@@ -77,8 +77,8 @@ async fn each_viewer_gets_the_quality_it_asks_for() -> Result<()> {
     cleo.set_quality("ada", "low").await?;
     for (quality, height) in [("low", 180), ("high", 720), ("medium", 360), ("low", 180), ("medium", 360)] {
         bob.set_quality("ada", quality).await?;
-        bob.sees_height("ada", height).await?;
-        cleo.sees_height("ada", 180).await?;
+        bob.sees_height("ada", height, PATIENCE).await?;
+        cleo.sees_height("ada", 180, PATIENCE).await?;
     }
     Ok(())
 }

@@ -40,6 +40,7 @@ impl Believer {
             http_port: TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
             output: Output::File(state_dir.join("node.log")),
             wrapper: Vec::new(),
+            public_address: None,
         };
         let node = Node::start("believer", config).unwrap();
         Self { edge, node, state_dir }

@@ -74,6 +74,8 @@ pub struct NodeConfig {
     pub output: Output,
     /// Runs it under another program, such as `taskset -c 0`.
     pub wrapper: Vec<String>,
+    /// The address clients are told, if not the one it binds.
+    pub public_address: Option<IpAddr>,
 }
 
 /// A running node. **Dropping it kills it.**
@@ -139,8 +141,8 @@ impl Node {
         let mut command = Command::new(words.next().ok_or_else(|| anyhow!("no program"))?);
         command.args(words).args(["--edge-url", &config.edge_url, "--region", &config.region]);
         command.arg("--state-dir").arg(&config.state_dir);
-        let loopback = LOOPBACK.to_string();
-        command.args(["--bind-address", &loopback, "--public-address", &loopback]);
+        let public = config.public_address.unwrap_or(LOOPBACK);
+        command.args(["--bind-address", &LOOPBACK.to_string(), "--public-address", &public.to_string()]);
         command.args(["--udp-port", &config.udp_port.to_string()]);
         command.args(["--http-addr", &self.http_addr().to_string()]);
         // Not an argument: every user of the machine can read those.

@@ -1,6 +1,6 @@
 //! A whole local deployment: one edge and its nodes, started together and stopped together.
 
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -43,6 +43,8 @@ pub struct StackConfig {
     pub show_logs: bool,
     /// Runs each node under another program, such as `taskset -c 0`.
     pub node_wrapper: Vec<String>,
+    /// The address clients are told, if not where nodes take media: something stands in between.
+    pub public_address: Option<IpAddr>,
 }
 
 /// Which ports a stack takes.
@@ -66,6 +68,7 @@ impl StackConfig {
             state_dir,
             show_logs: false,
             node_wrapper: Vec::new(),
+            public_address: None,
         }
     }
 }
@@ -229,6 +232,7 @@ impl Stack {
                 http_port,
                 output: output(&self.config, &name, index + 1),
                 wrapper: self.config.node_wrapper.clone(),
+                public_address: self.config.public_address,
             },
         )?;
         self.nodes.push(node);

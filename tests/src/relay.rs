@@ -1,0 +1,104 @@
+//! A path between clients and a node that can be made narrow: a UDP relay that shapes what the node sends to each client.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// Where clients reach a node behind a relay: another loopback address, the same port.
+pub const RELAY_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+/// What the queue in front of the path holds; what comes when it is full is lost.
+const QUEUE: Duration = Duration::from_millis(300);
+/// Packets that may be on their way to one client.
+const MAX_FLYING: usize = 4096;
+/// Longest datagram.
+const MAX_DATAGRAM: usize = 2048;
+/// IPv4 and UDP, bytes.
+const OVERHEAD: usize = 28;
+
+/// A running relay; ends with its value.
+pub struct Relay {
+    /// Bits per second to each client; 0: unlimited.
+    rate: Arc<AtomicU64>,
+    _tasks: JoinSet<()>,
+}
+
+impl Relay {
+    /// Stands in front of the node that takes media at `node`.
+    ///
+    /// # Errors
+    /// Its address is taken.
+    pub async fn start(node: SocketAddr) -> Result<Self> {
+        let outside = UdpSocket::bind((RELAY_ADDRESS, node.port())).await.context("the relay's address")?;
+        let rate = Arc::new(AtomicU64::new(0));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(Arc::new(outside), node, Arc::clone(&rate)));
+        Ok(Self { rate, _tasks: tasks })
+    }
+
+    /// Limits what goes to each client, bits per second; `None`: not at all.
+    pub fn limit(&self, bits_per_second: Option<u64>) {
+        self.rate.store(bits_per_second.unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+/// Takes from clients, each through a socket of its own, so that the node tells them apart.
+async fn serve(outside: Arc<UdpSocket>, node: SocketAddr, rate: Arc<AtomicU64>) {
+    let mut clients: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
+    let mut tasks = JoinSet::new();
+    let mut buffer = [0; MAX_DATAGRAM];
+    loop {
+        let Ok((len, client)) = outside.recv_from(&mut buffer).await else { continue };
+        if !clients.contains_key(&client) {
+            let Ok(inside) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await else { continue };
+            if inside.connect(node).await.is_err() {
+                continue;
+            }
+            let inside = Arc::new(inside);
+            tasks.spawn(shape(Arc::clone(&inside), Arc::clone(&outside), client, Arc::clone(&rate)));
+            clients.insert(client, inside);
+        }
+        if let (Some(inside), Some(datagram)) = (clients.get(&client), buffer.get(..len)) {
+            // What a socket does not take is lost, as on any path.
+            let _ = inside.send(datagram).await;
+        }
+    }
+}
+
+/// Brings what the node sends to one client, at the path's pace.
+async fn shape(inside: Arc<UdpSocket>, outside: Arc<UdpSocket>, client: SocketAddr, rate: Arc<AtomicU64>) {
+    let (flying, mut landing) = mpsc::channel::<(Instant, Vec<u8>)>(MAX_FLYING);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Some((at, datagram)) = landing.recv().await {
+            tokio::time::sleep_until(at).await;
+            let _ = outside.send_to(&datagram, client).await;
+        }
+    });
+    let mut free_at = Instant::now();
+    let mut buffer = [0; MAX_DATAGRAM];
+    loop {
+        let Ok(len) = inside.recv(&mut buffer).await else { continue };
+        let now = Instant::now();
+        let bits = 8 * (len + OVERHEAD) as u64;
+        let takes = match rate.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            rate => Duration::from_micros(bits * 1_000_000 / rate),
+        };
+        let start = free_at.max(now);
+        if start - now > QUEUE {
+            continue;
+        }
+        free_at = start + takes;
+        if let Some(datagram) = buffer.get(..len) {
+            let _ = flying.try_send((free_at, datagram.to_vec()));
+        }
+    }
+}
