@@ -1,6 +1,7 @@
 //! A path between clients and a node that can be made narrow: a UDP relay that shapes what the node sends to each client.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,16 +57,19 @@ async fn serve(outside: Arc<UdpSocket>, node: SocketAddr, rate: Arc<AtomicU64>) 
     let mut buffer = [0; MAX_DATAGRAM];
     loop {
         let Ok((len, client)) = outside.recv_from(&mut buffer).await else { continue };
-        if !clients.contains_key(&client) {
-            let Ok(inside) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await else { continue };
-            if inside.connect(node).await.is_err() {
-                continue;
+        let inside = match clients.entry(client) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let Ok(inside) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await else { continue };
+                if inside.connect(node).await.is_err() {
+                    continue;
+                }
+                let inside = Arc::new(inside);
+                tasks.spawn(shape(Arc::clone(&inside), Arc::clone(&outside), client, Arc::clone(&rate)));
+                place.insert(inside)
             }
-            let inside = Arc::new(inside);
-            tasks.spawn(shape(Arc::clone(&inside), Arc::clone(&outside), client, Arc::clone(&rate)));
-            clients.insert(client, inside);
-        }
-        if let (Some(inside), Some(datagram)) = (clients.get(&client), buffer.get(..len)) {
+        };
+        if let Some(datagram) = buffer.get(..len) {
             // What a socket does not take is lost, as on any path.
             let _ = inside.send(datagram).await;
         }
