@@ -2,6 +2,7 @@
 //! node comes from the node's own code. It runs as one task; tests look at what it [`Observed`].
 
 mod driver;
+mod janus;
 mod negotiation;
 mod peer;
 mod profile;
@@ -23,6 +24,7 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 
 use crate::signal::{ConnectError, Mode, join_request};
 
+pub use janus::{JanusClient, Role};
 pub use profile::SrtpOffer;
 pub use source::{Stamp, unix_nanos};
 

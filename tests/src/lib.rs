@@ -3,13 +3,16 @@
 
 pub mod browser;
 pub mod client;
+pub mod door;
 pub mod driver;
 pub mod edge_impostor;
+pub mod fanout;
 pub mod load;
 pub mod machine;
 pub mod node_impostor;
 pub mod relay;
 pub mod rig;
+pub mod rival;
 pub mod scene;
 pub mod sdk;
 pub mod signal;

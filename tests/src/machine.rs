@@ -70,6 +70,17 @@ pub fn cpu_nanos(pid: u32) -> anyhow::Result<u64> {
     Ok(total)
 }
 
+/// Resident memory of a process, bytes (`VmRSS` of `/proc/PID/status`).
+///
+/// # Errors
+/// There is no such process.
+pub fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kibibytes: u64 = line.split_whitespace().next().context("empty VmRSS")?.parse()?;
+    Ok(kibibytes * 1024)
+}
+
 /// Time a CPU has spent on anything at all so far, nanoseconds (`/proc/stat`, in ticks of 10 ms; time stolen by the
 /// hypervisor included). What exceeds the measured process is noise of the machine.
 ///
@@ -128,6 +139,13 @@ mod tests {
             work = work.wrapping_add(1);
         }
         assert!(cpu_nanos(std::process::id()).unwrap() > before);
+    }
+
+    #[test]
+    fn memory_in_use_is_resident() {
+        let before = resident_bytes(std::process::id()).unwrap();
+        let used = std::hint::black_box(vec![1_u8; 64 << 20]);
+        assert!(resident_bytes(std::process::id()).unwrap() > before + (32 << 20), "{} bytes used", used.len());
     }
 
     #[test]

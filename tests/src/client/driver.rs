@@ -1,6 +1,6 @@
 //! The task of a client: signaling, peer connections and media sources in one loop.
 
-mod media;
+pub(super) mod media;
 
 use std::future::pending;
 use std::time::{Duration, Instant};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::signal_response::Message as Response;
 use livekit_protocol::{
-    AddTrackRequest, DataPacket, MuteTrackRequest, SessionDescription, SimulcastCodec, TrackSource, TrackType,
-    VideoLayer, VideoQuality, participant_info,
+    AddTrackRequest, DataPacket, MuteTrackRequest, SessionDescription, SignalTarget, SimulcastCodec, TrackSource,
+    TrackType, VideoLayer, VideoQuality, participant_info,
 };
 use prost::Message as _;
 use str0m::change::SdpOffer;
@@ -83,6 +83,7 @@ impl Driver {
         let single = options.mode == Mode::Single;
         let subscriber = if single { None } else { Some(Peer::new(options.bind, crypto, false).await?) };
         let mut negotiation = Negotiation::new(single);
+        negotiation.active = options.srtp.is_exclusive();
         let mut request = options.request;
         if single && let Some(offer) = negotiation.offer(&mut publisher)? {
             request.publisher_offer = Some(offer.description);
@@ -233,6 +234,15 @@ impl Driver {
                     self.request(Request::Answer(answer)).await;
                 }
                 self.described();
+            }
+            Response::Trickle(trickle) => {
+                let which = match trickle.target() {
+                    SignalTarget::Publisher => Which::Publisher,
+                    SignalTarget::Subscriber => Which::Subscriber,
+                };
+                if let Some(peer) = self.peer(which) {
+                    peer.candidate(&trickle.candidate_init)?;
+                }
             }
             Response::MediaSectionsRequirement(needed) => {
                 self.negotiation.require(usize::try_from(needed.num_audios)?, usize::try_from(needed.num_videos)?);

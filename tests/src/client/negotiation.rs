@@ -44,6 +44,8 @@ pub(crate) struct Negotiation {
     publish: Vec<NewSection>,
     unpublish: Vec<Mid>,
     channels: Vec<(ChannelId, &'static str)>,
+    /// Begins the DTLS handshake whatever the server would rather.
+    pub(crate) active: bool,
 }
 
 impl Negotiation {
@@ -131,7 +133,10 @@ impl Negotiation {
         peer.drain(None)?;
         self.last_id += 1;
         self.pending = Some((self.last_id, pending));
-        let sdp = as_libwebrtc(&offer.to_sdp_string());
+        let mut sdp = as_libwebrtc(&offer.to_sdp_string());
+        if self.active {
+            sdp = sdp.replace("a=setup:actpass", "a=setup:active");
+        }
         let description =
             SessionDescription { r#type: "offer".to_owned(), sdp, id: self.last_id, ..SessionDescription::default() };
         Ok(Some(Offer { description, sections }))

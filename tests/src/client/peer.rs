@@ -71,6 +71,19 @@ impl Peer {
         self.drain(None)
     }
 
+    /// Learns of a candidate of the server's; `init` is an `RTCIceCandidateInit`. What str0m cannot use (TCP) is skipped.
+    ///
+    /// # Errors
+    /// It is no JSON, or the connection is broken.
+    pub(crate) fn candidate(&mut self, init: &str) -> anyhow::Result<()> {
+        let init: serde_json::Value = serde_json::from_str(init)?;
+        if let Some(Ok(candidate)) = init.get("candidate").and_then(|c| c.as_str()).map(Candidate::from_sdp_string) {
+            self.rtc.add_remote_candidate(candidate);
+            self.drain(None)?;
+        }
+        Ok(())
+    }
+
     /// Takes one batch of datagrams from the socket. Datagrams that are no WebRTC at all are dropped.
     ///
     /// # Errors
@@ -207,6 +220,11 @@ mod tests {
     #[tokio::test]
     async fn a_client_talks_to_another_stack() {
         call(SrtpOffer::Gcm).await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_insists_on_a_profile_does_too() {
+        call(SrtpOffer::Gcm128Only).await;
     }
 
     #[tokio::test]

@@ -25,23 +25,41 @@ use str0m::crypto::dtls::{
 pub enum SrtpOffer {
     /// `AEAD_AES_128_GCM` among others, as browsers offer.
     Gcm,
+    /// `AEAD_AES_128_GCM` and nothing else.
+    Gcm128Only,
     /// `SRTP_AES128_CM_HMAC_SHA1_80` and nothing else.
     CmOnly,
 }
 
 impl SrtpOffer {
+    /// Whether there is one profile only. Then the client has to be the one who begins the DTLS handshake.
+    pub(crate) fn is_exclusive(self) -> bool {
+        self != Self::Gcm
+    }
+
     /// str0m's crypto with this offer.
     pub(crate) fn provider(self) -> Arc<CryptoProvider> {
         let own = str0m::crypto::from_feature_flags();
         Arc::new(match self {
             Self::Gcm => own,
-            Self::CmOnly => CryptoProvider { dtls_provider: &CmOnlyDtls, ..own },
+            Self::Gcm128Only => CryptoProvider { dtls_provider: &GCM_128, ..own },
+            Self::CmOnly => CryptoProvider { dtls_provider: &CM, ..own },
         })
     }
 }
 
-/// Keying material of the profile, bytes: two keys of 16 and two salts of 14 (RFC 5764 section 4.1.2).
-const KEYING_LEN: usize = 2 * (16 + 14);
+/// The DTLS of [`SrtpOffer::Gcm128Only`]: two keys of 16 bytes, two salts of 12 (RFC 7714 section 12).
+static GCM_128: OneProfileDtls = OneProfileDtls {
+    offered: SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
+    profile: SrtpProfile::AEAD_AES_128_GCM,
+    keying_len: 2 * (16 + 12),
+};
+/// The DTLS of [`SrtpOffer::CmOnly`]: two keys of 16 bytes, two salts of 14 (RFC 5764 section 4.1.2).
+static CM: OneProfileDtls = OneProfileDtls {
+    offered: SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
+    profile: SrtpProfile::AES128_CM_SHA1_80,
+    keying_len: 2 * (16 + 14),
+};
 /// Label of the export (RFC 5764 section 4.2).
 const KEYING_LABEL: &str = "EXTRACTOR-dtls_srtp";
 /// Largest handshake record before fragmentation, bytes.
@@ -51,11 +69,17 @@ const PEER: ([u8; 4], u16) = ([127, 0, 0, 1], 1);
 /// Nothing is due: look again much later.
 const IDLE: Duration = Duration::from_secs(3600);
 
-#[derive(Debug)]
-struct CmOnlyDtls;
+#[derive(Debug, Clone, Copy)]
+struct OneProfileDtls {
+    offered: SrtpProtectionProfile,
+    /// The same to str0m.
+    profile: SrtpProfile,
+    /// Keying material, bytes.
+    keying_len: usize,
+}
 
-impl DtlsProvider for CmOnlyDtls {
-    /// The key travels as PEM: only [`CmOnlyDtls::new_dtls`] reads it.
+impl DtlsProvider for OneProfileDtls {
+    /// The key travels as PEM: only [`OneProfileDtls::new_dtls`] reads it.
     fn generate_certificate(&self) -> Option<DtlsCert> {
         let provider = default_provider().ok()?;
         let made = Certificate::generate_self_signed(vec!["client".to_owned()], provider.crypto()).ok()?;
@@ -72,25 +96,26 @@ impl DtlsProvider for CmOnlyDtls {
         _version: DtlsVersion,
         _mtu: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
-        let config = handshake(cert).map_err(|e| CryptoError::Other(e.to_string()))?;
+        let config = handshake(cert, self.offered).map_err(|e| CryptoError::Other(e.to_string()))?;
         let inner = Inner {
+            dtls: *self,
             endpoint: Endpoint::new(SocketAddr::from(PEER), TransportProtocol::UDP, None),
             config: Arc::new(config),
             state: Stage::Idle,
             now,
             outputs: VecDeque::new(),
         };
-        Ok(Box::new(CmOnlyInstance(Mutex::new(inner))))
+        Ok(Box::new(OneProfileInstance(Mutex::new(inner))))
     }
 }
 
-fn handshake(cert: &DtlsCert) -> anyhow::Result<HandshakeConfig> {
+fn handshake(cert: &DtlsCert, offered: SrtpProtectionProfile) -> anyhow::Result<HandshakeConfig> {
     let provider = default_provider()?;
     let certificate = Certificate::from_pem(std::str::from_utf8(&cert.private_key)?, provider.crypto())?;
     Ok(ConfigBuilder::default()
         .with_crypto_provider(provider)
         .with_certificates(vec![certificate])
-        .with_srtp_protection_profiles(vec![SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80])
+        .with_srtp_protection_profiles(vec![offered])
         .with_client_auth(ClientAuthType::RequireAnyClientCert)
         .with_extended_master_secret(ExtendedMasterSecretType::Require)
         // str0m compares the fingerprint itself.
@@ -117,6 +142,7 @@ enum Queued {
 }
 
 struct Inner {
+    dtls: OneProfileDtls,
     endpoint: Endpoint,
     config: Arc<HandshakeConfig>,
     state: Stage,
@@ -124,15 +150,15 @@ struct Inner {
     outputs: VecDeque<Queued>,
 }
 
-struct CmOnlyInstance(Mutex<Inner>);
+struct OneProfileInstance(Mutex<Inner>);
 
-impl fmt::Debug for CmOnlyInstance {
+impl fmt::Debug for OneProfileInstance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CmOnlyInstance")
+        f.write_str("OneProfileInstance")
     }
 }
 
-impl CmOnlyInstance {
+impl OneProfileInstance {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -158,8 +184,8 @@ impl Inner {
         if let Some(certificate) = state.peer_certificates.first() {
             self.outputs.push_back(Queued::PeerCert(certificate.clone()));
         }
-        if state.srtp_protection_profile() == SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80
-            && let Ok(keys) = state.export_keying_material(KEYING_LABEL, &[], KEYING_LEN)
+        if state.srtp_protection_profile() == self.dtls.offered
+            && let Ok(keys) = state.export_keying_material(KEYING_LABEL, &[], self.dtls.keying_len)
         {
             self.outputs.push_back(Queued::Keys(keys.into_bytes()));
         }
@@ -173,7 +199,7 @@ impl Inner {
     }
 }
 
-impl DtlsInstance for CmOnlyInstance {
+impl DtlsInstance for OneProfileInstance {
     fn set_active(&mut self, active: bool) {
         let mut inner = self.inner();
         if active && inner.state == Stage::Idle {
@@ -199,7 +225,7 @@ impl DtlsInstance for CmOnlyInstance {
         let bytes = match &next {
             Queued::Packet(bytes) | Queued::PeerCert(bytes) | Queued::Data(bytes) => bytes.as_slice(),
             Queued::Keys(keys) => {
-                return DtlsOutput::KeyingMaterial(KeyingMaterial::new(keys), SrtpProfile::AES128_CM_SHA1_80);
+                return DtlsOutput::KeyingMaterial(KeyingMaterial::new(keys), inner.dtls.profile);
             }
             Queued::Connected => return DtlsOutput::Connected,
             Queued::Closed => return DtlsOutput::CloseNotify,
