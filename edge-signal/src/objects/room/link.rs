@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use shared::claims::INTERNAL_LEEWAY_SECS;
 use shared::control::RevokeRequest;
-use shared::ids::RegionName;
+use shared::ids::{RegionName, RoomName};
 use worker::{Request, Response, Result, WebSocketPair};
 
 use super::{CLOSE_REVOKED, Shell, TICKET_HEADER};
@@ -21,11 +21,9 @@ impl Shell {
         // The join that asked for this node comes first.
         let _turn = self.placing.lock().await;
         let (ticket, token) = (request.headers().get(TICKET_HEADER)?, request.headers().get(NODE_TOKEN_HEADER)?);
-        let Some(room) = self.take_room() else {
+        let Some(name) = self.room_created() else {
             return room_over();
         };
-        let name = room.name().clone();
-        self.room.set(Some(room));
         let deployment = self.deployment()?;
         let storage = self.storage();
         // What cannot be looked up counts as used.
@@ -41,10 +39,9 @@ impl Shell {
             return runtime::refuse_worker(&GateError::Revoked.refusal());
         }
         // It may have ended meanwhile.
-        let Some(room) = self.take_room() else {
+        if self.room_created().is_none() {
             return room_over();
-        };
-        self.room.set(Some(room));
+        }
         let (now, node) = (runtime::now(), claims.sub);
         storage.mark_used(&claims.jti, claims.exp, now, INTERNAL_LEEWAY_SECS)?;
         let Ok(region) = RegionName::try_from(claims.region.as_str()) else {
@@ -58,6 +55,14 @@ impl Shell {
         self.sockets.accept_node(&self.state, pair.server, node.clone(), runtime::random_name()?)?;
         self.handle(Event::NodeLinked { node, region, rejoin_ticket })?;
         Response::from_websocket(pair.client)
+    }
+
+    /// The name of the room, if somebody has joined it: one that was only asked about has no use for a node.
+    fn room_created(&self) -> Option<RoomName> {
+        let room = self.take_room();
+        let name = room.as_ref().filter(|room| room.is_created()).map(|room| room.name().clone());
+        self.room.set(room);
+        name
     }
 
     /// The fleet has revoked a node's key: its link is closed, its sessions go elsewhere.
