@@ -1,13 +1,16 @@
 //! Every room, session and track on this node: sends what the rooms and the shard say to the right session.
 //! **Pure: no I/O, no clock.** What a batch of inputs changed goes out in [`Conference::flush`].
 
+pub(crate) mod placement;
+
 use std::collections::{BTreeSet, HashMap};
 
 use shared::claims::SessionClaims;
 use shared::control::{MediaState, NodeToRoom, OpenSession, RefusalReason, RoomToNode};
 use shared::ids::{ParticipantSid, RoomName, SessionKey, TrackSid};
 
-use crate::media::api::{Command, Event, RoomKey, TrackKey, TransportKey};
+use self::placement::{Fullness, Placement};
+use crate::media::api::{Command, Event, RoomKey, ShardIndex, TrackKey, TransportKey};
 use crate::session::allocator::Allocator;
 use crate::session::{Endpoint, Output, Session, SessionParams};
 
@@ -16,13 +19,15 @@ use crate::session::{Endpoint, Output, Session, SessionParams};
 pub(crate) struct Effects {
     /// For the rooms.
     pub(crate) messages: Vec<(RoomName, NodeToRoom)>,
-    /// For the shard.
-    pub(crate) commands: Vec<Command>,
+    /// For the shards.
+    pub(crate) commands: Vec<(ShardIndex, Command)>,
 }
 
 #[derive(Debug)]
 struct Room {
     key: RoomKey,
+    /// Its first session's shard.
+    home: ShardIndex,
     /// The newest session of each participant; older ones are closed.
     sessions: HashMap<ParticipantSid, Session>,
     /// Every track somebody announced or subscribed to here.
@@ -35,7 +40,9 @@ type Owner = (RoomName, ParticipantSid);
 /// All rooms of this node.
 #[derive(Debug)]
 pub(crate) struct Conference {
-    endpoint: Endpoint,
+    /// Of each shard.
+    endpoints: Vec<Endpoint>,
+    placement: Placement,
     allocator: Allocator,
     max_sessions: usize,
     draining: bool,
@@ -47,10 +54,11 @@ pub(crate) struct Conference {
 }
 
 impl Conference {
-    /// A node without rooms.
-    pub(crate) fn new(endpoint: Endpoint, allocator: Allocator, max_sessions: usize) -> Self {
+    /// A node without rooms. `endpoints`: one for each of its shards.
+    pub(crate) fn new(endpoints: Vec<Endpoint>, full: Fullness, allocator: Allocator, max_sessions: usize) -> Self {
         Self {
-            endpoint,
+            placement: Placement::new(endpoints.len(), full),
+            endpoints,
             allocator,
             max_sessions,
             draining: false,
@@ -109,14 +117,17 @@ impl Conference {
             self.close_session(name, &known);
         }
         if !self.rooms.contains_key(name) {
-            let key = RoomKey(self.allocator.key());
-            self.rooms.insert(name.clone(), Room { key, sessions: HashMap::new(), tracks: HashMap::new() });
+            let (key, home) = (RoomKey(self.allocator.key()), self.placement.place(&[]));
+            self.rooms.insert(name.clone(), Room { key, home, sessions: HashMap::new(), tracks: HashMap::new() });
         }
         let Some(room) = self.rooms.get_mut(name) else { return Err(RefusalReason::NoCapacity) };
+        let shard = self.placement.place(&room.present());
+        self.placement.opened(shard);
         let key = SessionKey { participant: claims.sub, generation: claims.generation };
         let params = SessionParams {
             key: key.clone(),
             room: room.key,
+            shard,
             identity: claims.identity,
             grants: claims.grants,
             peer_connections: open.peer_connections,
@@ -125,7 +136,7 @@ impl Conference {
         let mut out = Output::default();
         let session = Session::open(params, &mut self.allocator, &mut out);
         room.sessions.insert(key.participant.clone(), session);
-        self.take(name, &key.participant, out);
+        self.take(name, &key.participant, shard, out);
         // As the room would have sent them one by one.
         for track in open.tracks {
             self.handle(name, RoomToNode::AnnounceTrack { session: key.clone(), track });
@@ -148,10 +159,12 @@ impl Conference {
             return tracing::debug!(room = %name, session = %key, "message for a session that is not here");
         };
         let owner = (name.clone(), key.participant.clone());
+        let shard = session.shard();
         let mut out = Output::default();
         match message {
             RoomToNode::Offer { description, .. } => {
-                session.offer(&description, &self.endpoint, &mut self.allocator, &mut out);
+                let Some(endpoint) = self.endpoints.get(shard.place()) else { return };
+                session.offer(&description, endpoint, &mut self.allocator, &mut out);
             }
             RoomToNode::Answer { description, .. } => session.answer(&description, &mut out),
             RoomToNode::AnnounceTrack { track, .. } => {
@@ -183,7 +196,7 @@ impl Conference {
             RoomToNode::UpdateGrants { grants, .. } => session.update_grants(grants, &mut out),
             RoomToNode::Welcome { .. } | RoomToNode::OpenSession(_) | RoomToNode::CloseSession { .. } => {}
         }
-        self.take(name, &key.participant, out);
+        self.take(name, &key.participant, shard, out);
     }
 
     /// Closes the sessions of a room that it does not believe to be here.
@@ -232,16 +245,23 @@ impl Conference {
         }
     }
 
+    /// What a shard was measured to carry.
+    pub(crate) fn measured(&mut self, shard: ShardIndex, packets_per_second: u32) {
+        self.placement.measured(shard, packets_per_second);
+    }
+
     /// What the batch of inputs wants done.
     pub(crate) fn flush(&mut self) -> Effects {
         for (name, participant) in std::mem::take(&mut self.dirty) {
             let Some(room) = self.rooms.get_mut(&name) else { continue };
             let Some(session) = room.sessions.get_mut(&participant) else { continue };
+            let shard = session.shard();
+            let Some(endpoint) = self.endpoints.get(shard.place()) else { continue };
             let mut out = Output::default();
-            for track in session.flush(&self.endpoint, &mut self.allocator, &mut out) {
+            for track in session.flush(endpoint, &mut self.allocator, &mut out) {
                 forget_track(&mut room.tracks, &mut self.publishers, &track);
             }
-            self.take(&name, &participant, out);
+            self.take(&name, &participant, shard, out);
             self.dirty.remove(&(name, participant));
         }
         std::mem::take(&mut self.effects)
@@ -263,18 +283,19 @@ impl Conference {
         let Some(session) = room.sessions.get_mut(&participant) else { return };
         let mut out = Output::default();
         act(session, &mut out);
-        self.take(&name, &participant, out);
+        let shard = session.shard();
+        self.take(&name, &participant, shard, out);
     }
 
     /// Takes what a session wants done, and learns its transports.
-    fn take(&mut self, name: &RoomName, participant: &ParticipantSid, out: Output) {
+    fn take(&mut self, name: &RoomName, participant: &ParticipantSid, shard: ShardIndex, out: Output) {
         let owner = (name.clone(), participant.clone());
         for command in &out.commands {
             if let Command::Open(config) = command {
                 self.transports.insert(config.key, owner.clone());
             }
         }
-        self.effects.commands.extend(out.commands);
+        self.effects.commands.extend(out.commands.into_iter().map(|command| (shard, command)));
         self.effects.messages.extend(out.messages.into_iter().map(|message| (name.clone(), message)));
         self.dirty.insert(owner);
     }
@@ -307,8 +328,18 @@ impl Conference {
         for transport in session.transports() {
             self.transports.remove(&transport);
         }
-        self.effects.commands.extend(out.commands);
+        let shard = session.shard();
+        self.placement.closed(shard);
+        self.effects.commands.extend(out.commands.into_iter().map(|command| (shard, command)));
         true
+    }
+}
+
+impl Room {
+    /// The shards it is on, its home first.
+    fn present(&self) -> Vec<ShardIndex> {
+        let others: BTreeSet<ShardIndex> = self.sessions.values().map(Session::shard).collect();
+        std::iter::once(self.home).chain(others.into_iter().filter(|shard| *shard != self.home)).collect()
     }
 }
 

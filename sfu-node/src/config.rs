@@ -3,12 +3,16 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use shared::geo::Place;
 use shared::ids::RegionName;
 use url::Url;
+
+use crate::conference::placement::Fullness;
+use crate::media::api::{MAX_SHARDS, ShardIndex};
 
 /// Meridian's media node: takes sessions from the edge and forwards their media.
 #[derive(Debug, Clone, Parser)]
@@ -32,9 +36,18 @@ pub(crate) struct Config {
     /// Addresses clients reach it at, preferred first; the bind address if not given.
     #[arg(long = "public-address", env = "MERIDIAN_PUBLIC_ADDRESS", value_delimiter = ',')]
     pub(crate) public_addresses: Vec<IpAddr>,
-    /// UDP port for media.
+    /// UDP port for media: the first shard's. Each further shard takes the next one.
     #[arg(long, env = "MERIDIAN_UDP_PORT", default_value_t = 7900)]
     pub(crate) udp_port: u16,
+    /// Media threads; as many as there are cores, if not given.
+    #[arg(long, env = "MERIDIAN_SHARDS", default_value_t = cores(), value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_SHARDS)))]
+    pub(crate) shards: u8,
+    /// Sessions on a shard from which on its rooms take further shards.
+    #[arg(long, env = "MERIDIAN_SPREAD_SESSIONS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    spread_sessions: u32,
+    /// Packets received and sent by a shard per second from which on its rooms take further shards.
+    #[arg(long, env = "MERIDIAN_SPREAD_PACKETS", default_value_t = 150_000, value_parser = clap::value_parser!(u32).range(1..))]
+    spread_packets: u32,
     /// Health and metrics.
     #[arg(long, env = "MERIDIAN_HTTP_ADDR", default_value = "127.0.0.1:7980")]
     pub(crate) http_addr: SocketAddr,
@@ -64,16 +77,23 @@ impl Config {
     /// # Errors
     /// One line saying what to change.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if self.candidates().iter().any(|address| address.ip().is_unspecified() || address.ip().is_multicast()) {
+        if self
+            .candidates(ShardIndex(0))
+            .iter()
+            .any(|address| address.ip().is_unspecified() || address.ip().is_multicast())
+        {
             return Err(ConfigError::NoPublicAddress);
         }
         if self.http_addr.port() == 0 || self.udp_port == 0 {
             return Err(ConfigError::NoPort);
         }
+        if self.udp_port.checked_add(u16::from(self.shards) - 1).is_none() {
+            return Err(ConfigError::PortsExhausted);
+        }
         Ok(())
     }
 
-    /// Where the media socket binds.
+    /// Where the first media socket binds.
     pub(crate) fn bind(&self) -> SocketAddr {
         let public = &self.public_addresses;
         let address = self.bind_address.unwrap_or_else(|| match public.as_slice() {
@@ -86,11 +106,17 @@ impl Config {
         SocketAddr::new(address, self.udp_port)
     }
 
-    /// What stands in the candidates.
-    pub(crate) fn candidates(&self) -> Vec<SocketAddr> {
+    /// What stands in the candidates of a session on this shard.
+    pub(crate) fn candidates(&self, shard: ShardIndex) -> Vec<SocketAddr> {
+        let port = self.udp_port.saturating_add(shard.0.into());
         let bound = [self.bind().ip()];
         let addresses: &[IpAddr] = if self.public_addresses.is_empty() { &bound } else { &self.public_addresses };
-        addresses.iter().map(|address| SocketAddr::new(*address, self.udp_port)).collect()
+        addresses.iter().map(|address| SocketAddr::new(*address, port)).collect()
+    }
+
+    /// When a room leaves its shard.
+    pub(crate) fn fullness(&self) -> Fullness {
+        Fullness { sessions: self.spread_sessions, packets_per_second: self.spread_packets }
     }
 
     /// How long sessions may go on after SIGTERM.
@@ -110,6 +136,14 @@ pub(crate) enum ConfigError {
     /// A random port cannot be found by clients or health checks.
     #[error("--udp-port and the port of --http-addr must not be 0")]
     NoPort,
+    /// The last shard's port would be above 65535.
+    #[error("--udp-port leaves no ports for all --shards")]
+    PortsExhausted,
+}
+
+fn cores() -> u8 {
+    let cores = available_parallelism().map_or(1, std::num::NonZero::get);
+    u8::try_from(cores).unwrap_or(MAX_SHARDS).min(MAX_SHARDS)
 }
 
 /// Text that no log may show.
@@ -192,11 +226,22 @@ mod tests {
         assert_eq!(parse(&[]).unwrap().check(), Err(ConfigError::NoPublicAddress));
         let config = parse(&["--public-address", "192.0.2.1,2001:db8::1"]).unwrap();
         assert_eq!(config.check(), Ok(()));
-        assert_eq!(config.candidates().len(), 2);
+        assert_eq!(config.candidates(ShardIndex(0)).len(), 2);
         assert!(config.bind().is_ipv6(), "one socket for both families");
         assert!(parse(&["--public-address", "192.0.2.1"]).unwrap().bind().ip().is_unspecified());
         assert!(parse(&["--public-address", "127.0.0.1"]).unwrap().bind().ip().is_loopback());
         assert_eq!(parse(&["--bind-address", "192.0.2.1"]).unwrap().check(), Ok(()));
+    }
+
+    #[test]
+    fn each_shard_has_a_port_of_its_own() {
+        let config = parse(&["--public-address", "192.0.2.1", "--udp-port", "65533", "--shards", "3"]).unwrap();
+        assert_eq!(config.check(), Ok(()));
+        let ports: Vec<u16> = ShardIndex::all(3).map(|shard| config.candidates(shard)[0].port()).collect();
+        assert_eq!((config.bind().port(), ports), (65533, vec![65533, 65534, 65535]));
+        let config = parse(&["--public-address", "192.0.2.1", "--udp-port", "65533", "--shards", "4"]).unwrap();
+        assert_eq!(config.check(), Err(ConfigError::PortsExhausted));
+        assert!(parse(&["--shards", "0"]).is_err() && parse(&["--shards", "65"]).is_err());
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! The control task: owns the [`Conference`], carries its messages to the room links and its commands to the shard.
+//! The control task: owns the [`Conference`], carries its messages to the room links and its commands to the shards.
+
+mod readings;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,8 +14,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
+use self::readings::Readings;
 use crate::conference::{Conference, Effects};
-use crate::media::api::{Command, Event, ShardStats};
+use crate::media::api::{Command, Event, ShardIndex, ShardStats};
 use crate::metrics::Metrics;
 
 /// Requests that may wait for the control task.
@@ -24,7 +27,7 @@ pub(crate) const EVENTS: usize = 4096;
 pub(crate) const OUTBOX: usize = 1024;
 /// Inputs taken together before their effects go out.
 const BATCH: usize = 64;
-/// Time between two readings of the shard's counters.
+/// Time between two readings of the shards' counters.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is asked of the control task.
@@ -96,7 +99,7 @@ pub(crate) struct ControlTask {
 }
 
 impl ControlTask {
-    /// Waits until it ends by itself: the shard is gone.
+    /// Waits until it ends by itself: a shard is gone.
     pub(crate) async fn ended(&mut self) {
         let _ = (&mut self.task).await;
     }
@@ -108,26 +111,37 @@ impl Drop for ControlTask {
     }
 }
 
-/// What the control task makes known each time it reads the shard's counters.
+/// What a shard's thread reports.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// Something happened.
+    Said(Event),
+    /// It runs no more.
+    Ended,
+}
+
+/// What the control task makes known each time all shards have told their counters.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Pulse {
     /// Load without the process's CPU.
     pub(crate) load: NodeLoad,
-    /// When the shard last answered.
+    /// When the last of the shards answered.
     pub(crate) shard_answered: Option<Instant>,
 }
 
-/// Starts the control task. `command` hands a command to the shard; `events` are the shard's.
+/// Starts the control task. `command` hands a command to one of the `shards`; `reports` are theirs.
 pub(crate) fn start(
     conference: Conference,
-    command: impl Fn(Command) + Send + 'static,
-    events: mpsc::Receiver<Event>,
+    command: impl Fn(ShardIndex, Command) + Send + 'static,
+    shards: usize,
+    reports: mpsc::Receiver<(ShardIndex, Report)>,
     metrics: Arc<Metrics>,
 ) -> (Control, ControlTask, watch::Receiver<Pulse>) {
     let (requests, inbox) = mpsc::channel(REQUESTS);
     let (pulse, pulses) = watch::channel(Pulse::default());
-    let state = State { conference, command, outboxes: HashMap::new(), metrics, pulse, last: None };
-    let task = tokio::spawn(state.run(inbox, events));
+    let readings = Readings::new(shards);
+    let state = State { conference, command, outboxes: HashMap::new(), metrics, pulse, readings };
+    let task = tokio::spawn(state.run(inbox, reports));
     (Control { requests }, ControlTask { task }, pulses)
 }
 
@@ -137,12 +151,11 @@ struct State<F> {
     outboxes: HashMap<RoomName, mpsc::Sender<NodeToRoom>>,
     metrics: Arc<Metrics>,
     pulse: watch::Sender<Pulse>,
-    /// The last counters and when they were read.
-    last: Option<(Instant, ShardStats)>,
+    readings: Readings,
 }
 
-impl<F: Fn(Command) + Send + 'static> State<F> {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Request>, mut events: mpsc::Receiver<Event>) {
+impl<F: Fn(ShardIndex, Command) + Send + 'static> State<F> {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Request>, mut reports: mpsc::Receiver<(ShardIndex, Report)>) {
         let mut ticks = tokio::time::interval(STATS_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -151,11 +164,13 @@ impl<F: Fn(Command) + Send + 'static> State<F> {
                     Some(request) => self.request(request),
                     None => return,
                 },
-                event = events.recv() => match event {
-                    Some(event) => self.event(&event),
-                    None => return tracing::error!("the shard has ended"),
+                report = reports.recv() => match report {
+                    Some((shard, Report::Said(event))) => self.event(shard, &event),
+                    Some((_, Report::Ended)) | None => return tracing::error!("a shard has ended"),
                 },
-                _ = ticks.tick() => (self.command)(Command::ReadStats),
+                _ = ticks.tick() => {
+                    ShardIndex::all(self.readings.shards()).for_each(|shard| (self.command)(shard, Command::ReadStats));
+                }
             }
             for _ in 0..BATCH {
                 let mut idle = true;
@@ -163,9 +178,13 @@ impl<F: Fn(Command) + Send + 'static> State<F> {
                     self.request(request);
                     idle = false;
                 }
-                if let Ok(event) = events.try_recv() {
-                    self.event(&event);
-                    idle = false;
+                match reports.try_recv() {
+                    Ok((shard, Report::Said(event))) => {
+                        self.event(shard, &event);
+                        idle = false;
+                    }
+                    Ok((_, Report::Ended)) => return tracing::error!("a shard has ended"),
+                    Err(_) => {}
                 }
                 if idle {
                     break;
@@ -199,33 +218,32 @@ impl<F: Fn(Command) + Send + 'static> State<F> {
         }
     }
 
-    fn event(&mut self, event: &Event) {
+    fn event(&mut self, shard: ShardIndex, event: &Event) {
         if let Event::Stats(stats) = event {
-            self.stats(**stats);
+            self.stats(shard, **stats);
         }
         self.conference.shard_event(event);
     }
 
-    fn stats(&mut self, stats: ShardStats) {
+    fn stats(&mut self, shard: ShardIndex, stats: ShardStats) {
         let now = Instant::now();
+        let traffic = self.readings.take(now, shard, stats);
+        self.conference.measured(shard, traffic.packets_per_second);
+        let Some((all, traffic)) = self.readings.complete() else { return };
         let (sessions, tracks) = (self.conference.session_count(), self.conference.track_count());
-        self.metrics.set_shard(stats, sessions, tracks);
-        let mut load = NodeLoad { sessions: u32::try_from(sessions).unwrap_or(u32::MAX), ..NodeLoad::default() };
-        if let Some((then, last)) = self.last {
-            let millis = u64::try_from(now.duration_since(then).as_millis()).unwrap_or(u64::MAX).max(1);
-            let per_second = |new: u64, old: u64| new.saturating_sub(old).saturating_mul(1000) / millis;
-            load.egress_bps = per_second(stats.bytes_sent, last.bytes_sent).saturating_mul(8);
-            let packets = stats.packets_received.saturating_add(stats.packets_sent);
-            let before = last.packets_received.saturating_add(last.packets_sent);
-            load.packets_per_second = u32::try_from(per_second(packets, before)).unwrap_or(u32::MAX);
-        }
-        self.last = Some((now, stats));
+        self.metrics.set_shards(all, sessions, tracks);
+        let load = NodeLoad {
+            sessions: u32::try_from(sessions).unwrap_or(u32::MAX),
+            egress_bps: traffic.egress_bps,
+            packets_per_second: traffic.packets_per_second,
+            ..NodeLoad::default()
+        };
         self.pulse.send_replace(Pulse { load, shard_answered: Some(now) });
     }
 
     fn carry_out(&mut self, effects: Effects) {
-        // The shard first: it must know a transport before the client can.
-        effects.commands.into_iter().for_each(&self.command);
+        // The shards first: they must know a transport before the client can.
+        effects.commands.into_iter().for_each(|(shard, command)| (self.command)(shard, command));
         for (room, message) in effects.messages {
             let Entry::Occupied(outbox) = self.outboxes.entry(room) else { continue };
             if outbox.get().try_send(message).is_err() {
@@ -235,7 +253,7 @@ impl<F: Fn(Command) + Send + 'static> State<F> {
                 tracing::warn!(%room, "room link is too slow or down for too long, closing its sessions");
                 self.conference.close_room(&room);
                 let effects = self.conference.flush();
-                effects.commands.into_iter().for_each(&self.command);
+                effects.commands.into_iter().for_each(|(shard, command)| (self.command)(shard, command));
             }
         }
     }

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
@@ -22,7 +23,7 @@ pub(crate) struct Reason {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
-    shard: std::sync::Arc<ShardCollector>,
+    shards: std::sync::Arc<ShardCollector>,
     /// Sessions not opened.
     pub(crate) sessions_refused: Family<Reason, Counter>,
     /// 1 while the fleet link is up.
@@ -41,10 +42,10 @@ impl Metrics {
     /// Everything at zero.
     pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("meridian_node");
-        let shard = std::sync::Arc::new(ShardCollector::default());
-        registry.register_collector(Box::new(shard.clone()));
+        let shards = std::sync::Arc::new(ShardCollector::default());
+        registry.register_collector(Box::new(shards.clone()));
         let metrics = Self {
-            shard,
+            shards,
             sessions_refused: Family::default(),
             fleet_link_up: Gauge::default(),
             room_links_up: Gauge::default(),
@@ -62,10 +63,11 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    /// Takes the shard's counters and what the control task counts.
-    pub(crate) fn set_shard(&self, stats: ShardStats, sessions: usize, tracks: usize) {
+    /// Takes the counters of each shard and what the control task counts.
+    pub(crate) fn set_shards(&self, stats: &[ShardStats], sessions: usize, tracks: usize) {
         let count = |n| i64::try_from(n).unwrap_or(i64::MAX);
-        *self.shard.latest.lock().unwrap_or_else(PoisonError::into_inner) = (stats, count(sessions), count(tracks));
+        let latest = Latest { shards: stats.to_vec(), sessions: count(sessions), tracks: count(tracks) };
+        *self.shards.latest.lock().unwrap_or_else(PoisonError::into_inner) = latest;
     }
 
     /// OpenMetrics text.
@@ -79,61 +81,76 @@ impl Metrics {
     }
 }
 
-/// The shard counts by itself; this shows what it last said.
+/// The shards count by themselves; this shows what they last said.
 #[derive(Debug, Default)]
 struct ShardCollector {
-    latest: Mutex<(ShardStats, i64, i64)>,
+    latest: Mutex<Latest>,
 }
+
+#[derive(Debug, Default)]
+struct Latest {
+    shards: Vec<ShardStats>,
+    sessions: i64,
+    tracks: i64,
+}
+
+/// A counter or gauge of a shard: name, help, value.
+type Shown = (&'static str, &'static str, fn(&ShardStats) -> u64);
+
+const SHARD_GAUGES: [Shown; 3] = [
+    ("transports", "ICE transports open", |stats| stats.transports),
+    ("receivers", "Tracks received", |stats| stats.receivers),
+    ("senders", "Subscriptions sent", |stats| stats.senders),
+];
+
+const SHARD_COUNTERS: [Shown; 22] = [
+    ("packets_received", "RTP and RTCP packets received", |stats| stats.packets_received),
+    ("bytes_received", "Bytes received", |stats| stats.bytes_received),
+    ("packets_sent", "RTP and RTCP packets sent", |stats| stats.packets_sent),
+    ("bytes_sent", "Bytes sent", |stats| stats.bytes_sent),
+    ("send_calls", "Send system calls", |stats| stats.send_calls),
+    ("receive_calls", "Receive system calls", |stats| stats.receive_calls),
+    ("dropped_unknown_address", "From an address ICE has not validated", |stats| stats.dropped_unknown_address),
+    ("dropped_bad_stun", "Binding requests that do not authenticate", |stats| stats.dropped_bad_stun),
+    ("dropped_bad_srtp", "SRTP or SRTCP that does not authenticate", |stats| stats.dropped_bad_srtp),
+    ("dropped_replay", "SRTP or SRTCP seen before", |stats| stats.dropped_replay),
+    ("dropped_malformed", "Malformed, or of no known section", |stats| stats.dropped_malformed),
+    ("dropped_send", "The socket would not take it", |stats| stats.dropped_send),
+    ("nacks_received", "NACKs received", |stats| stats.nacks_received),
+    ("nacks_sent", "NACKs sent", |stats| stats.nacks_sent),
+    ("plis_received", "Keyframe requests received", |stats| stats.plis_received),
+    ("plis_sent", "Keyframe requests sent", |stats| stats.plis_sent),
+    ("retransmissions_sent", "Packets sent again", |stats| stats.retransmissions_sent),
+    ("padding_sent", "Packets that only probed for bandwidth", |stats| stats.padding_sent),
+    ("data_messages_received", "Data channel messages received", |stats| stats.data_messages_received),
+    ("data_messages_sent", "Data channel messages sent", |stats| stats.data_messages_sent),
+    ("data_messages_dropped", "Not sent: the receiver does not keep up", |stats| stats.data_messages_dropped),
+    ("sctp_panics", "Peers whose data channels ended in a panic of the SCTP library", |stats| stats.sctp_panics),
+];
 
 impl Collector for ShardCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let (stats, sessions, tracks) = *self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let gauge = |n| i64::try_from(n).unwrap_or(i64::MAX);
-        let gauges = [
-            ("sessions", "Sessions open", sessions),
-            ("tracks", "Tracks published or subscribed to", tracks),
-            ("transports", "ICE transports open", gauge(stats.transports)),
-            ("receivers", "Tracks received", gauge(stats.receivers)),
-            ("senders", "Subscriptions sent", gauge(stats.senders)),
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_node = [
+            ("sessions", "Sessions open", latest.sessions),
+            ("tracks", "Tracks published or subscribed to", latest.tracks),
         ];
-        for (name, help, value) in gauges {
-            let gauge = ConstGauge::new(value);
-            gauge.encode(encoder.encode_descriptor(
-                name,
-                help,
-                None,
-                prometheus_client::metrics::MetricType::Gauge,
-            )?)?;
+        for (name, help, value) in of_node {
+            ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
-        let counters = [
-            ("packets_received", "RTP and RTCP packets received", stats.packets_received),
-            ("bytes_received", "Bytes received", stats.bytes_received),
-            ("packets_sent", "RTP and RTCP packets sent", stats.packets_sent),
-            ("bytes_sent", "Bytes sent", stats.bytes_sent),
-            ("send_calls", "Send system calls", stats.send_calls),
-            ("receive_calls", "Receive system calls", stats.receive_calls),
-            ("dropped_unknown_address", "From an address ICE has not validated", stats.dropped_unknown_address),
-            ("dropped_bad_stun", "Binding requests that do not authenticate", stats.dropped_bad_stun),
-            ("dropped_bad_srtp", "SRTP or SRTCP that does not authenticate", stats.dropped_bad_srtp),
-            ("dropped_replay", "SRTP or SRTCP seen before", stats.dropped_replay),
-            ("dropped_malformed", "Malformed, or of no known section", stats.dropped_malformed),
-            ("dropped_send", "The socket would not take it", stats.dropped_send),
-            ("nacks_received", "NACKs received", stats.nacks_received),
-            ("nacks_sent", "NACKs sent", stats.nacks_sent),
-            ("plis_received", "Keyframe requests received", stats.plis_received),
-            ("plis_sent", "Keyframe requests sent", stats.plis_sent),
-            ("retransmissions_sent", "Packets sent again", stats.retransmissions_sent),
-            ("padding_sent", "Packets that only probed for bandwidth", stats.padding_sent),
-            ("data_messages_received", "Data channel messages received", stats.data_messages_received),
-            ("data_messages_sent", "Data channel messages sent", stats.data_messages_sent),
-            ("data_messages_dropped", "Not sent: the receiver does not keep up", stats.data_messages_dropped),
-            ("sctp_panics", "Peers whose data channels ended in a panic of the SCTP library", stats.sctp_panics),
-        ];
-        for (name, help, value) in counters {
-            let counter = ConstCounter::new(value);
-            let descriptor =
-                encoder.encode_descriptor(name, help, None, prometheus_client::metrics::MetricType::Counter)?;
-            counter.encode(descriptor)?;
+        let shards = || (0_u8..).zip(&latest.shards).map(|(shard, stats)| ([("shard", shard.to_string())], stats));
+        for (name, help, value) in SHARD_GAUGES {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (labels, stats) in shards() {
+                let gauge = ConstGauge::new(i64::try_from(value(stats)).unwrap_or(i64::MAX));
+                gauge.encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        for (name, help, value) in SHARD_COUNTERS {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (labels, stats) in shards() {
+                ConstCounter::new(value(stats)).encode(metric.encode_family(&labels)?)?;
+            }
         }
         Ok(())
     }
@@ -144,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_counter_of_the_shard_is_shown() {
+    fn every_counter_of_each_shard_is_shown() {
         // No `..`: a new counter must be added here too.
         let stats = ShardStats {
             transports: 1,
@@ -174,7 +191,8 @@ mod tests {
             sctp_panics: 25,
         };
         let metrics = Metrics::new();
-        metrics.set_shard(stats, 26, 27);
+        let other = ShardStats { packets_sent: 1_000, ..ShardStats::default() };
+        metrics.set_shards(&[stats, other], 26, 27);
         let text = metrics.encode().unwrap();
         let shown = |value: u64| {
             let end = format!(" {value}");
@@ -183,5 +201,6 @@ mod tests {
         for value in 1..=27 {
             assert!(shown(value), "{value} is missing:\n{text}");
         }
+        assert!(text.contains("meridian_node_packets_sent_total{shard=\"1\"} 1000"), "{text}");
     }
 }

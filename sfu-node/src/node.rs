@@ -18,15 +18,15 @@ use tokio::time::{sleep, timeout};
 use crate::auth::Verifier;
 use crate::conference::Conference;
 use crate::config::Config;
-use crate::control::{self, Control, ControlTask, EVENTS, Pulse, Request};
+use crate::control::{self, Control, ControlTask, EVENTS, Pulse, Report, Request};
 use crate::edge::enrol::{EnrolError, enrol};
 use crate::edge::fleet_link::{FleetLink, FleetState};
 use crate::edge::identity::{IdentityError, NodeKey, load_id, store_id};
 use crate::edge::room_link::RoomContext;
 use crate::edge::{Dialer, backoff, endpoint};
 use crate::http::{Status, router};
-use crate::media::api::ShardConfig;
-use crate::media::shard::Shard;
+use crate::media::api::{Event, ShardConfig, ShardIndex};
+use crate::media::shard::thread::{self, ShardHandle};
 use crate::metrics::Metrics;
 use crate::session::Endpoint;
 use crate::session::allocator::Allocator;
@@ -64,8 +64,8 @@ pub(crate) enum NodeError {
     /// The system gives no random bytes, or no signals.
     #[error("the system does not work: {0}")]
     System(String),
-    /// The media shard ended.
-    #[error("the media shard has ended")]
+    /// A media shard ended.
+    #[error("a media shard has ended")]
     ShardEnded,
 }
 
@@ -126,7 +126,7 @@ fn listen_for(kind: SignalKind) -> Result<Signal, NodeError> {
     signal(kind).map_err(|error| NodeError::System(error.to_string()))
 }
 
-/// Starts the shard and the control task above it.
+/// Starts the shards and the control task above them.
 fn start_media(
     config: &Config,
     metrics: &Arc<Metrics>,
@@ -137,25 +137,47 @@ fn start_media(
         socket_buffer: config.socket_buffer,
         max_transports: max_sessions.saturating_mul(TRANSPORTS_PER_SESSION),
     };
-    let (event_sender, shard_events) = crossbeam_channel::bounded(EVENTS);
-    let shard = Shard::spawn(shard_config, event_sender).map_err(|error| NodeError::Listen {
+    let (senders, receivers): (Vec<_>, Vec<_>) =
+        (0..config.shards).map(|_| crossbeam_channel::bounded::<Event>(EVENTS)).unzip();
+    let shards = thread::start(&shard_config, senders).map_err(|error| NodeError::Listen {
         what: "media",
         address: config.bind(),
         error,
     })?;
     let mut seed = [0; 32];
     OsRng.try_fill_bytes(&mut seed).map_err(|error| NodeError::System(error.to_string()))?;
-    let endpoint = Endpoint { candidates: config.candidates(), fingerprint: shard.fingerprint() };
-    let conference = Conference::new(endpoint, Allocator::new(seed), max_sessions);
-    let (bridge, events) = mpsc::channel(EVENTS);
-    // Ends when the shard does, or when the control task is gone.
-    let forward = move || shard_events.iter().try_for_each(|event| bridge.blocking_send(event));
-    std::thread::Builder::new()
-        .name("shard-events".to_owned())
-        .spawn(forward)
-        .map_err(|error| NodeError::System(error.to_string()))?;
-    tracing::info!(address = %config.bind(), "media socket is open");
-    Ok(control::start(conference, move |command| shard.send(command), events, metrics.clone()))
+    let all = || ShardIndex::all(shards.len());
+    let endpoint = |(index, shard): (_, &ShardHandle)| Endpoint {
+        candidates: config.candidates(index),
+        fingerprint: shard.fingerprint(),
+    };
+    let endpoints = all().zip(&shards).map(endpoint).collect();
+    let conference = Conference::new(endpoints, config.fullness(), Allocator::new(seed), max_sessions);
+    let (bridge, reports) = mpsc::channel(EVENTS);
+    for (shard, events) in all().zip(receivers) {
+        bridge_events(shard, events, bridge.clone()).map_err(|error| NodeError::System(error.to_string()))?;
+    }
+    tracing::info!(address = %config.bind(), shards = shards.len(), "media sockets are open");
+    let command = move |shard: ShardIndex, command| {
+        if let Some(shard) = shards.get(shard.place()) {
+            shard.send(command);
+        }
+    };
+    Ok(control::start(conference, command, usize::from(config.shards), reports, metrics.clone()))
+}
+
+/// Carries a shard's events to the control task, and the news that it ended.
+fn bridge_events(
+    shard: ShardIndex,
+    events: crossbeam_channel::Receiver<Event>,
+    bridge: mpsc::Sender<(ShardIndex, Report)>,
+) -> io::Result<()> {
+    let carry = move || {
+        let send = |report| bridge.blocking_send((shard, report));
+        // Fails only when the control task is gone: nobody is left to be told.
+        let _ = events.iter().try_for_each(|event| send(Report::Said(event))).and_then(|()| send(Report::Ended));
+    };
+    std::thread::Builder::new().name(format!("events-{}", shard.0)).spawn(carry).map(drop)
 }
 
 async fn serve_http(config: &Config, status: Status, tasks: &mut JoinSet<()>) -> Result<(), NodeError> {

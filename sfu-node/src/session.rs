@@ -24,8 +24,8 @@ use self::publications::Publications;
 use self::subscriptions::Subscriptions;
 pub(crate) use self::writer::Endpoint;
 use crate::media::api::{
-    Codec, Command, DataRole, Fingerprint, IceCredentials, Receiver, RoomKey, Sender, Speaker, SpeakerKey, TrackKey,
-    TransportConfig, TransportKey,
+    Codec, Command, DataRole, Fingerprint, IceCredentials, Receiver, RoomKey, Sender, ShardIndex, Speaker, SpeakerKey,
+    TrackKey, TransportConfig, TransportKey,
 };
 
 /// How often in a row a client is asked for sections that do not help.
@@ -45,6 +45,8 @@ pub(crate) struct Output {
 pub(crate) struct SessionParams {
     pub(crate) key: SessionKey,
     pub(crate) room: RoomKey,
+    /// Where its transports are.
+    pub(crate) shard: ShardIndex,
     pub(crate) identity: Identity,
     pub(crate) grants: MediaGrants,
     pub(crate) peer_connections: PeerConnections,
@@ -107,6 +109,11 @@ impl Session {
     /// Whose session.
     pub(crate) fn key(&self) -> &SessionKey {
         &self.params.key
+    }
+
+    /// Where its transports are.
+    pub(crate) fn shard(&self) -> ShardIndex {
+        self.params.shard
     }
 
     /// Its transports, the primary one first.

@@ -15,6 +15,8 @@ const SHOWN_LINES: usize = 20;
 pub fn config(node_wrapper: &[&str]) -> StackConfig {
     StackConfig {
         nodes: 1,
+        shards: 1,
+        node_args: Vec::new(),
         mode: Mode::Workerd,
         profile: Profile::Release,
         ports: Ports::Free,

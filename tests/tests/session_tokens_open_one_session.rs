@@ -37,6 +37,8 @@ impl Believer {
             enrolment_token: "anything".to_owned(),
             state_dir: state_dir.clone(),
             udp_port: UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
+            shards: 1,
+            args: Vec::new(),
             http_port: TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
             output: Output::File(state_dir.join("node.log")),
             wrapper: Vec::new(),

@@ -59,6 +59,8 @@ impl Dev {
         thread::spawn(move || incoming.forever().try_for_each(|signal| sender.send(signal)));
         let config = StackConfig {
             nodes: usize::from(self.nodes),
+            shards: 1,
+            node_args: Vec::new(),
             mode: if self.workerd { Mode::Workerd } else { Mode::Wrangler },
             profile,
             ports: Ports::From(self.port),

@@ -66,14 +66,18 @@ pub struct NodeConfig {
     pub enrolment_token: String,
     /// Its key and node id.
     pub state_dir: PathBuf,
-    /// Media.
+    /// Media: the first shard's port; the others take the next ones.
     pub udp_port: u16,
+    /// Media threads.
+    pub shards: u16,
     /// Health and metrics.
     pub http_port: u16,
     /// Where its log goes.
     pub output: Output,
     /// Runs it under another program, such as `taskset -c 0`.
     pub wrapper: Vec<String>,
+    /// More arguments.
+    pub args: Vec<String>,
     /// The address clients are told, if not the one it binds.
     pub public_address: Option<IpAddr>,
 }
@@ -143,8 +147,9 @@ impl Node {
         command.arg("--state-dir").arg(&config.state_dir);
         let public = config.public_address.unwrap_or(LOOPBACK);
         command.args(["--bind-address", &LOOPBACK.to_string(), "--public-address", &public.to_string()]);
-        command.args(["--udp-port", &config.udp_port.to_string()]);
+        command.args(["--udp-port", &config.udp_port.to_string(), "--shards", &config.shards.to_string()]);
         command.args(["--http-addr", &self.http_addr().to_string()]);
+        command.args(&config.args);
         // Not an argument: every user of the machine can read those.
         command.env("MERIDIAN_ENROL_TOKEN", &config.enrolment_token);
         Ok(command)

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::edge::{Edge, EdgeConfig};
 use crate::node::{self, Node, NodeConfig};
@@ -21,8 +21,10 @@ const PLACES: [&str; 4] = ["30.27,-97.74", "52.52,13.4", "35.68,139.69", "-23.55
 const UDP_OFFSET: u16 = 20;
 /// First node's HTTP port less the edge's.
 const HTTP_OFFSET: u16 = 100;
-/// Most nodes of a local deployment: their UDP ports end where their HTTP ports begin.
+/// Most nodes of a local deployment, with a shard each: their UDP ports end where their HTTP ports begin.
 pub const MAX_NODES: u16 = HTTP_OFFSET - UDP_OFFSET;
+/// Places looked at for free ports in a row.
+const PORT_SEARCHES: u32 = 100;
 /// Colours of the logs (ANSI 256): the edge, then the nodes in turn.
 const COLOURS: [u8; 5] = [75, 114, 179, 176, 80];
 
@@ -31,6 +33,10 @@ const COLOURS: [u8; 5] = [75, 114, 179, 176, 80];
 pub struct StackConfig {
     /// How many nodes, in regions `local-a`, `local-b`, …
     pub nodes: usize,
+    /// Media threads of each node, each with a UDP port.
+    pub shards: u16,
+    /// More arguments for the nodes.
+    pub node_args: Vec<String>,
     /// What runs the Worker.
     pub mode: Mode,
     /// Debug or release.
@@ -62,6 +68,8 @@ impl StackConfig {
     pub fn for_tests(nodes: usize, state_dir: PathBuf) -> Self {
         Self {
             nodes,
+            shards: 1,
+            node_args: Vec::new(),
             mode: Mode::Workerd,
             profile: Profile::Dev,
             ports: Ports::Free,
@@ -217,8 +225,12 @@ impl Stack {
         let name = format!("node-{letter}");
         let offset = u16::try_from(index)?;
         let (udp_port, http_port) = match self.config.ports {
-            Ports::Free => (free_udp_port()?, free_tcp_port()?),
-            Ports::From(port) => (port + UDP_OFFSET + offset, port + HTTP_OFFSET + offset),
+            Ports::Free => (free_udp_ports(self.config.shards)?, free_tcp_port()?),
+            Ports::From(port) => {
+                let shards_before = offset * self.config.shards;
+                ensure!(shards_before + self.config.shards <= MAX_NODES, "no UDP ports left for {name}");
+                (port + UDP_OFFSET + shards_before, port + HTTP_OFFSET + offset)
+            }
         };
         let node = Node::start(
             &name,
@@ -229,6 +241,8 @@ impl Stack {
                 enrolment_token: self.secrets.enrolment_token()?,
                 state_dir: self.config.state_dir.join(&name),
                 udp_port,
+                shards: self.config.shards,
+                args: self.config.node_args.clone(),
                 http_port,
                 output: output(&self.config, &name, index + 1),
                 wrapper: self.config.node_wrapper.clone(),
@@ -252,6 +266,15 @@ fn free_tcp_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-fn free_udp_port() -> Result<u16> {
-    Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+/// The first of as many consecutive ports that are free.
+fn free_udp_ports(count: u16) -> Result<u16> {
+    let bind = |port| UdpSocket::bind((Ipv4Addr::LOCALHOST, port));
+    for _ in 0..PORT_SEARCHES {
+        let first = bind(0)?;
+        let port = first.local_addr()?.port();
+        if (1..count).all(|more| port.checked_add(more).is_some_and(|port| bind(port).is_ok())) {
+            return Ok(port);
+        }
+    }
+    bail!("no {count} free UDP ports in a row")
 }

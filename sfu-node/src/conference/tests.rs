@@ -1,5 +1,7 @@
 //! Rooms, sessions and tracks together: what one publishes reaches the others' senders by the same key.
 
+use std::net::SocketAddr;
+
 use shared::control::{
     AnnouncedCodec, AnnouncedTrack, ClientTraits, Description, DescriptionKind, MediaGrants, PeerConnections,
     Subscription, TrackKind,
@@ -20,9 +22,18 @@ struct Hall {
 
 impl Hall {
     fn new(max_sessions: usize) -> Self {
-        let endpoint =
-            Endpoint { candidates: vec!["127.0.0.1:7900".parse().unwrap()], fingerprint: Fingerprint([0xAB; 32]) };
-        let conference = Conference::new(endpoint, Allocator::new([1; 32]), max_sessions);
+        Self::with_shards(1, max_sessions)
+    }
+
+    /// Each shard is full with two sessions.
+    fn with_shards(shards: u16, max_sessions: usize) -> Self {
+        let at = |port| Endpoint {
+            candidates: vec![SocketAddr::from(([127, 0, 0, 1], port))],
+            fingerprint: Fingerprint([0xAB; 32]),
+        };
+        let full = Fullness { sessions: 2, packets_per_second: 1000 };
+        let endpoints = (7900..7900 + shards).map(at).collect();
+        let conference = Conference::new(endpoints, full, Allocator::new([1; 32]), max_sessions);
         Self { conference, room: RoomName::try_from("hall").unwrap() }
     }
 
@@ -87,7 +98,7 @@ fn key(who: &str, generation: u32) -> SessionKey {
 }
 
 fn transport(effects: &Effects) -> TransportKey {
-    let opened = |command: &Command| match command {
+    let opened = |(_, command): &(ShardIndex, Command)| match command {
         Command::Open(config) => Some(config.key),
         _ => None,
     };
@@ -111,11 +122,11 @@ fn a_track_reaches_its_subscriber_by_its_key_whoever_comes_first() {
         }
         let offer = Description { kind: DescriptionKind::Offer, id: 2, sdp: JOIN.to_owned() };
         commands.extend(hall.tell(RoomToNode::Offer { session: key("bob", 1), description: offer }).commands);
-        let received = commands.iter().find_map(|command| match command {
+        let received = commands.iter().find_map(|(_, command)| match command {
             Command::SetReceivers(_, receivers) => Some(receivers[0].track),
             _ => None,
         });
-        let sent = commands.iter().find_map(|command| match command {
+        let sent = commands.iter().find_map(|(_, command)| match command {
             Command::SetSenders(_, senders) => Some(senders[0].source),
             _ => None,
         });
@@ -130,7 +141,7 @@ fn shard_events_reach_the_room_under_its_names() {
     hall.open("ada", 1, PUBLISH).unwrap();
     let transport = transport(&hall.conference.flush());
     let effects = hall.announce_camera("ada");
-    let Some(Command::SetReceivers(_, receivers)) = effects.commands.first() else { panic!("{effects:?}") };
+    let Some((_, Command::SetReceivers(_, receivers))) = effects.commands.first() else { panic!("{effects:?}") };
     hall.conference.shard_event(&Event::Connected { transport, profile: SrtpProfile::AeadAes128Gcm });
     let seen = Event::LayerSeen { track: receivers[0].track, layer: 1, codec: Codec::Vp8, ssrc: 9, repair_ssrc: 0 };
     hall.conference.shard_event(&seen);
@@ -162,7 +173,7 @@ fn a_newer_session_replaces_the_older_and_not_the_other_way_round() {
     assert!(hall.conference.flush().commands.is_empty());
     hall.open("ada", 3, JOIN).unwrap();
     let effects = hall.conference.flush();
-    assert!(matches!(effects.commands[0], Command::Close(transport) if transport == first));
+    assert!(matches!(effects.commands[0], (_, Command::Close(transport)) if transport == first));
     assert_eq!(hall.conference.sessions_of(&hall.room), [key("ada", 3)]);
     let stale = RoomToNode::CloseSession { session: key("ada", 2) };
     assert!(hall.tell(stale).commands.is_empty(), "a message of an older generation is dropped");
@@ -189,6 +200,45 @@ fn sessions_the_room_does_not_know_are_closed() {
     assert_eq!(hall.conference.sessions_of(&room), [key("bob", 1)]);
     hall.conference.close_room(&room);
     assert_eq!(hall.conference.session_count(), 0);
-    let closed = hall.conference.flush().commands.iter().filter(|c| matches!(c, Command::Close(_))).count();
+    let closed = hall.conference.flush().commands.iter().filter(|(_, c)| matches!(c, Command::Close(_))).count();
     assert_eq!(closed, 2);
+}
+
+/// Where a session's transport was opened, and the port its answer names.
+fn placed(effects: &Effects) -> (ShardIndex, u16) {
+    let opened = |(shard, command): &(ShardIndex, Command)| matches!(command, Command::Open(_)).then_some(*shard);
+    let shard = effects.commands.iter().find_map(opened).expect("a transport was opened");
+    let (_, NodeToRoom::Answer { description, .. }) = &effects.messages[0] else { panic!("{effects:?}") };
+    let candidate = description.sdp.lines().find(|line| line.starts_with("a=candidate:")).unwrap();
+    (shard, candidate.split(' ').nth(5).unwrap().parse().unwrap())
+}
+
+#[test]
+fn a_room_that_outgrows_its_shard_goes_on_on_another_port() {
+    let mut hall = Hall::with_shards(2, 10);
+    let mut shards = Vec::new();
+    for who in ["ada", "bob", "eve", "sam"] {
+        hall.open(who, 1, JOIN).unwrap();
+        let (shard, port) = placed(&hall.conference.flush());
+        assert_eq!(port, 7900 + u16::from(shard.0));
+        shards.push(shard.0);
+    }
+    assert_eq!(shards, [0, 0, 1, 1]);
+    let close = hall.tell(RoomToNode::CloseSession { session: key("bob", 1) });
+    assert!(matches!(close.commands[..], [(ShardIndex(0), Command::Close(_))]), "{close:?}");
+    hall.open("ida", 1, JOIN).unwrap();
+    assert_eq!(placed(&hall.conference.flush()).0, ShardIndex(0), "there is room at home again");
+    hall.conference.measured(ShardIndex(0), 5_000);
+    hall.open("ada", 2, JOIN).unwrap();
+    assert_eq!(placed(&hall.conference.flush()).0, ShardIndex(1), "packets count too");
+}
+
+#[test]
+fn rooms_begin_on_the_shard_with_the_least_load() {
+    let mut hall = Hall::with_shards(2, 10);
+    for (room, expected) in [("hall", 0), ("attic", 1), ("cellar", 0)] {
+        hall.room = RoomName::try_from(room).unwrap();
+        hall.open("ada", 1, JOIN).unwrap();
+        assert_eq!(placed(&hall.conference.flush()).0, ShardIndex(expected));
+    }
 }

@@ -1,6 +1,8 @@
 //! What the control thread tells a shard and hears from it. All ids are the control thread's; a shard keeps no names
 //! but those in [`Speaker`].
 
+mod shards;
+
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -8,12 +10,14 @@ use arrayvec::ArrayVec;
 use shared::control::{Delivery, TrackKind};
 use shared::ids::{Identity, ParticipantSid};
 
+pub use self::shards::{MAX_SHARDS, ShardIndex, ShardSet};
+
 /// Most header-extension ids in use on a section (one-byte form, RFC 8285 section 4.2).
 pub const MAX_EXTENSION_ID: u8 = 14;
 /// Most simulcast layers of a track.
 pub const MAX_LAYERS: usize = 3;
 
-/// A room on this shard; data packets and subscriptions stay inside it.
+/// A room; data packets and subscriptions stay inside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RoomKey(pub u64);
 /// One ICE/DTLS transport: a peer connection of a session. Never reused.
@@ -350,13 +354,13 @@ pub struct ShardStats {
     pub sctp_panics: u64,
 }
 
-/// Starts of a shard.
+/// How shards are started.
 #[derive(Debug, Clone)]
 pub struct ShardConfig {
-    /// UDP address to bind.
+    /// UDP address the first shard binds; each next one binds the next port. Port 0: any.
     pub bind: SocketAddr,
     /// Socket buffer asked for, bytes, each way.
     pub socket_buffer: usize,
-    /// Most transports.
+    /// Most transports a shard takes.
     pub max_transports: usize,
 }

@@ -8,7 +8,7 @@ use shared::control::{AnnouncedCodec, MidTrack, TrackMedia};
 use shared::ids::{Generation, ParticipantSid};
 
 use super::*;
-use crate::media::api::{SsrcPair, TransportConfig};
+use crate::media::api::{ShardIndex, SsrcPair, TransportConfig};
 
 mod dual;
 mod hostile;
@@ -47,6 +47,7 @@ impl Story {
         let params = SessionParams {
             key: SessionKey { participant: ParticipantSid::try_from("PA_ada").unwrap(), generation: Generation(1) },
             room: RoomKey(1),
+            shard: ShardIndex(0),
             identity: Identity::try_from("ada").unwrap(),
             grants: MediaGrants::all(),
             peer_connections,

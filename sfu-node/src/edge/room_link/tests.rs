@@ -19,9 +19,10 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 use super::*;
 use crate::auth::unix_seconds;
 use crate::conference::Conference;
-use crate::control::{self, ControlTask};
+use crate::conference::placement::Fullness;
+use crate::control::{self, ControlTask, Report};
 use crate::edge::identity::NodeKey;
-use crate::media::api::{Command, Event, Fingerprint};
+use crate::media::api::{Command, Fingerprint, ShardIndex};
 use crate::session::Endpoint;
 use crate::session::allocator::Allocator;
 
@@ -39,7 +40,7 @@ pub(in crate::edge) struct Story {
     commands: mpsc::UnboundedReceiver<Command>,
     tasks: JoinSet<()>,
     _control: ControlTask,
-    _events: mpsc::Sender<Event>,
+    _events: mpsc::Sender<(ShardIndex, Report)>,
 }
 
 /// The edge's end of a link.
@@ -60,9 +61,10 @@ impl Story {
         let metrics = Arc::new(Metrics::new());
         let endpoint =
             Endpoint { candidates: vec!["127.0.0.1:7900".parse().unwrap()], fingerprint: Fingerprint([1; 32]) };
-        let conference = Conference::new(endpoint, Allocator::new([1; 32]), 10);
-        let send = move |command| drop(command_sender.send(command));
-        let (control, control_task, _) = control::start(conference, send, shard_events, metrics.clone());
+        let full = Fullness { sessions: 10, packets_per_second: 1000 };
+        let conference = Conference::new(vec![endpoint], full, Allocator::new([1; 32]), 10);
+        let send = move |_, command| drop(command_sender.send(command));
+        let (control, control_task, _) = control::start(conference, send, 1, shard_events, metrics.clone());
         let context = RoomContext {
             dialer: Dialer::new(url, node(), node_key.clone()),
             verifier: Arc::new(Verifier::new(node(), jwks, reqwest::Client::new())),

@@ -13,7 +13,7 @@ use rtc::crypto::providers::AwsLcRsProvider;
 
 use super::Shard;
 use super::hold::{self, Hold};
-use crate::media::api::{Command, Event, Fingerprint, ShardConfig};
+use crate::media::api::{Command, Event, Fingerprint, ShardConfig, ShardIndex};
 use crate::media::dtls::Identity;
 use crate::media::socket::{Inbox, Socket};
 
@@ -73,35 +73,56 @@ impl Drop for ShardHandle {
     }
 }
 
-impl Shard {
-    /// Binds the socket and starts the thread. Events go to `events`; while it is full they wait in the shard.
-    ///
-    /// # Errors
-    /// If the address cannot be bound, the certificate not made or the thread not started.
-    pub fn spawn(config: ShardConfig, events: Sender<Event>) -> io::Result<ShardHandle> {
-        let provider: Arc<dyn RTCCryptoProvider> = Arc::new(AwsLcRsProvider::new());
-        let identity = Identity::generate(provider.clone()).map_err(io::Error::other)?;
-        let fingerprint = identity.fingerprint();
-        let mut seed = [0; 8];
-        provider.random().fill(&mut seed).map_err(io::Error::other)?;
+/// Starts a shard for each channel of `events`, all with one certificate. A shard's events go to its channel; while that
+/// is full they wait in the shard.
+///
+/// # Errors
+/// If an address cannot be bound, the certificate not made or a thread not started; those started end again.
+pub fn start(config: &ShardConfig, events: Vec<Sender<Event>>) -> io::Result<Vec<ShardHandle>> {
+    let provider: Arc<dyn RTCCryptoProvider> = Arc::new(AwsLcRsProvider::new());
+    let identity = Identity::generate(provider.clone()).map_err(io::Error::other)?;
+    let mut seed = [0; 8];
+    provider.random().fill(&mut seed).map_err(io::Error::other)?;
+    let common = Common { config, identity, provider, seed: u64::from_ne_bytes(seed) };
+    ShardIndex::all(events.len()).zip(events).map(|(shard, events)| common.spawn(shard, events)).collect()
+}
 
-        let mut socket = Socket::bind(config.bind, config.socket_buffer)?;
+/// What all shards have in common.
+struct Common<'a> {
+    config: &'a ShardConfig,
+    identity: Identity,
+    provider: Arc<dyn RTCCryptoProvider>,
+    seed: u64,
+}
+
+impl Common<'_> {
+    fn spawn(&self, shard: ShardIndex, events: Sender<Event>) -> io::Result<ShardHandle> {
+        let Self { config, identity, provider, seed } = self;
+        let mut socket = Socket::bind(self.address(shard)?, config.socket_buffer)?;
         let local_addr = socket.local_addr()?;
         let poll = Poll::new()?;
         poll.registry().register(socket.source(), SOCKET, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (commands, queue) = bounded(COMMAND_QUEUE);
-        let shard =
-            Shard::new(config.max_transports, socket.max_segments(), u64::from_ne_bytes(seed), identity, provider);
+        let name = format!("shard-{}", shard.0);
+        let fingerprint = identity.fingerprint();
+        let shard = Shard::new(config.max_transports, socket.max_segments(), *seed, identity.clone(), provider.clone());
         let inbox = Inbox::new(&socket);
         let mut turns =
             Turns { shard, socket, inbox, queue, events, poll, waiting: None, readable: false, hold: Hold::default() };
-        let thread = std::thread::Builder::new().name("shard".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
             if let Err(error) = turns.run() {
                 tracing::error!(%error, "shard ended");
             }
         })?;
         Ok(ShardHandle { commands, waker, thread: Some(thread), local_addr, fingerprint })
+    }
+
+    fn address(&self, shard: ShardIndex) -> io::Result<SocketAddr> {
+        let first = self.config.bind;
+        let port = if first.port() == 0 { Some(0) } else { first.port().checked_add(shard.0.into()) };
+        let port = port.ok_or_else(|| io::Error::other("no UDP port left for a shard"))?;
+        Ok(SocketAddr::new(first.ip(), port))
     }
 }
 

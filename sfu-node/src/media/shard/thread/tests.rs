@@ -103,7 +103,7 @@ fn clients_connect_and_talk_over_a_real_socket() {
     let (events, heard) = unbounded();
     let bind = "127.0.0.1:0".parse().unwrap();
     let config = ShardConfig { bind, socket_buffer: 1 << 20, max_transports: 10 };
-    let shard = Shard::spawn(config, events).unwrap();
+    let [shard] = <[ShardHandle; 1]>::try_from(start(&config, vec![events]).unwrap()).ok().unwrap();
     let mut clients = [Client::join(&shard, 2), Client::join(&shard, 3)];
     until(&mut clients, "channels open", |c| c.iter().all(|c| c.channel.is_some()));
 
@@ -133,5 +133,5 @@ fn clients_connect_and_talk_over_a_real_socket() {
 fn a_taken_port_is_an_error() {
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let config = ShardConfig { bind: taken.local_addr().unwrap(), socket_buffer: 1 << 20, max_transports: 10 };
-    assert!(Shard::spawn(config, unbounded().0).is_err());
+    assert!(start(&config, vec![unbounded().0]).is_err());
 }
