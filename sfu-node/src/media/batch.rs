@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Most bytes in one run: what one UDP send may carry, with room for headers.
 const MAX_RUN_LEN: usize = 60_000;
+/// Bytes gathered before they are sent: what stays in a core's cache.
+const MAX_BYTES: usize = 2 * 1024 * 1024;
 /// Room first made in a slot: a few packets.
 const SLOT_CAPACITY: usize = 8 * 1024;
 /// A slot that grew beyond this is shrunk after use, bytes.
@@ -119,16 +121,10 @@ impl SendBatch {
         self.len
     }
 
-    /// Peers that something waits for.
+    /// Whether to send before more is added.
     #[must_use]
-    pub fn destinations(&self) -> usize {
-        self.active.len()
-    }
-
-    /// Whether waiting for more can save send calls.
-    #[must_use]
-    pub fn coalesces(&self) -> bool {
-        self.max_segments > 1
+    pub fn is_full(&self) -> bool {
+        self.len >= MAX_BYTES
     }
 
     /// Whether nothing waits.

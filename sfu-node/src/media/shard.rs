@@ -1,7 +1,7 @@
 //! One shard: all transports of one UDP socket and the forwarder between them. The machine has no socket and no clock;
 //! [`thread`] gives it both. **Every call is followed by sending [`Shard::batch`] and draining [`Shard::poll_event`].**
 
-mod hold;
+mod gather;
 mod table;
 pub mod thread;
 
@@ -99,6 +99,12 @@ impl Shard {
             }
             Some(Protocol::Stun) | None => self.table.stats.dropped_malformed += 1,
         }
+    }
+
+    /// Transports open.
+    #[must_use]
+    pub fn transport_count(&self) -> usize {
+        self.table.len()
     }
 
     /// When to call [`Shard::handle_timeout`].

@@ -10,7 +10,7 @@ use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use super::batch::{Burst, Route, SendBatch};
 
 /// Buffers filled by one receive call.
-const RECEIVE_BUFFERS: usize = 16;
+pub const RECEIVE_BUFFERS: usize = 16;
 /// Longest datagram looked at, bytes: more than any path MTU WebRTC uses.
 const MAX_DATAGRAM: usize = 2048;
 /// Most that GRO puts into one buffer, bytes.

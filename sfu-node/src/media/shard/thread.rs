@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -12,10 +12,10 @@ use rtc::crypto::RTCCryptoProvider;
 use rtc::crypto::providers::AwsLcRsProvider;
 
 use super::Shard;
-use super::hold::{self, Hold};
+use super::gather;
 use crate::media::api::{Command, Event, Fingerprint, ShardConfig, ShardIndex};
 use crate::media::dtls::Identity;
-use crate::media::socket::{Inbox, Socket};
+use crate::media::socket::{Inbox, RECEIVE_BUFFERS, Socket};
 
 /// Commands that may wait; a full queue makes the control thread wait, not the shard.
 const COMMAND_QUEUE: usize = 4096;
@@ -108,9 +108,18 @@ impl Common<'_> {
         let fingerprint = identity.fingerprint();
         let shard = Shard::new(config.max_transports, socket.max_segments(), *seed, identity.clone(), provider.clone());
         let inbox = Inbox::new(&socket);
-        let mut turns =
-            Turns { shard, socket, inbox, queue, events, poll, waiting: None, readable: false, hold: Hold::default() };
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let mut turns = Turns {
+            shard,
+            socket,
+            inbox,
+            queue,
+            events,
+            poll,
+            waiting: None,
+            readable: false,
+            last_turn: Duration::ZERO,
+        };
+        let thread = thread::Builder::new().name(name).spawn(move || {
             if let Err(error) = turns.run() {
                 tracing::error!(%error, "shard ended");
             }
@@ -137,7 +146,7 @@ struct Turns {
     waiting: Option<Event>,
     /// The socket may have more; the poll tells only of news.
     readable: bool,
-    hold: Hold,
+    last_turn: Duration,
 }
 
 impl Turns {
@@ -148,22 +157,26 @@ impl Turns {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
-            self.readable |= ready.iter().any(|event| event.token() == SOCKET);
-            let now = Instant::now();
+            if ready.iter().any(|event| event.token() == SOCKET) {
+                self.readable = true;
+                thread::sleep(gather::time(self.shard.transport_count(), self.last_turn));
+            }
+            let began = Instant::now();
             while let Ok(command) = self.queue.try_recv() {
                 if matches!(command, Command::Stop) {
                     self.send();
                     return Ok(());
                 }
-                self.shard.handle_command(now, command);
+                self.shard.handle_command(began, command);
             }
             self.receive();
             let now = Instant::now();
             if self.shard.next_timeout().is_some_and(|at| at <= now) {
                 self.shard.handle_timeout(now);
             }
-            self.flush(Instant::now());
+            self.send();
             self.report();
+            self.last_turn = began.elapsed();
         }
     }
 
@@ -173,9 +186,8 @@ impl Turns {
             return Some(Duration::ZERO);
         }
         let timer = self.shard.next_timeout().map(|at| at.saturating_duration_since(Instant::now()));
-        let held = self.hold.deadline().map(|at| at.saturating_duration_since(Instant::now()));
         let retry = self.waiting.is_some().then_some(RETRY_EVENTS_AFTER);
-        [timer, held, retry].into_iter().flatten().min()
+        [timer, retry].into_iter().flatten().min()
     }
 
     fn receive(&mut self) {
@@ -192,18 +204,13 @@ impl Turns {
             let now = Instant::now();
             for (route, datagram) in self.inbox.datagrams(filled) {
                 self.shard.handle_datagram(now, route, datagram);
-                if hold::is_full(self.shard.batch()) {
+                if self.shard.batch().is_full() {
                     let sent = self.socket.send(self.shard.batch());
                     self.shard.note_sent(sent);
                 }
             }
-            self.flush(now);
-        }
-    }
-
-    fn flush(&mut self, now: Instant) {
-        if self.hold.is_over(now, self.shard.batch()) {
-            self.send();
+            // A call that finds fewer datagrams than it could take has emptied the socket; the poll tells of the next.
+            self.readable = filled == RECEIVE_BUFFERS;
         }
     }
 
