@@ -1,6 +1,6 @@
 //! How much a transport can be sent: what left, what its transport-wide feedback says became of it, and probes for more.
 
-mod feedback;
+pub(crate) mod feedback;
 mod history;
 mod probe;
 mod rate;

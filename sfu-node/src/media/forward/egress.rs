@@ -8,7 +8,7 @@ use crate::media::forward::picture::{PictureIds, PictureShift};
 use crate::media::forward::rtp::MAX_RTP_LEN;
 
 /// Original sequence number of an RTX payload (RFC 4588 section 4), bytes.
-const OSN_LEN: usize = 2;
+pub(crate) const OSN_LEN: usize = 2;
 
 /// The longest padding there is: its last byte counts it (RFC 3550 section 5.1).
 const PADDING: [u8; 255] = {

@@ -11,12 +11,22 @@ use crate::media::forward::rtcp::{self, Said};
 use crate::media::forward::subscriber::Incoming;
 use crate::media::forward::{Forwarder, Sink};
 
+/// Transport-wide feedback messages read of one datagram; libwebrtc sends one or two. The others would cost time.
+const MAX_FEEDBACKS: usize = 8;
+
 impl Forwarder {
     /// Takes a plain RTCP packet.
     pub fn on_rtcp<S: Sink>(&mut self, now: Instant, from: TransportKey, compound: &[u8], sink: &mut S) {
         let now = self.clock.time(now);
         let Some(slot) = self.transport_slots.get(&from).copied() else { return };
-        if rtcp::read(compound, |said| self.hear(now, slot, said, sink)).is_err() {
+        let mut feedbacks = 0;
+        let read = rtcp::read(compound, |said| {
+            feedbacks += usize::from(matches!(said, Said::Arrivals(_)));
+            if feedbacks <= MAX_FEEDBACKS || !matches!(said, Said::Arrivals(_)) {
+                self.hear(now, slot, said, sink);
+            }
+        });
+        if read.is_err() {
             self.stats.dropped_malformed += 1;
         }
     }

@@ -195,12 +195,18 @@ impl Layer {
     pub(crate) fn rebind(&mut self, ssrc: u32) {
         if self.ssrc.replace(ssrc).is_some() {
             self.window.restart();
+            self.forget_run();
         }
     }
 
     /// The packet with these numbers is the first of a run.
     pub(crate) fn begin_epoch(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
+        self.forget_run();
+    }
+
+    /// What was counted and missed of a run means nothing in the next.
+    fn forget_run(&mut self) {
         self.missing.clear();
         self.reception = Reception::default();
         self.clocks = None;

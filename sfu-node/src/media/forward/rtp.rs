@@ -1,7 +1,12 @@
 //! A received RTP packet as a view (RFC 3550 section 5.1) with its header extensions (RFC 8285). Borrows, never copies.
 
+use crate::media::srtp::MAX_OVERHEAD;
+
 /// Longest RTP packet taken, bytes; longer ones do not come in one unfragmented datagram.
 pub(crate) const MAX_RTP_LEN: usize = 1500;
+/// Longest RTP packet sent, bytes: with SRTP's overhead it crosses an Ethernet over IPv6 unfragmented. The kernel refuses
+/// longer ones in a segmented send, some versions with an error that says segmentation is not to be had at all.
+pub(crate) const MAX_RTP_SENT_LEN: usize = 1500 - 40 - 8 - MAX_OVERHEAD;
 
 const FIXED_LEN: usize = 12;
 const ONE_BYTE_PROFILE: u16 = 0xbede;

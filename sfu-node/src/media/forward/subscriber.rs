@@ -9,13 +9,14 @@ use crate::media::api::{ExtensionIds, PayloadType, Sender, TrackKey};
 use crate::media::forward::Sink;
 use crate::media::forward::cache::SourcePacket;
 use crate::media::forward::clock::{Time, ntp_to_rtp, rtp_units, wrap16, wrap32};
-use crate::media::forward::egress::{Body, Egress};
+use crate::media::forward::egress::{Body, Egress, OSN_LEN};
 use crate::media::forward::header::{self, Copied, Fixed, MAX_MID};
 use crate::media::forward::picture::{PictureIds, PictureShift};
 use crate::media::forward::publisher::{Route, Source};
 use crate::media::forward::red;
 use crate::media::forward::retransmission::Budget;
 use crate::media::forward::rtcp::StreamReport;
+use crate::media::forward::rtp::MAX_RTP_SENT_LEN;
 
 /// Runs remembered: packets of older ones are neither placed nor retransmitted.
 const MAX_RUNS: usize = 32;
@@ -396,7 +397,7 @@ impl Subscription {
     }
 
     /// Writes the packet out, on the RTX stream (SSRC and payload type) if one is given. `None`: it has nothing for this
-    /// subscriber. Gives the timestamp written.
+    /// subscriber, or is too long with what is added. Gives the timestamp written.
     fn send<S: Sink>(
         &mut self,
         incoming: &Incoming<'_>,
@@ -435,6 +436,10 @@ impl Subscription {
         };
         let mut buf = [0; header::MAX_HEADER];
         let header = header::write(&mut buf, &fixed, &self.ids, &own, &packet.copied);
+        let osn_len = if original.is_some() { OSN_LEN } else { 0 };
+        if header.len() + osn_len + payload.len() > MAX_RTP_SENT_LEN {
+            return None;
+        }
         let body = Body { payload, original, pictures: &incoming.pictures, shift: run.shift.picture };
         out.emit(header, &body, number.is_some());
         Some(timestamp)

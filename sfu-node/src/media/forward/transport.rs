@@ -27,7 +27,7 @@ pub(crate) struct Transport {
     /// Slots of the subscriptions we send it.
     pub(crate) subscriptions: Vec<usize>,
     /// Received SSRCs. One a layer and kind: bounded by the receivers.
-    streams: Vec<(u32, StreamRef)>,
+    pub(crate) streams: Vec<(u32, StreamRef)>,
     /// Our SSRC in feedback.
     pub(crate) ssrc: u32,
     /// What it can be sent; `None`: nothing was sent with a transport-wide number.

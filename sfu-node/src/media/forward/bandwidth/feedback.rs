@@ -7,6 +7,9 @@ use crate::media::forward::rtp::Malformed;
 pub(crate) const REFERENCE_UNIT: i64 = 64_000;
 /// Unit of the receive deltas, microseconds.
 const DELTA_UNIT: i64 = 250;
+/// Most packets one message may tell of: as many as are remembered. A run of thousands takes two bytes, and looking each
+/// of them up takes time.
+const MAX_COUNT: u16 = 8192;
 
 /// One feedback message.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +35,9 @@ impl<'a> Feedback<'a> {
     pub(crate) fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
         let ([b0, b1, c0, c1, r0, r1, r2, _number], rest) = body.split_first_chunk::<8>().ok_or(Malformed)?;
         let count = u16::from_be_bytes([*c0, *c1]);
+        if count > MAX_COUNT {
+            return Err(Malformed);
+        }
         let mut covered = 0;
         let mut len = 0;
         while covered < usize::from(count) {
@@ -49,9 +55,9 @@ impl<'a> Feedback<'a> {
     pub(crate) fn statuses(&self) -> impl Iterator<Item = (u16, Option<i64>)> + use<'a> {
         let mut deltas = self.deltas;
         let mut at = 0;
-        let symbols = self.chunks.chunks_exact(2).flat_map(symbols).take(self.count.into());
+        let symbols = self.chunks.chunks_exact(2).flat_map(symbols);
         let base = self.base;
-        (0..).zip(symbols).map_while(move |(offset, symbol): (u16, Symbol)| {
+        (0..self.count).zip(symbols).map_while(move |(offset, symbol): (u16, Symbol)| {
             let number = base.wrapping_add(offset);
             let delta = match symbol {
                 Symbol::Lost => return Some((number, None)),
@@ -139,6 +145,18 @@ mod tests {
         let body = [0, 5, 0, 3, 0, 0, 1, 0, 0b1010_1000, 0, 4, 8];
         let feedback = Feedback::parse(&body).unwrap();
         assert_eq!(feedback.statuses().collect::<Vec<_>>(), [(5, Some(1_000)), (6, None), (7, Some(3_000))]);
+    }
+
+    #[test]
+    fn no_more_is_told_than_can_be_remembered() {
+        let all_lost = |count: u16| {
+            let [high, low] = count.to_be_bytes();
+            [&[0, 0, high, low, 0, 0, 1, 0][..], &[0x1f, 0xff].repeat(9)].concat()
+        };
+        let longest = all_lost(MAX_COUNT);
+        assert_eq!(Feedback::parse(&longest).unwrap().statuses().last(), Some((MAX_COUNT - 1, None)));
+        assert!(Feedback::parse(&all_lost(MAX_COUNT + 1)).is_err());
+        assert!(Feedback::parse(&all_lost(u16::MAX)).is_err());
     }
 
     #[test]

@@ -116,3 +116,34 @@ fn packets_of_no_known_section_are_dropped() {
     world.rtp(ADA, &raw(111, true, 1, 1, 78, &[], &[1]));
     assert_eq!(world.forwarder.stats().dropped_malformed, 4, "by mid and rid, or by the only fitting payload type");
 }
+
+#[test]
+fn what_would_be_too_long_with_what_is_added_is_not_sent_and_leaves_no_gap() {
+    let mut world = World::new();
+    world.publish(vec![camera(&[], &[(1000, 1001)])]);
+    let mut viewer = world.viewer(20, vec![watch(3000)]);
+    let mut encoder = Encoder::new(1000, None);
+    for frame in 0..30 {
+        let mut packets = encoder.frame(frame == 0, 2);
+        if frame % 3 == 2 {
+            packets.iter_mut().for_each(|packet| packet.resize(1480, 0));
+        }
+        packets.iter().for_each(|packet| world.rtp(ADA, packet));
+        world.pass(Duration::from_millis(33));
+    }
+    viewer.drain(&mut world);
+    assert_eq!(viewer.packets.len(), 40);
+    assert_eq!(viewer.missing(), [] as [u16; 0]);
+}
+
+#[test]
+fn an_ssrc_described_anew_is_not_reported_on_before_it_comes() {
+    let mut world = World::new();
+    world.publish(vec![camera(&[], &[(1000, 1001)])]);
+    let mut encoder = Encoder::new(1000, None);
+    encoder.frame(true, 8).iter().for_each(|packet| world.rtp(ADA, packet));
+    world.publish(vec![camera(&[], &[(5000, 5001)])]);
+    world.pass(Duration::from_secs(3));
+    let reported = |said: &Said<'_>| matches!(said, Said::Reception { .. } | Said::Nack { .. });
+    assert!(!world.take_said(ADA).iter().any(reported));
+}
