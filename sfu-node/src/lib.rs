@@ -6,6 +6,9 @@ mod config;
 mod control;
 mod cpu;
 mod edge;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 pub mod media;
 mod metrics;

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod dev;
 pub mod edge;
+pub mod fuzz;
 pub mod node;
 pub mod page;
 pub mod process;

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::bench::Bench;
 use xtask::dev::Dev;
+use xtask::fuzz::Fuzz;
 use xtask::suite::Suite;
 use xtask::{page, setup, wasm};
 
@@ -21,6 +22,7 @@ enum Task {
     Dev(Dev),
     Test(Suite),
     Bench(Bench),
+    Fuzz(Fuzz),
     /// Install what is missing for everything else.
     Setup,
     /// Bundle the meeting page into web/dist.
@@ -44,6 +46,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Dev(dev) => dev.run(),
         Task::Test(suite) => suite.run(),
         Task::Bench(bench) => bench.run(),
+        Task::Fuzz(fuzz) => fuzz.run(),
         Task::Setup => setup::for_tests(),
         Task::Page => {
             setup::for_build()?;

@@ -1,5 +1,6 @@
 //! Setting the machine up, step by step. **A step that is done already costs one look.**
 
+pub mod cargo_fuzz;
 pub mod chromium;
 pub mod node;
 pub mod npm;
@@ -31,6 +32,7 @@ const WASM_BINDGEN: Step = Step { name: "wasm-bindgen", done: wasm_bindgen::is_d
 const WRANGLER_NODE: Step =
     Step { name: "Node.js for wrangler", done: node::is_fit_for_wrangler, act: node::install_for_wrangler };
 const CHROMIUM: Step = Step { name: "Chromium", done: chromium::is_present, act: chromium::install };
+const CARGO_FUZZ: Step = Step { name: "cargo-fuzz", done: cargo_fuzz::is_done, act: cargo_fuzz::install };
 const PYTHON: Step = Step { name: "Python clients", done: python::is_done, act: python::install };
 
 /// What building and running the stack on bare workerd needs.
@@ -57,6 +59,14 @@ pub fn for_wrangler() -> Result<()> {
 pub fn for_tests() -> Result<()> {
     for_wrangler()?;
     run(&[CHROMIUM, PYTHON])
+}
+
+/// What fuzzing needs.
+///
+/// # Errors
+/// When it cannot be installed, in one line.
+pub fn for_fuzz() -> Result<()> {
+    run(&[CARGO_FUZZ])
 }
 
 fn run(steps: &[Step]) -> Result<()> {

@@ -8,6 +8,8 @@ mod cache;
 mod clock;
 mod egress;
 mod feedback;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod header;
 mod keyframe;
 mod keyframe_request;

@@ -2,6 +2,8 @@
 //! not authenticate, and no index a second time, comes out.**
 
 mod cm;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gcm;
 mod index;
 mod kdf;
@@ -247,7 +249,7 @@ impl Outbound {
 }
 
 /// Length of the RTP header with CSRCs and extension (RFC 3550 section 5.1, 5.3.1).
-fn rtp_header_len(packet: &[u8]) -> Result<usize, SrtpError> {
+pub(super) fn rtp_header_len(packet: &[u8]) -> Result<usize, SrtpError> {
     let first = *packet.first().ok_or(SrtpError::Malformed)?;
     let mut len = RTP_HEADER_LEN + 4 * usize::from(first & 0x0f);
     if first & 0x10 != 0 {

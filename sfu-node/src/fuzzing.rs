@@ -1,0 +1,8 @@
+//! The one door through which fuzz targets reach what reads network bytes. Each function takes arbitrary bytes and
+//! **panics where a promise is broken**; the seeds in `fuzz/seeds` go through them in the tests as well.
+
+pub use crate::media::forward::fuzzing::{forwarder, payload, rtcp, rtp};
+pub use crate::media::srtp::fuzzing::srtp;
+
+#[cfg(test)]
+mod tests;

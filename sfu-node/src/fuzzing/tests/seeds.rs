@@ -1,0 +1,125 @@
+//! Makes the seeds: `cargo test -p sfu-node write_the_seeds -- --ignored`. What is the same each time is written each
+//! time; what a client makes at random is recorded once more.
+
+use rtc::rtcp::packet::Packet;
+use rtc::rtcp::payload_feedbacks::full_intra_request::{FirEntry, FullIntraRequest};
+use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
+use rtc::rtcp::receiver_report::ReceiverReport;
+use rtc::rtcp::reception_report::ReceptionReport;
+use rtc::rtcp::sender_report::SenderReport;
+use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, nack_pairs_from_sequence_numbers};
+
+use super::*;
+
+#[test]
+#[ignore = "writes fuzz/seeds"]
+fn write_the_seeds() {
+    rtp_seeds();
+    rtcp_seeds();
+    payload_seeds();
+    // A structured target reads any bytes as a story.
+    let mut random = StdRng::seed_from_u64(9);
+    for (name, len) in [("short", 200), ("long", 3000)] {
+        let mut story = vec![0; len];
+        random.fill_bytes(&mut story);
+        write("forwarder", name, &story);
+    }
+}
+
+fn write(target: &str, name: &str, bytes: &[u8]) {
+    fs::create_dir_all(seeds_of(target)).unwrap();
+    fs::write(seeds_of(target).join(name), bytes).unwrap();
+}
+
+/// An RTP packet with this extension block, profile included.
+fn packet(pt: u8, sequence: u16, block: &[u8], payload: &[u8]) -> Vec<u8> {
+    let first = if block.is_empty() { 0x80 } else { 0x90 };
+    let mut packet = vec![first, pt];
+    packet.extend(sequence.to_be_bytes());
+    packet.extend((u32::from(sequence) * 3000).to_be_bytes());
+    packet.extend(1000_u32.to_be_bytes());
+    packet.extend(block);
+    packet.extend(payload);
+    packet
+}
+
+fn rtp_seeds() {
+    let camera = [0xbe, 0xde, 0, 4, 0x10, b'0', 0x20, b'q', 0x41, 0, 9, 0x52, 1, 2, 3, 0x82, 0, 0, 0x0a, 0];
+    let screen = [0x10, 0, 0, 6, 7, 18, 0x80, 0, 1, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 4, 2, 0, 1];
+    let mut padded = packet(97, 5, &camera, &[0, 2, 9, 9, 0, 0, 3]);
+    padded[0] |= 0x20;
+    let mut mixed = packet(96, 6, &[], &[0, 0, 0, 7, 9]);
+    mixed[0] |= 1;
+    let packets = [
+        ("microphone", packet(111, 1, &[0xbe, 0xde, 0, 1, 0x60, 0x85, 0x10, b'1'], &[1; 20])),
+        ("camera", packet(96, 2, &camera, &[0x90, 0xe0, 0x80, 1, 1, 0, 0])),
+        ("screen_with_dependency_descriptor", packet(45, 3, &screen, &[0x18, 0x0a])),
+        ("plain", packet(0, 4, &[], &[0xff; 8])),
+        ("rtx_with_padding", padded),
+        ("contributing_source", mixed),
+    ];
+    for (name, packet) in packets {
+        write("rtp", name, &packet);
+        write("srtp", name, &[&[packet[3] & 1][..], &packet].concat());
+    }
+}
+
+fn rtcp_seeds() {
+    let reception = ReceptionReport { ssrc: 5, last_sender_report: 6, delay: 7, ..Default::default() };
+    let sender = SenderReport {
+        ssrc: 1,
+        ntp_time: 1 << 40,
+        rtp_time: 9,
+        reports: vec![reception.clone()],
+        ..Default::default()
+    };
+    let receiver = ReceiverReport { ssrc: 1, reports: vec![reception; 2], ..Default::default() };
+    let nacks = nack_pairs_from_sequence_numbers(&[65_535, 0, 3, 4, 40]);
+    let fir = FirEntry { ssrc: 11, sequence_number: 1 };
+    let remb = ReceiverEstimatedMaximumBitrate { sender_ssrc: 1, bitrate: 1_500_000.0, ssrcs: vec![10] };
+    let packets: [(&str, Box<dyn Packet>); 6] = [
+        ("sender_report", Box::new(sender)),
+        ("receiver_report", Box::new(receiver)),
+        ("nack", Box::new(TransportLayerNack { sender_ssrc: 1, media_ssrc: 8, nacks })),
+        ("pli", Box::new(PictureLossIndication { sender_ssrc: 1, media_ssrc: 10 })),
+        ("fir", Box::new(FullIntraRequest { sender_ssrc: 1, media_ssrc: 0, fir: vec![fir] })),
+        ("remb", Box::new(remb)),
+    ];
+    let mut compound = Vec::new();
+    for (name, packet) in packets {
+        let bytes = rtc::rtcp::packet::marshal(&[packet]).unwrap();
+        write("rtcp", name, &bytes);
+        compound.extend_from_slice(&bytes);
+    }
+    write("rtcp", "compound", &compound);
+    write("srtp", "compound", &[&[2][..], &compound].concat());
+    // Base 65530, 20 packets: a run of small deltas, a vector of two bits, a vector of one bit.
+    let body = [
+        &[0xff, 0xfa, 0, 20, 0, 0, 1, 0, 0x20, 3, 0xd6, 0x55, 0x95, 0x55][..],
+        &[4, 4, 4, 0, 200, 4, 4, 4, 0xff, 0x38, 4, 4, 4, 4, 4, 4, 4, 0],
+    ]
+    .concat();
+    let words = u8::try_from((body.len() + 8) / 4).unwrap();
+    write("rtcp", "transport_wide", &[&[0x8f, 205, 0, words, 0, 0, 0, 1, 0, 0, 0, 2], &body[..]].concat());
+}
+
+fn payload_seeds() {
+    // The codec's place in the target's list, a shift of the ids, and a payload.
+    let seeds: [(&str, u8, &[u8]); 11] = [
+        ("vp8_keyframe", 0, &[0x90, 0xe0, 0x80, 0x01, 0x01, 0x20, 0x10, 2, 0, 0x9d, 1, 0x2a]),
+        ("vp8_narrow_id", 0, &[0x80, 0x80, 0x7f, 0x11]),
+        ("vp9_keyframe", 1, &[0xa8, 0x85, 0x00, 0x00, 0x01, 0x82]),
+        ("vp9_flexible", 1, &[0xf8, 0x05, 0x22, 0x03, 0x04, 0x00]),
+        ("h264_parameters_aggregated", 2, &[0x78, 0, 2, 0x67, 0x42, 0, 2, 0x68, 1, 0, 3, 0x65, 1, 1]),
+        ("h264_fragment", 2, &[0x7c, 0x85, 1, 2, 3]),
+        ("av1_start", 3, &[0x18, 0x0a, 0x0b, 0, 0, 0]),
+        ("h265_aggregated", 4, &[0x60, 1, 0, 2, 0x42, 1, 0, 2, 0x44, 1]),
+        ("opus", 5, &[0x78, 1, 2, 3]),
+        ("red_with_one_repeat", 6, &[0x80 | 111, 0x0f, 0x00, 2, 111, 8, 8, 1, 2]),
+        ("pcmu", 7, &[0xff; 16]),
+    ];
+    for (name, codec, payload) in seeds {
+        write("payload", name, &[&[codec, 0x12, 0x34, 0x56], payload].concat());
+    }
+}
