@@ -3,6 +3,8 @@
 
 mod driver;
 mod janus;
+mod light;
+mod loss;
 mod negotiation;
 mod peer;
 mod profile;
@@ -12,6 +14,7 @@ mod source;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
@@ -25,6 +28,7 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 use crate::signal::{ConnectError, Mode, join_request};
 
 pub use janus::{JanusClient, Role};
+pub use loss::{Carried, Loss};
 pub use profile::SrtpOffer;
 pub use source::{Stamp, unix_nanos};
 
@@ -42,8 +46,8 @@ pub struct ClientOptions {
     pub token: String,
     /// One or two peer connections.
     pub mode: Mode,
-    /// SRTP profiles offered.
-    pub srtp: SrtpOffer,
+    /// How its peer connections behave.
+    pub media: MediaOptions,
     /// Tracks published from the first offer on.
     pub publish: Vec<Publish>,
     /// Where media sockets are bound.
@@ -66,7 +70,7 @@ impl ClientOptions {
             server: server.to_owned(),
             token: token.to_owned(),
             mode: Mode::Single,
-            srtp: SrtpOffer::Gcm,
+            media: MediaOptions::default(),
             publish: Vec::new(),
             bind: SocketAddr::from(([127, 0, 0, 1], 0)),
             asks_for_keyframes: true,
@@ -77,6 +81,26 @@ impl ClientOptions {
     }
 }
 
+/// How peer connections behave.
+#[derive(Debug, Clone)]
+pub struct MediaOptions {
+    /// SRTP profiles offered.
+    pub srtp: SrtpOffer,
+    /// Offers and gives transport-wide feedback.
+    pub transport_cc: bool,
+    /// A client with a sink takes media the light way once it is connected: str0m sees none of it, so nothing is asked for
+    /// again and no reports are sent. It needs an offer of one SRTP profile.
+    pub light: bool,
+    /// What arrives comes down this path.
+    pub loss: Option<Arc<Loss>>,
+}
+
+impl Default for MediaOptions {
+    fn default() -> Self {
+        Self { srtp: SrtpOffer::Gcm, transport_cc: true, light: false, loss: None }
+    }
+}
+
 /// A track to publish.
 #[derive(Debug, Clone)]
 pub enum Publish {
@@ -84,6 +108,8 @@ pub enum Publish {
     Audio {
         /// The client's id for it.
         cid: String,
+        /// Between packets: longer than a packet's 20 ms where nobody speaks.
+        interval: Duration,
     },
     /// VP8 from a camera.
     Video {
@@ -100,7 +126,19 @@ impl Publish {
     /// A microphone.
     #[must_use]
     pub fn microphone(cid: &str) -> Self {
-        Self::Audio { cid: cid.to_owned() }
+        Self::Audio { cid: cid.to_owned(), interval: source::AUDIO_INTERVAL }
+    }
+
+    /// A microphone nobody speaks into: Opus's discontinuous transmission sends one packet every 400 ms.
+    #[must_use]
+    pub fn quiet_microphone(cid: &str) -> Self {
+        Self::Audio { cid: cid.to_owned(), interval: Duration::from_millis(400) }
+    }
+
+    /// A microphone that is muted once it is published: it has sent one packet.
+    #[must_use]
+    pub fn muted_microphone(cid: &str) -> Self {
+        Self::Audio { cid: cid.to_owned(), interval: Duration::from_secs(24 * 60 * 60) }
     }
 
     /// A camera of 1.5 Mb/s at 30 frames a second, one layer.
@@ -113,7 +151,7 @@ impl Publish {
     #[must_use]
     pub fn cid(&self) -> &str {
         match self {
-            Self::Audio { cid } | Self::Video { cid, .. } => cid,
+            Self::Audio { cid, .. } | Self::Video { cid, .. } => cid,
         }
     }
 }
@@ -153,7 +191,8 @@ pub struct Timeline {
     pub first_packet: Option<Instant>,
 }
 
-/// Everything a client has seen so far.
+/// Everything a client has seen so far. One with a [`PacketSink`] keeps no messages, participants or media: a thousand of
+/// them in a room would remember a million.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
     /// The first message.
@@ -196,7 +235,7 @@ impl Observed {
 
 /// Takes received packets instead of [`Observed`], where that would be too slow.
 pub trait PacketSink: Send {
-    /// One RTP packet: its payload, and when the kernel received it (nanoseconds of Unix time) if it says so.
+    /// One RTP packet: what ends with its payload, and when the kernel received it (nanoseconds of Unix time) if it says so.
     fn packet(&mut self, payload: &[u8], received: Option<u64>);
 }
 

@@ -6,11 +6,8 @@ use std::ops::Range;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::client::{Client, ClientOptions, JanusClient, PacketSink, Publish, Role, SrtpOffer};
+use crate::client::{Client, ClientOptions, JanusClient, MediaOptions, PacketSink, Publish, Role};
 use crate::token::{forge, join_claims};
-
-/// Profile of every media connection through a door: servers have different favourites among those a browser offers.
-const SRTP: SrtpOffer = SrtpOffer::Gcm128Only;
 
 /// Where a server is and how it is spoken to.
 #[derive(Debug, Clone)]
@@ -47,51 +44,107 @@ impl Door {
     ///
     /// # Errors
     /// The server refuses, or there is no socket for media.
-    pub async fn publish(&self, room: u64, id: u64, tracks: Vec<Publish>) -> Result<Caller> {
-        Ok(match self {
-            Self::LiveKit { url, key, secret } => {
-                let options = livekit_options(url, key, secret, room, &format!("publisher-{id}"));
-                Caller::LiveKit(Client::join(ClientOptions { publish: tracks, ..options? }).await?)
-            }
-            Self::Janus { url } => {
-                Caller::Janus(JanusClient::join(url, room, SRTP, Role::Publisher { id, tracks }).await?)
-            }
-        })
+    pub async fn publish(&self, room: u64, id: u64, tracks: Vec<Publish>, media: &MediaOptions) -> Result<Caller> {
+        self.join(room, id, tracks, media, None).await
     }
 
     /// Joins as a subscriber of everything these publishers, who are there already, send.
     ///
     /// # Errors
     /// The server refuses, or there is no socket for media.
-    pub async fn subscribe(&self, room: u64, id: u64, publishers: &[u64], sink: Box<dyn PacketSink>) -> Result<Caller> {
+    pub async fn subscribe(
+        &self,
+        room: u64,
+        id: u64,
+        publishers: &[u64],
+        media: &MediaOptions,
+        sink: Box<dyn PacketSink>,
+    ) -> Result<Caller> {
         Ok(match self {
-            Self::LiveKit { url, key, secret } => {
-                let options = livekit_options(url, key, secret, room, &format!("subscriber-{id}"))?;
-                Caller::LiveKit(Client::join_with(options, Some(sink)).await?)
-            }
+            Self::LiveKit { .. } => self.join(room, id, Vec::new(), media, Some(sink)).await?,
             Self::Janus { url } => {
                 let role = Role::Subscriber { publishers: publishers.to_vec(), sink };
-                Caller::Janus(JanusClient::join(url, room, SRTP, role).await?)
+                Caller::Janus { clients: vec![JanusClient::join(url, room, media, role).await?], waiting: None }
+            }
+        })
+    }
+
+    /// Joins as a publisher of these tracks who also subscribes, once [`Caller::subscribe`] is called.
+    ///
+    /// # Errors
+    /// The server refuses, or there is no socket for media.
+    pub async fn attend(
+        &self,
+        room: u64,
+        id: u64,
+        tracks: Vec<Publish>,
+        media: &MediaOptions,
+        sink: Box<dyn PacketSink>,
+    ) -> Result<Caller> {
+        self.join(room, id, tracks, media, Some(sink)).await
+    }
+
+    async fn join(
+        &self,
+        room: u64,
+        id: u64,
+        mut tracks: Vec<Publish>,
+        media: &MediaOptions,
+        sink: Option<Box<dyn PacketSink>>,
+    ) -> Result<Caller> {
+        Ok(match self {
+            Self::LiveKit { url, key, secret } => {
+                let options = livekit_options(url, key, secret, room, id)?;
+                let options = ClientOptions { publish: tracks, media: media.clone(), ..options };
+                Caller::LiveKit(Client::join_with(options, sink).await?)
+            }
+            Self::Janus { url } => {
+                if tracks.is_empty() {
+                    // Janus has no connection without a track.
+                    tracks.push(Publish::muted_microphone("microphone"));
+                }
+                let role = Role::Publisher { id, tracks };
+                Caller::Janus { clients: vec![JanusClient::join(url, room, media, role).await?], waiting: sink }
             }
         })
     }
 }
 
-fn livekit_options(url: &str, key: &str, secret: &str, room: u64, identity: &str) -> Result<ClientOptions> {
-    let claims = serde_json::to_value(join_claims(key, &format!("bench-{room}"), identity))?;
+fn livekit_options(url: &str, key: &str, secret: &str, room: u64, id: u64) -> Result<ClientOptions> {
+    let claims = serde_json::to_value(join_claims(key, &format!("bench-{room}"), &format!("participant-{id}")))?;
     let token = forge(&json!({ "alg": "HS256", "typ": "JWT" }), &claims, Some(secret.as_bytes()));
-    Ok(ClientOptions { srtp: SrtpOffer::Gcm, ..ClientOptions::new(url, &token) })
+    Ok(ClientOptions::new(url, &token))
 }
 
 /// A client of either protocol.
 pub enum Caller {
     /// `LiveKit`'s.
     LiveKit(Client),
-    /// Janus's.
-    Janus(JanusClient),
+    /// Janus's: one connection to send, one to receive.
+    Janus {
+        /// The connections.
+        clients: Vec<JanusClient>,
+        /// Takes what will be subscribed to.
+        waiting: Option<Box<dyn PacketSink>>,
+    },
 }
 
 impl Caller {
+    /// Subscribes to everything these publishers, who are there already, send. Of `LiveKit`'s that is what joining does.
+    ///
+    /// # Errors
+    /// The server refuses, or there is no socket for media.
+    pub async fn subscribe(&mut self, door: &Door, room: u64, publishers: &[u64], media: &MediaOptions) -> Result<()> {
+        if let (Self::Janus { clients, waiting }, Door::Janus { url }) = (self, door)
+            && let Some(sink) = waiting.take()
+            && !publishers.is_empty()
+        {
+            let role = Role::Subscriber { publishers: publishers.to_vec(), sink };
+            clients.push(JanusClient::join(url, room, media, role).await?);
+        }
+        Ok(())
+    }
+
     /// Waits until media can flow.
     ///
     /// # Errors
@@ -99,7 +152,12 @@ impl Caller {
     pub async fn connected(&mut self) -> Result<()> {
         match self {
             Self::LiveKit(client) => client.connected().await,
-            Self::Janus(client) => client.connected().await,
+            Self::Janus { clients, .. } => {
+                for client in clients {
+                    client.connected().await?;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -108,7 +166,7 @@ impl Caller {
     pub fn sockets(&self) -> Vec<SocketAddr> {
         match self {
             Self::LiveKit(client) => client.observe(|o| o.sockets.clone()),
-            Self::Janus(client) => vec![client.socket()],
+            Self::Janus { clients, .. } => clients.iter().map(JanusClient::socket).collect(),
         }
     }
 
@@ -119,7 +177,13 @@ impl Caller {
     pub async fn sent_within(&self, window: Range<u64>) -> Result<usize> {
         match self {
             Self::LiveKit(client) => client.sent_within(window).await,
-            Self::Janus(client) => client.sent_within(window).await,
+            Self::Janus { clients, .. } => {
+                let mut sent = 0;
+                for client in clients {
+                    sent += client.sent_within(window.clone()).await?;
+                }
+                Ok(sent)
+            }
         }
     }
 
@@ -130,7 +194,12 @@ impl Caller {
     pub async fn leave(self) -> Result<()> {
         match self {
             Self::LiveKit(client) => client.leave().await.context("leaving"),
-            Self::Janus(client) => client.leave().await.context("leaving Janus"),
+            Self::Janus { clients, .. } => {
+                for client in clients {
+                    client.leave().await.context("leaving Janus")?;
+                }
+                Ok(())
+            }
         }
     }
 }

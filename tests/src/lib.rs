@@ -1,12 +1,12 @@
 //! Harness of the whole-system tests: a LiveKit signaling client, a media client that shares no code with the node,
 //! LiveKit's own SDKs, and what the benchmarks share.
 
+pub mod bench;
 pub mod browser;
 pub mod client;
 pub mod door;
 pub mod driver;
 pub mod edge_impostor;
-pub mod fanout;
 pub mod load;
 pub mod machine;
 pub mod node_impostor;

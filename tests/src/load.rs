@@ -49,6 +49,7 @@ pub fn deadline(window: &Range<u64>, tail: Duration) -> u64 {
 #[derive(Debug, Default)]
 pub struct Meter {
     arrivals: Mutex<Vec<Arrival>>,
+    sources: Mutex<Vec<u32>>,
     counted_until: AtomicU64,
 }
 
@@ -66,7 +67,18 @@ impl Meter {
         std::mem::take(&mut self.arrivals.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn arrived(&self, arrival: Arrival) {
+    /// From how many tracks something arrived so far.
+    #[must_use]
+    pub fn sources(&self) -> usize {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn arrived(&self, source: u32, arrival: Arrival) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if !sources.contains(&source) {
+            sources.push(source);
+        }
+        drop(sources);
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(arrival);
         // Nothing is received before it is sent.
         self.counted_until.fetch_max(arrival.received.unwrap_or(arrival.sent), Ordering::Release);
@@ -88,7 +100,7 @@ impl MeterSink {
 impl PacketSink for MeterSink {
     fn packet(&mut self, payload: &[u8], received: Option<u64>) {
         if let Some(stamp) = Stamp::read(payload) {
-            self.0.arrived(Arrival { sent: stamp.sent, received });
+            self.0.arrived(stamp.source, Arrival { sent: stamp.sent, received });
         }
     }
 }
@@ -136,12 +148,12 @@ mod tests {
         assert_eq!((meter.counted_until(), meter.take()), (0, Vec::new()));
 
         let mut payload = Vec::new();
-        Stamp { counter: 1, sent: 1_000 }.write(&mut payload);
+        Stamp { source: 1, counter: 1, sent: 1_000 }.write(&mut payload);
         sink.packet(&payload, None);
         assert_eq!(meter.counted_until(), 1_000);
         sink.packet(&payload, Some(1_007));
         assert_eq!(meter.counted_until(), 1_007);
         assert_eq!(meter.take(), arrivals(&[(1_000, None), (1_000, Some(1_007))]));
-        assert_eq!(meter.take(), []);
+        assert_eq!((meter.take(), meter.sources()), (Vec::new(), 1));
     }
 }

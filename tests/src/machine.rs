@@ -51,6 +51,32 @@ fn noise_percent(busy: u64, own: u64, spent: Duration) -> f64 {
     100.0 * Duration::from_nanos(busy.saturating_sub(own)).as_secs_f64() / spent.as_secs_f64()
 }
 
+/// How busy a CPU is, with anything at all.
+pub struct Busy {
+    cpu: usize,
+    since: Instant,
+    nanos: u64,
+}
+
+impl Busy {
+    /// Watches from now on.
+    ///
+    /// # Errors
+    /// As [`busy_nanos`].
+    pub fn watch(cpu: usize) -> anyhow::Result<Self> {
+        Ok(Self { cpu, since: Instant::now(), nanos: busy_nanos(cpu)? })
+    }
+
+    /// Its share of the time since [`Busy::watch`], percent.
+    ///
+    /// # Errors
+    /// As [`busy_nanos`].
+    pub fn percent(&self) -> anyhow::Result<f64> {
+        let busy = Duration::from_nanos(busy_nanos(self.cpu)?.saturating_sub(self.nanos));
+        Ok(100.0 * busy.as_secs_f64() / self.since.elapsed().as_secs_f64())
+    }
+}
+
 /// CPU time of all threads of a process so far, nanoseconds (`/proc/PID/task/*/schedstat`: user and system time without
 /// the rounding to ticks that `/proc/PID/stat` has).
 ///

@@ -90,7 +90,7 @@ async fn one_of_each() {
 async fn a_client_without_gcm_ends_on_cm() {
     let scene = Scene::open().await.unwrap();
     let mut cm = with_media(scene.options("cm").unwrap());
-    cm.srtp = SrtpOffer::CmOnly;
+    cm.media.srtp = SrtpOffer::CmOnly;
     let mut gcm = join(with_media(scene.options("gcm").unwrap())).await;
     let mut cm = join(cm).await;
     // It offers nothing else and cannot decrypt anything else.

@@ -4,26 +4,17 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 
 use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::{repo, setup};
 
-/// Measure; see `cargo xtask bench forward -- --help`.
+/// Measure; see `cargo xtask bench --help`.
 #[derive(Args)]
+#[command(disable_help_flag = true)]
 pub struct Bench {
-    /// What.
-    what: What,
-    /// Passed on to the measurement.
+    /// What and how; passed on to the measurement.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum What {
-    /// Forwarded packets per CPU second of the node, latency, loss, memory; Janus and LiveKit side by side.
-    Forward,
-    /// Time from connect to the first media packet.
-    Join,
 }
 
 impl Bench {
@@ -33,12 +24,8 @@ impl Bench {
     /// When setup fails or cargo cannot be run.
     pub fn run(&self) -> Result<()> {
         setup::for_build()?;
-        let binary = match self.what {
-            What::Forward => "bench-forward",
-            What::Join => "bench-join",
-        };
         let mut cargo = repo::cargo();
-        cargo.args(["run", "--release", "--package", "meridian-tests", "--bin", binary, "--"]).args(&self.arguments);
+        cargo.args(["run", "--release", "--package", "meridian-tests", "--bin", "bench", "--"]).args(&self.arguments);
         Err(cargo.exec()).context("cannot run cargo")
     }
 }

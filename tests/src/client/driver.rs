@@ -5,11 +5,12 @@ pub(super) mod media;
 use std::future::pending;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::signal_response::Message as Response;
 use livekit_protocol::{
-    AddTrackRequest, DataPacket, MuteTrackRequest, SessionDescription, SignalTarget, SimulcastCodec, TrackSource,
-    TrackType, VideoLayer, VideoQuality, participant_info,
+    AddTrackRequest, DataPacket, JoinResponse, MuteTrackRequest, SessionDescription, SignalTarget, SimulcastCodec,
+    TrackSource, TrackType, VideoLayer, VideoQuality, participant_info,
 };
 use prost::Message as _;
 use str0m::change::SdpOffer;
@@ -68,6 +69,10 @@ pub(crate) struct Driver {
     inbox: mpsc::Receiver<Command>,
     state: watch::Sender<Observed>,
     sink: Option<Box<dyn PacketSink>>,
+    /// Keeps what it heard.
+    remembers: bool,
+    /// Hands `sink` to the connection media comes on, once that is up.
+    light: bool,
 }
 
 impl Driver {
@@ -78,12 +83,11 @@ impl Driver {
         inbox: mpsc::Receiver<Command>,
         state: watch::Sender<Observed>,
     ) -> anyhow::Result<Self> {
-        let crypto = options.srtp.provider();
-        let mut publisher = Peer::new(options.bind, crypto.clone(), options.keep_datagrams).await?;
+        let mut publisher = Peer::new(options.bind, &options.media, options.keep_datagrams).await?;
         let single = options.mode == Mode::Single;
-        let subscriber = if single { None } else { Some(Peer::new(options.bind, crypto, false).await?) };
+        let subscriber = if single { None } else { Some(Peer::new(options.bind, &options.media, false).await?) };
         let mut negotiation = Negotiation::new(single);
-        negotiation.active = options.srtp.is_exclusive();
+        negotiation.active = options.media.srtp.is_exclusive();
         let mut request = options.request;
         if single && let Some(offer) = negotiation.offer(&mut publisher)? {
             request.publisher_offer = Some(offer.description);
@@ -109,6 +113,8 @@ impl Driver {
             held: None,
             inbox,
             state,
+            remembers: sink.is_none(),
+            light: options.media.light,
             sink,
         };
         for track in options.publish {
@@ -188,7 +194,7 @@ impl Driver {
                 peer.tick()?;
             }
             while let Some(event) = self.peer(which).and_then(Peer::event) {
-                self.happened(which, event);
+                self.happened(which, event)?;
             }
         }
         if self.up.0 {
@@ -254,7 +260,11 @@ impl Driver {
             }
             _ => {}
         }
-        self.state.send_modify(|o| note(o, message));
+        if self.remembers {
+            self.state.send_modify(|o| note(o, message));
+        } else if matches!(message, Response::Join(_) | Response::Leave(_)) {
+            self.state.send_modify(|o| note_of_load(o, message));
+        }
         Ok(())
     }
 
@@ -350,10 +360,18 @@ impl Driver {
         self.outgoing.push(Outgoing::new(&track));
     }
 
-    fn happened(&mut self, which: Which, PeerEvent { event, received }: PeerEvent) {
+    fn happened(&mut self, which: Which, PeerEvent { event, received }: PeerEvent) -> anyhow::Result<()> {
         match event {
             Event::RtpPacket(packet) => self.arrived(which, &packet, received),
-            Event::Connected => self.connection(which, true),
+            Event::Connected => {
+                self.connection(which, true);
+                if self.light
+                    && which == self.receiving()
+                    && let Some(sink) = self.sink.take()
+                {
+                    self.peer(which).context("no connection")?.lighten(sink)?;
+                }
+            }
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) | Event::Closed => {
                 self.connection(which, false);
             }
@@ -368,13 +386,19 @@ impl Driver {
                 self.state.send_modify(|o| o.channels.push(label));
             }
             Event::ChannelData(data) => {
-                let Ok(packet) = DataPacket::decode(data.data.as_slice()) else { return };
+                let Ok(packet) = DataPacket::decode(data.data.as_slice()) else { return Ok(()) };
                 let label = self.labels.iter().find(|(w, id, _)| *w == which && *id == data.id);
                 let label = label.map(|(_, _, label)| label.clone()).unwrap_or_default();
                 self.state.send_modify(|o| o.data.push((label, packet)));
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// The connection media comes on.
+    fn receiving(&self) -> Which {
+        if self.subscriber.is_some() { Which::Subscriber } else { Which::Publisher }
     }
 
     fn connection(&mut self, which: Which, up: bool) {
@@ -382,7 +406,7 @@ impl Driver {
             Which::Publisher => self.up.0 = up,
             Which::Subscriber => self.up.1 = up,
         }
-        let receiving = if self.subscriber.is_some() { Which::Subscriber } else { Which::Publisher };
+        let receiving = self.receiving();
         let all = self.up.0 && (self.up.1 || self.subscriber.is_none());
         self.state.send_modify(|o| {
             o.connected = all;
@@ -395,6 +419,8 @@ impl Driver {
     fn arrived(&mut self, which: Which, packet: &RtpPacket, received: Option<u64>) {
         if let Some(sink) = &mut self.sink {
             sink.packet(&packet.payload, received);
+        }
+        if !self.remembers {
             return;
         }
         let Some(peer) = self.peer(which) else { return };
@@ -467,6 +493,18 @@ fn note(o: &mut Observed, message: Response) {
         _ => {}
     }
     o.heard.push(message);
+}
+
+/// Keeps what even a load client has to know.
+fn note_of_load(o: &mut Observed, message: Response) {
+    match message {
+        Response::Join(join) => {
+            o.timeline.joined.get_or_insert_with(Instant::now);
+            o.join = Some(Box::new(JoinResponse { other_participants: Vec::new(), ..join }));
+        }
+        Response::Leave(leave) => o.leave = Some(leave),
+        _ => {}
+    }
 }
 
 fn announcement(track: &Publish) -> AddTrackRequest {

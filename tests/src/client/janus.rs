@@ -18,8 +18,7 @@ use tokio::time::{interval, sleep_until, timeout};
 use self::api::{Api, KEEPALIVE};
 use super::driver::media::Outgoing;
 use super::peer::{Peer, PeerEvent};
-use super::profile::SrtpOffer;
-use super::{DEADLINE, PacketSink, Publish};
+use super::{DEADLINE, MediaOptions, PacketSink, Publish};
 
 /// Most publishers of a room made here.
 const MOST_PUBLISHERS: usize = 1000;
@@ -78,8 +77,8 @@ impl JanusClient {
     ///
     /// # Errors
     /// Janus refuses, or there is no socket for media.
-    pub async fn join(url: &str, room: u64, srtp: SrtpOffer, role: Role) -> Result<Self> {
-        let mut peer = Peer::new(own_address()?, srtp.provider(), false).await?;
+    pub async fn join(url: &str, room: u64, media: &MediaOptions, role: Role) -> Result<Self> {
+        let mut peer = Peer::new(own_address()?, media, false).await?;
         let mut api = Api::attach(url).await?;
         let (outgoing, sink) = match role {
             Role::Publisher { id, tracks } => (publish(&mut api, &mut peer, room, id, &tracks).await?, None),
@@ -92,7 +91,7 @@ impl JanusClient {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (up, connected) = watch::channel(false);
         let socket = peer.socket.local();
-        let task = Task { api, peer, outgoing, sink, sent: Vec::new(), up, inbox };
+        let task = Task { api, peer, outgoing, sink, light: media.light, sent: Vec::new(), up, inbox };
         Ok(Self { commands, connected, task: tokio::spawn(task.run()).abort_handle(), socket })
     }
 
@@ -197,7 +196,9 @@ async fn subscribe(api: &mut Api, peer: &mut Peer, room: u64, publishers: &[u64]
 enum Wake {
     Command(Option<Command>),
     KeepAlive,
-    Media,
+    Readable,
+    /// Something is due, or Janus said something.
+    Due,
 }
 
 struct Task {
@@ -205,6 +206,8 @@ struct Task {
     peer: Peer,
     outgoing: Vec<Outgoing>,
     sink: Option<Box<dyn PacketSink>>,
+    /// Hands `sink` to the connection once that is up.
+    light: bool,
     /// When each media packet was sent, nanoseconds of Unix time.
     sent: Vec<u64>,
     up: watch::Sender<bool>,
@@ -224,10 +227,10 @@ impl Task {
             let due = self.outgoing.iter().filter_map(Outgoing::due).min();
             let deadline = due.map_or(self.peer.deadline(), |due| due.min(self.peer.deadline()));
             let wake = tokio::select! {
-                heard = self.api.hear() => heard.map(|_| Wake::Media)?,
+                heard = self.api.hear() => heard.map(|_| Wake::Due)?,
                 command = self.inbox.recv() => Wake::Command(command),
-                _ = self.peer.readable() => Wake::Media,
-                () = sleep_until(deadline.into()) => Wake::Media,
+                _ = self.peer.readable() => Wake::Readable,
+                () = sleep_until(deadline.into()) => Wake::Due,
                 _ = keepalive.tick() => Wake::KeepAlive,
             };
             match wake {
@@ -241,9 +244,11 @@ impl Task {
                     let _ = answer.send(self.sent.iter().filter(|at| window.contains(at)).count());
                 }
                 Wake::KeepAlive => self.api.keep_alive().await?,
-                Wake::Media => {}
+                Wake::Readable => {
+                    self.peer.receive()?;
+                }
+                Wake::Due => {}
             }
-            self.peer.receive()?;
             self.tick()?;
         }
     }
@@ -263,6 +268,11 @@ impl Task {
                 }
                 Event::Connected => {
                     self.up.send_replace(true);
+                    if self.light
+                        && let Some(sink) = self.sink.take()
+                    {
+                        self.peer.lighten(sink)?;
+                    }
                 }
                 Event::KeyframeRequest(request) => {
                     for track in self.outgoing.iter_mut().filter(|t| t.section() == Some(request.mid)) {

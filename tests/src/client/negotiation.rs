@@ -178,13 +178,13 @@ fn as_libwebrtc(sdp: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::profile::SrtpOffer;
+    use super::super::MediaOptions;
     use super::*;
 
     #[tokio::test]
     async fn the_first_offer_has_livekits_shape() {
         let bind = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut peer = Peer::new(bind, SrtpOffer::Gcm.provider(), false).await.unwrap();
+        let mut peer = Peer::new(bind, &MediaOptions::default(), false).await.unwrap();
         let mut negotiation = Negotiation::new(true);
         negotiation.add(NewSection { cid: "cam".to_owned(), kind: MediaKind::Video, layers: 3 });
         negotiation.add(NewSection { cid: "mic".to_owned(), kind: MediaKind::Audio, layers: 1 });

@@ -2,17 +2,24 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use str0m::config::CryptoProvider;
+use anyhow::Context;
 use str0m::format::Codec;
 use str0m::media::{Mid, Pt};
 use str0m::net::{Protocol, Receive};
+use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcError};
+use tokio::time::sleep_until;
 
-use super::socket::MediaSocket;
+use super::light::Light;
+use super::loss::Loss;
+use super::profile::Keys;
+use super::socket::{Batch, MediaSocket};
+use super::{MediaOptions, PacketSink};
 
 /// How many of the datagrams sent last are kept for replay tests.
 const KEPT: usize = 64;
@@ -36,25 +43,50 @@ pub(crate) struct Peer {
     pub(crate) unbound: Option<usize>,
     /// Datagrams sent last, with their destination; kept only when asked for.
     kept: Option<VecDeque<(SocketAddr, Vec<u8>)>>,
+    loss: Option<Arc<Loss>>,
+    /// From the handshake, when it had one profile to offer.
+    keys: Option<Keys>,
+    light: Option<Light>,
 }
 
 impl Peer {
-    /// A connection on a free port of `bind` that offers `crypto`'s profiles.
+    /// A connection on a free port of `bind`; with `keep`, it keeps the datagrams it sent last.
     ///
     /// # Errors
     /// The socket cannot be bound, or str0m does not like its address.
-    pub(crate) async fn new(bind: SocketAddr, crypto: Arc<CryptoProvider>, keep: bool) -> anyhow::Result<Self> {
+    pub(crate) async fn new(bind: SocketAddr, options: &MediaOptions, keep: bool) -> anyhow::Result<Self> {
         let socket = MediaSocket::bind(bind).await?;
         let now = Instant::now();
         let mut rtc = Rtc::builder()
-            .set_crypto_provider(crypto)
+            .set_crypto_provider(options.srtp.provider())
+            .set_extension_map(extensions(options.transport_cc))
             .set_rtp_mode(true)
             .clear_codecs()
             .enable_opus(true, false)
             .enable_vp8(true)
             .build(now);
         rtc.add_local_candidate(Candidate::host(socket.local(), "udp")?);
-        Ok(Self { rtc, socket, deadline: now, events: VecDeque::new(), unbound: None, kept: keep.then(VecDeque::new) })
+        Ok(Self {
+            rtc,
+            socket,
+            deadline: now,
+            events: VecDeque::new(),
+            unbound: None,
+            kept: keep.then(VecDeque::new),
+            loss: options.loss.clone(),
+            keys: None,
+            light: None,
+        })
+    }
+
+    /// From now on media takes the light way, to `sink`; the rest goes to str0m as before.
+    ///
+    /// # Errors
+    /// The connection is not up, or offered more than one profile.
+    pub(crate) fn lighten(&mut self, sink: Box<dyn PacketSink>) -> anyhow::Result<()> {
+        let keys = self.keys.as_ref().context("only a connection that offers one SRTP profile can receive lightly")?;
+        self.light = Some(Light::new(keys, sink)?);
+        Ok(())
     }
 
     /// When [`Peer::tick`] is due.
@@ -89,19 +121,48 @@ impl Peer {
     /// # Errors
     /// The connection or its socket is broken.
     pub(crate) fn receive(&mut self) -> anyhow::Result<usize> {
-        let count = self.socket.receive()?;
-        let now = Instant::now();
-        for index in 0..count {
-            let Some((from, at, bytes)) = self.socket.datagram(index) else { continue };
-            if let Some(dropped) = self.unbound.as_mut().filter(|_| is_rtp(bytes)) {
-                *dropped += 1;
-                continue;
+        let count = Batch::lend(|batch| {
+            let count = self.socket.receive(batch)?;
+            let now = Instant::now();
+            for index in 0..count {
+                if let Some((from, at, bytes)) = batch.datagram(index) {
+                    self.take(now, from, at, bytes)?;
+                }
             }
-            let Ok(receive) = Receive::new(Protocol::Udp, from, self.socket.local(), bytes) else { continue };
+            anyhow::Ok(count)
+        })?;
+        if let Some(light) = &mut self.light {
+            light.looked();
+        }
+        Ok(count)
+    }
+
+    /// One datagram.
+    fn take(&mut self, now: Instant, from: SocketAddr, at: Option<u64>, bytes: &[u8]) -> anyhow::Result<()> {
+        if is_rtp(bytes) {
+            if let Some(dropped) = &mut self.unbound {
+                *dropped += 1;
+                return Ok(());
+            }
+            if self.loss.as_ref().is_some_and(|loss| loss.takes(self.is_retransmission(bytes))) {
+                return Ok(());
+            }
+            if let Some(light) = &mut self.light {
+                light.packet(bytes, at);
+                return Ok(());
+            }
+        }
+        if let Ok(receive) = Receive::new(Protocol::Udp, from, self.socket.local(), bytes) {
             self.rtc.handle_input(Input::Receive(now, receive))?;
             self.drain(at)?;
         }
-        Ok(count)
+        Ok(())
+    }
+
+    /// Whether an RTP packet has a payload type of retransmissions.
+    fn is_retransmission(&self, datagram: &[u8]) -> bool {
+        let payload_type = datagram.get(1).map(|second| second & 0x7f);
+        payload_type.is_some() && self.rtc.codec_config().iter().any(|c| c.resend().map(|pt| *pt) == payload_type)
     }
 
     /// Sends what str0m wants sent and queues its events.
@@ -113,6 +174,7 @@ impl Peer {
             match self.rtc.poll_output()? {
                 Output::Timeout(at) => {
                     self.deadline = at;
+                    self.keys = Keys::take_exported().or(mem::take(&mut self.keys));
                     return Ok(());
                 }
                 Output::Transmit(datagram) => {
@@ -145,10 +207,26 @@ impl Peer {
         self.rtc.codec_config().iter().find(|p| p.spec().codec == codec && negotiated.contains(&p.pt())).map(|p| p.pt())
     }
 
-    /// Waits until the socket has something. Cancel safe.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await
+    /// Waits until the socket is to be looked at. Cancel safe.
+    pub(crate) fn readable(&self) -> impl Future<Output = io::Result<()>> {
+        let (look, socket) = (self.light.as_ref().map(Light::next_look), &self.socket);
+        async move {
+            if let Some(look) = look {
+                sleep_until(look.into()).await;
+            }
+            socket.readable().await
+        }
     }
+}
+
+/// The header extensions of libwebrtc's that str0m knows, with transport-wide feedback or without.
+fn extensions(transport_cc: bool) -> ExtensionMap {
+    let mut map = ExtensionMap::empty();
+    let standard = ExtensionMap::standard();
+    for (id, extension) in standard.iter().filter(|(_, e)| transport_cc || **e != Extension::TransportSequenceNumber) {
+        map.set(id, extension.clone());
+    }
+    map
 }
 
 /// RTP and not RTCP (RFC 5761 section 4, RFC 7983).
@@ -178,11 +256,15 @@ mod tests {
         std::iter::from_fn(|| peer.event()).map(|e| e.event).collect()
     }
 
+    fn with(srtp: SrtpOffer) -> MediaOptions {
+        MediaOptions { srtp, ..MediaOptions::default() }
+    }
+
     /// A client with this offer calls another str0m, publishes audio and hears that it arrived.
     async fn call(offer: SrtpOffer) {
         let bind = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut client = Peer::new(bind, offer.provider(), false).await.unwrap();
-        let mut server = Peer::new(bind, SrtpOffer::Gcm.provider(), false).await.unwrap();
+        let mut client = Peer::new(bind, &with(offer), false).await.unwrap();
+        let mut server = Peer::new(bind, &with(SrtpOffer::Gcm), false).await.unwrap();
         let mut negotiation = Negotiation::new(true);
         negotiation.add(NewSection { cid: "mic".to_owned(), kind: MediaKind::Audio, layers: 1 });
         let offer = negotiation.offer(&mut client).unwrap().unwrap();
@@ -195,7 +277,7 @@ mod tests {
         assert!(negotiation.answered(&mut client, &description).unwrap());
 
         let pt = client.payload_type(mid, Codec::Opus).unwrap();
-        let (mut source, mut up, mut sent) = (AudioSource::default(), false, 0_u64);
+        let (mut source, mut up, mut sent) = (AudioSource::new(), false, 0_u64);
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             assert!(Instant::now() < deadline, "connected: {up}, sent {sent}");

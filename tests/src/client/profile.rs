@@ -1,6 +1,7 @@
 //! Which SRTP profiles a client offers. str0m's own DTLS always offers GCM, so a client without it gets another DTLS
 //! underneath: rtc's, which takes a list of profiles.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use rtc::dtls::crypto::Certificate;
 use rtc::dtls::endpoint::{Endpoint, EndpointEvent};
 use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use rtc::shared::TransportProtocol;
+use rtc::srtp::protection_profile::ProtectionProfile;
 use str0m::config::CryptoProvider;
 use str0m::crypto::CryptoError;
 use str0m::crypto::dtls::{
@@ -48,16 +50,44 @@ impl SrtpOffer {
     }
 }
 
+thread_local! {
+    /// What the last handshake of this thread came to: str0m keeps keys to itself, and asks its DTLS for them while it
+    /// handles the datagram that ended the handshake.
+    static EXPORTED: RefCell<Option<Keys>> = const { RefCell::new(None) };
+}
+
+/// SRTP keying material of a connection whose handshake this side began.
+pub(crate) struct Keys {
+    /// What it is for.
+    pub(crate) profile: ProtectionProfile,
+    material: Vec<u8>,
+}
+
+impl Keys {
+    /// Those of the connection that just handled a datagram in this thread, if that ended its handshake.
+    pub(crate) fn take_exported() -> Option<Self> {
+        EXPORTED.take()
+    }
+
+    /// Master key and salt of the server (RFC 5764 section 4.2: both keys, then both salts, the client's first).
+    pub(crate) fn of_server(&self) -> Option<(&[u8], &[u8])> {
+        let (key, salt) = (self.profile.key_len(), self.profile.salt_len());
+        Some((self.material.get(key..2 * key)?, self.material.get(2 * key + salt..2 * (key + salt))?))
+    }
+}
+
 /// The DTLS of [`SrtpOffer::Gcm128Only`]: two keys of 16 bytes, two salts of 12 (RFC 7714 section 12).
 static GCM_128: OneProfileDtls = OneProfileDtls {
     offered: SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
     profile: SrtpProfile::AEAD_AES_128_GCM,
+    srtp: ProtectionProfile::AeadAes128Gcm,
     keying_len: 2 * (16 + 12),
 };
 /// The DTLS of [`SrtpOffer::CmOnly`]: two keys of 16 bytes, two salts of 14 (RFC 5764 section 4.1.2).
 static CM: OneProfileDtls = OneProfileDtls {
     offered: SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
     profile: SrtpProfile::AES128_CM_SHA1_80,
+    srtp: ProtectionProfile::Aes128CmHmacSha1_80,
     keying_len: 2 * (16 + 14),
 };
 /// Label of the export (RFC 5764 section 4.2).
@@ -74,6 +104,8 @@ struct OneProfileDtls {
     offered: SrtpProtectionProfile,
     /// The same to str0m.
     profile: SrtpProfile,
+    /// The same to rtc's SRTP.
+    srtp: ProtectionProfile,
     /// Keying material, bytes.
     keying_len: usize,
 }
@@ -187,7 +219,9 @@ impl Inner {
         if state.srtp_protection_profile() == self.dtls.offered
             && let Ok(keys) = state.export_keying_material(KEYING_LABEL, &[], self.dtls.keying_len)
         {
-            self.outputs.push_back(Queued::Keys(keys.into_bytes()));
+            let material = keys.into_bytes();
+            EXPORTED.set(Some(Keys { profile: self.dtls.srtp, material: material.clone() }));
+            self.outputs.push_back(Queued::Keys(material));
         }
         self.outputs.push_back(Queued::Connected);
     }

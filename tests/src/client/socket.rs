@@ -1,5 +1,6 @@
 //! A client's UDP socket: batches in, kernel receive timestamps, one datagram a packet out.
 
+use std::cell::RefCell;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 
@@ -13,12 +14,39 @@ const DATAGRAM_LEN: usize = 2048;
 /// Socket buffers asked for, bytes; the kernel may give less.
 const SOCKET_BUFFER: usize = 2 * 1024 * 1024;
 
-/// A bound socket and its receive buffers.
+thread_local! {
+    /// Buffers of each socket's own would push one another out of the caches when there are a thousand sockets.
+    static BATCH: RefCell<Batch> = RefCell::new(Batch::new());
+}
+
+/// Datagrams received together.
+pub(crate) struct Batch {
+    buffers: Vec<[u8; DATAGRAM_LEN]>,
+    metas: [RecvMeta; BATCH_SIZE],
+}
+
+impl Batch {
+    fn new() -> Self {
+        Self { buffers: vec![[0; DATAGRAM_LEN]; BATCH_SIZE], metas: [RecvMeta::default(); BATCH_SIZE] }
+    }
+
+    /// Lends this thread's; **not within another use of it**.
+    pub(crate) fn lend<T>(receive: impl FnOnce(&mut Self) -> T) -> T {
+        BATCH.with_borrow_mut(receive)
+    }
+
+    /// Datagram `index`: sender, kernel receive time in nanoseconds of Unix time, bytes.
+    pub(crate) fn datagram(&self, index: usize) -> Option<(SocketAddr, Option<u64>, &[u8])> {
+        let (meta, buffer) = (self.metas.get(index)?, self.buffers.get(index)?);
+        let at = meta.timestamp.and_then(|t| u64::try_from(t.as_nanos()).ok());
+        Some((meta.addr, at, buffer.get(..meta.len)?))
+    }
+}
+
+/// A bound socket.
 pub(crate) struct MediaSocket {
     socket: UdpSocket,
     state: UdpSocketState,
-    buffers: Vec<[u8; DATAGRAM_LEN]>,
-    metas: [RecvMeta; BATCH_SIZE],
     local: SocketAddr,
 }
 
@@ -34,8 +62,7 @@ impl MediaSocket {
         setsockopt(&socket, sockopt::UdpGroSegment, &false)?;
         state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER)?;
         let local = socket.local_addr()?;
-        let buffers = vec![[0; DATAGRAM_LEN]; BATCH_SIZE];
-        Ok(Self { socket, state, buffers, metas: [RecvMeta::default(); BATCH_SIZE], local })
+        Ok(Self { socket, state, local })
     }
 
     /// Where it is bound.
@@ -52,23 +79,17 @@ impl MediaSocket {
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn receive(&mut self) -> io::Result<usize> {
-        let Self { socket, state, buffers, metas, .. } = self;
+    pub(crate) fn receive(&self, batch: &mut Batch) -> io::Result<usize> {
+        let Self { socket, state, .. } = self;
+        let Batch { buffers, metas } = batch;
         let mut slices: Vec<IoSliceMut<'_>> = buffers.iter_mut().map(|b| IoSliceMut::new(b)).collect();
-        let read = socket.try_io(Interest::READABLE, || state.recv(UdpSockRef::from(&*socket), &mut slices, metas));
+        let read = socket.try_io(Interest::READABLE, || state.recv(UdpSockRef::from(socket), &mut slices, metas));
         match read {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             // A peer's ICMP answer to something sent earlier.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(0),
             other => other,
         }
-    }
-
-    /// Datagram `index` of the last batch: sender, kernel receive time in nanoseconds of Unix time, bytes.
-    pub(crate) fn datagram(&self, index: usize) -> Option<(SocketAddr, Option<u64>, &[u8])> {
-        let (meta, buffer) = (self.metas.get(index)?, self.buffers.get(index)?);
-        let at = meta.timestamp.and_then(|t| u64::try_from(t.as_nanos()).ok());
-        Some((meta.addr, at, buffer.get(..meta.len)?))
     }
 
     /// Sends one datagram; what the socket does not take now is lost, as on a network.

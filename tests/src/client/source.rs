@@ -10,14 +10,16 @@ const MAX_PAYLOAD: usize = 1150;
 const AUDIO_PAYLOAD: usize = 120;
 /// Marks a stamp.
 const MAGIC: [u8; 4] = *b"MRDN";
-/// Length of a stamp: magic, counter, send time.
-const STAMP_LEN: usize = 16;
+/// Length of a stamp: magic, source, counter, send time.
+const STAMP_LEN: usize = 20;
 /// Payload descriptor with 15-bit picture id, TL0PICIDX and temporal layer (RFC 7741 section 4.2), as for simulcast.
 const DESCRIPTOR_LEN: usize = 6;
 
 /// What a packet's payload says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
+    /// Which track (and layer) it is of; chosen at random.
+    pub source: u32,
     /// Counts the packets of one track.
     pub counter: u32,
     /// When it was made, nanoseconds of Unix time.
@@ -30,8 +32,10 @@ impl Stamp {
     pub fn read(payload: &[u8]) -> Option<Self> {
         let stamp = payload.last_chunk::<STAMP_LEN>()?;
         let (magic, rest) = stamp.split_first_chunk::<4>()?;
+        let (source, rest) = rest.split_first_chunk::<4>()?;
         let (counter, sent) = rest.split_first_chunk::<4>()?;
         (*magic == MAGIC).then_some(Self {
+            source: u32::from_be_bytes(*source),
             counter: u32::from_be_bytes(*counter),
             sent: u64::from_be_bytes(*sent.first_chunk::<8>()?),
         })
@@ -40,6 +44,7 @@ impl Stamp {
     /// Appends it to a payload.
     pub(crate) fn write(self, payload: &mut Vec<u8>) {
         payload.extend_from_slice(&MAGIC);
+        payload.extend_from_slice(&self.source.to_be_bytes());
         payload.extend_from_slice(&self.counter.to_be_bytes());
         payload.extend_from_slice(&self.sent.to_be_bytes());
     }
@@ -74,6 +79,7 @@ pub(crate) fn begins_vp8_keyframe(payload: &[u8]) -> bool {
 /// A VP8 stream (one simulcast layer, or the only one).
 #[derive(Debug)]
 pub(crate) struct VideoSource {
+    source: u32,
     frame_len: usize,
     picture: u16,
     keyframe_wanted: bool,
@@ -85,7 +91,7 @@ impl VideoSource {
     #[must_use]
     pub(crate) fn new(bits_per_second: u32, frames_per_second: u32) -> Self {
         let frame_len = usize::try_from(bits_per_second / 8 / frames_per_second.max(1)).unwrap_or(usize::MAX);
-        Self { frame_len, picture: 0, keyframe_wanted: true, counter: 0 }
+        Self { source: rand::random(), frame_len, picture: 0, keyframe_wanted: true, counter: 0 }
     }
 
     /// The next frame will be a keyframe.
@@ -120,7 +126,7 @@ impl VideoSource {
             }
         }
         payload.resize(len - STAMP_LEN, 0x5a);
-        Stamp { counter: self.counter, sent: unix_nanos() }.write(&mut payload);
+        Stamp { source: self.source, counter: self.counter, sent: unix_nanos() }.write(&mut payload);
         self.counter = self.counter.wrapping_add(1);
         payload
     }
@@ -135,19 +141,26 @@ pub(crate) struct Frame {
 }
 
 /// An Opus stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct AudioSource {
+    source: u32,
     counter: u32,
 }
 
 impl AudioSource {
+    /// A stream of its own.
+    #[must_use]
+    pub(crate) fn new() -> Self {
+        Self { source: rand::random(), counter: 0 }
+    }
+
     /// The next packet, stamped now.
     pub(crate) fn packet(&mut self) -> Vec<u8> {
         let mut payload = Vec::with_capacity(AUDIO_PAYLOAD);
         // CELT, fullband, 20 ms, mono, one frame (RFC 6716 section 3.1).
         payload.push(31 << 3);
         payload.resize(AUDIO_PAYLOAD - STAMP_LEN, 0x5a);
-        Stamp { counter: self.counter, sent: unix_nanos() }.write(&mut payload);
+        Stamp { source: self.source, counter: self.counter, sent: unix_nanos() }.write(&mut payload);
         self.counter = self.counter.wrapping_add(1);
         payload
     }
@@ -179,7 +192,7 @@ mod tests {
 
     #[test]
     fn stamps_count() {
-        let mut source = AudioSource::default();
+        let mut source = AudioSource::new();
         let counters: Vec<u32> = (0..3).map(|_| Stamp::read(&source.packet()).unwrap().counter).collect();
         assert_eq!(counters, [0, 1, 2]);
         assert_eq!(Stamp::read(b"short"), None);

@@ -9,7 +9,7 @@ use str0m::rtp::{ExtensionValues, RtpWrite};
 use super::super::Publish;
 use super::super::negotiation::RIDS;
 use super::super::peer::Peer;
-use super::super::source::{AUDIO_INTERVAL, AudioSource, Stamp, VideoSource};
+use super::super::source::{AudioSource, Stamp, VideoSource};
 
 /// RTP clocks, Hz.
 const VIDEO_CLOCK: u32 = 90_000;
@@ -44,9 +44,9 @@ impl Outgoing {
     /// A track whose section is still to be negotiated.
     pub(crate) fn new(track: &Publish) -> Self {
         let (media, interval, ticks) = match track {
-            Publish::Audio { .. } => {
-                let ticks = AUDIO_CLOCK / 50;
-                (Media::Audio { source: AudioSource::default(), sequence: 1 }, AUDIO_INTERVAL, ticks)
+            Publish::Audio { interval, .. } => {
+                let ticks = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX).saturating_mul(AUDIO_CLOCK / 1000);
+                (Media::Audio { source: AudioSource::new(), sequence: 1 }, *interval, ticks)
             }
             Publish::Video { layers, frames_per_second, .. } => {
                 let simulcast = layers.len() > 1;

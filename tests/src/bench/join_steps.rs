@@ -1,77 +1,56 @@
-//! `cargo xtask bench join`: how long a join takes until media flows, and what of it is the edge's.
+//! What a join of ours consists of, step by step until media flows, and what of it is the edge's.
 
-use std::fs;
-use std::path::PathBuf;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use clap::{Parser, value_parser};
-use meridian_tests::client::{Client, ClientOptions, Observed, Publish, Timeline, unix_nanos};
-use meridian_tests::machine::{Noise, load_average};
-use meridian_tests::rig;
-use meridian_tests::statistics::quantile;
 use serde::Serialize;
-use xtask::repo;
 use xtask::stack::{Stack, access_token};
 
-const METHOD: &str = "\
-Method: one client (str0m) after the other joins on /rtc/v1 (single peer connection, offer inside the join request) over
-loopback, through a real edge (bare workerd, release wasm) and one sfu-node (release build). Times run from before the
-TCP connection of the WebSocket. Each line is a quantile of its own over the joins: they do not add up.
- warm   the room exists, one publisher is in it (VP8 30 frames/s, Opus), its node is attached: a second participant.
-        Its first media packet is whatever arrives and decrypts first; audio comes every 20 ms: up to that is waiting.
- cold   nobody has been in the room: its object is created, a node is chosen and dials the room. The joiner is alone,
-        so there is no media packet to wait for; the last step is its media connection.
- edge   until JoinResponse only the edge works: that is its share here. It is a lower bound: the answer, the node's
-        work, also passes through the edge, as does the order to the node before it. Then client and node are alone.
- noise  what the CPUs did besides edge, node and client, as a share of all CPUs' time; nothing is pinned.";
+use crate::client::{Client, ClientOptions, Observed, Publish, Timeline, unix_nanos};
+use crate::statistics::quantile;
 
-/// Measure joining: time to first media, step by step.
-#[derive(Parser)]
-struct Args {
-    /// Joins measured of each kind.
-    #[arg(long, default_value_t = 50, value_parser = value_parser!(u32).range(1..))]
-    joins: u32,
-    /// Where the JSON goes.
-    #[arg(long, default_value_os_t = repo::target_dir().join("bench/join.json"))]
-    out: PathBuf,
-}
-
+/// Steps of joins, one client after the other. Each line is a quantile of its own over the joins: they do not add up.
 #[derive(Serialize)]
-struct Report {
-    method: &'static str,
-    joins: u32,
-    /// One minute, before the first join.
-    load_average: f64,
-    noise_percent: f64,
+pub struct Steps {
+    /// Of each kind.
+    pub joins: u32,
     /// Of the warm joins: how many saw video begin with a keyframe.
-    began_with_keyframe: usize,
-    warm: Kind,
-    cold: Kind,
+    pub began_with_keyframe: usize,
+    /// The room exists, one publisher is in it (VP8, Opus), its node is attached: a second participant. Its first media
+    /// packet is whatever arrives and decrypts first; audio comes every 20 ms: up to that is waiting.
+    pub warm: Kind,
+    /// Nobody has been in the room: its object is created, a node is chosen and dials the room. The joiner is alone, so
+    /// the last step is its media connection.
+    pub cold: Kind,
 }
 
 /// Joins of one kind.
 #[derive(Serialize)]
-struct Kind {
+pub struct Kind {
     /// Milliseconds, the whole first.
-    steps_ms: Vec<Line>,
-    /// Of the whole: the part until `JoinResponse`, join by join.
-    edge_share_percent: Quantiles,
+    pub steps_ms: Vec<Line>,
+    /// Of the whole: the part until `JoinResponse`, join by join: only the edge works until then. A lower bound of its
+    /// share: the answer also passes through it, as does the order to the node before.
+    pub edge_share_percent: Quantiles,
 }
 
+/// One step.
 #[derive(Serialize)]
-struct Line {
-    step: &'static str,
+pub struct Line {
+    /// From and to.
+    pub step: &'static str,
+    /// Milliseconds.
     #[serde(flatten)]
-    took: Quantiles,
+    pub took: Quantiles,
 }
 
 /// Over all joins.
 #[derive(Serialize, Debug, PartialEq)]
-struct Quantiles {
-    p50: f64,
-    p95: f64,
+pub struct Quantiles {
+    /// Median.
+    pub p50: f64,
+    /// 95 of 100 are below.
+    pub p95: f64,
 }
 
 type Mark = fn(&Timeline) -> Option<Instant>;
@@ -92,31 +71,14 @@ const WARM: [Step; 7] = [
 const COLD: [Step; 6] =
     [("connect -> ICE and DTLS up", |t| t.started, |t| t.connected), EDGE, WARM[2], WARM[3], WARM[4], WARM[5]];
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let args = Args::parse();
-    let report = rig::measure(rig::config(&[]), async |stack| joins(stack, args.joins).await).await?;
-    if let Some(directory) = args.out.parent() {
-        fs::create_dir_all(directory)?;
-    }
-    fs::write(&args.out, serde_json::to_string_pretty(&report)?)?;
-    println!("\n{}", args.out.display());
-    Ok(())
-}
-
-async fn joins(stack: &mut Stack, joins: u32) -> Result<Report> {
-    let node = stack.nodes().first().and_then(|node| node.process.pid()).context("the node has no process")?;
-    let edge = stack.edge().process.pid().context("the edge has no process")?;
-    let load_average = load_average()?;
-    println!("{METHOD}\n");
-    println!("load average before the first join: {load_average}");
-    let cpus = thread::available_parallelism()?.get();
-    let noise = Noise::listen(0..cpus, &[node, edge, std::process::id()])?;
+/// Measures `joins` of each kind and prints them.
+///
+/// # Errors
+/// A join fails.
+pub async fn measure(stack: &Stack, joins: u32) -> Result<Steps> {
     let (warm, began_with_keyframe) = warm(&stack.url(), joins).await?;
     let cold = cold(&stack.url(), joins).await?;
-    let noise_percent = noise.percent()?;
     let (warm, cold) = (Kind::of(&warm, &WARM)?, Kind::of(&cold, &COLD)?);
-    println!("noise: {noise_percent:.1}%");
     for (name, kind) in [("warm", &warm), ("cold", &cold)] {
         println!("{name:<34} {:>9} {:>9}", "p50 ms", "p95 ms");
         for Line { step, took } in &kind.steps_ms {
@@ -126,7 +88,7 @@ async fn joins(stack: &mut Stack, joins: u32) -> Result<Report> {
         println!("  {:<32} {p50:>8.1}% {p95:>8.1}%", "edge's share of the whole");
     }
     println!("video began with a keyframe in {began_with_keyframe} of {joins} warm joins");
-    Ok(Report { method: METHOD, joins, load_average, noise_percent, began_with_keyframe, warm, cold })
+    Ok(Steps { joins, began_with_keyframe, warm, cold })
 }
 
 /// Second participants of a room with a publisher, and how many of them could decode the first video they got.

@@ -1,0 +1,13 @@
+//! What `cargo xtask bench` measures: loads on a server, ours and others in turn, and what they cost it.
+
+pub mod command;
+pub mod crowd;
+pub mod join_rate;
+pub mod join_steps;
+pub mod limit;
+pub mod measure;
+mod plot;
+pub mod publisher;
+pub mod report;
+pub mod scenario;
+pub mod servers;

@@ -1,0 +1,399 @@
+//! The measurements of `cargo xtask bench`, what each is told, and where its figures go.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum, value_parser};
+use serde::Serialize;
+use serde_json::{Value, json};
+use xtask::repo;
+
+use super::crowd::Habits;
+use super::measure::{Plan, Step, measure};
+use super::scenario::{Scenario, Tracks};
+use super::servers::{Servers, pinned};
+use super::{join_rate, join_steps, limit, report};
+use crate::client::{MediaOptions, SrtpOffer};
+use crate::machine::load_average;
+use crate::rig;
+use crate::rival::Kind;
+
+/// Fan-outs measured without being told.
+const FAN_OUTS: [u32; 4] = [10, 50, 100, 200];
+/// How it goes on until loss or the load client ends it.
+const FURTHER: [u32; 7] = [300, 400, 600, 800, 1000, 1400, 2000];
+/// Fan-outs of audio alone.
+const AUDIO: [u32; 5] = [1, 10, 100, 300, 500];
+/// Loss on the way to subscribers.
+const LOSSES: [f64; 4] = [0.0, 0.01, 0.05, 0.1];
+/// Subscribers of a lossy run: all with str0m, which asks for what is missing.
+const LOSSY_SUBSCRIBERS: u32 = 50;
+/// Sessions of [`What::Idle`]: rooms, members of each.
+const IDLE: (u32, usize) = (100, 10);
+/// Participants of the large room, and how many of them have camera and microphone on.
+const ROOM: (usize, usize) = (50, 6);
+/// Joins of each kind taken apart.
+const JOINS: u32 = 50;
+/// Fan-outs the bound is measured at.
+const BOUNDS: [u32; 2] = [100, 200];
+
+/// A measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    /// One publisher (camera and microphone) to 10, 50, 100, 200 subscribers; with --until-loss to ever more.
+    Forward,
+    /// 8 rooms of 4: everybody sends camera and microphone to everybody.
+    Conference,
+    /// One room of 50: 6 with camera and microphone, 44 with a microphone nobody speaks into, everybody gets everything.
+    Room,
+    /// One microphone to 1, 10, 100, 300, 500 subscribers.
+    Audio,
+    /// Joins a second, connect to first packet, and the steps of a join of ours.
+    Join,
+    /// 1,000 sessions that neither send nor receive media.
+    Idle,
+    /// A camera to 50 subscribers who lose 0, 1, 5, 10 % of what comes and ask for it again.
+    Lossy,
+    /// What forwarding cannot do without: sealing and sending, without a server.
+    Limit,
+}
+
+impl What {
+    /// Its name on the command line and of its file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Conference => "conference",
+            Self::Room => "room",
+            Self::Audio => "audio",
+            Self::Join => "join",
+            Self::Idle => "idle",
+            Self::Lossy => "lossy",
+            Self::Limit => "limit",
+        }
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub enum Task {
+    /// Every measurement, kept with the documentation, and the report.
+    All,
+    /// The report alone, from the figures there are.
+    Report,
+    /// One measurement.
+    One(What),
+}
+
+impl ValueEnum for Task {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            Self::All,
+            Self::Report,
+            Self::One(What::Forward),
+            Self::One(What::Conference),
+            Self::One(What::Room),
+            Self::One(What::Audio),
+            Self::One(What::Join),
+            Self::One(What::Idle),
+            Self::One(What::Lossy),
+            Self::One(What::Limit),
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Self::All => Some(PossibleValue::new("all").help("All of these, into docs/bench, and the report")),
+            Self::Report => Some(PossibleValue::new("report").help("Write docs/bench.md from docs/bench")),
+            Self::One(what) => what.to_possible_value(),
+        }
+    }
+}
+
+/// SRTP profile that clients offer, alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Srtp {
+    /// `AEAD_AES_128_GCM`.
+    Gcm,
+    /// `SRTP_AES128_CM_HMAC_SHA1_80`.
+    Cm,
+}
+
+/// How to measure.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Runs of each server in each step.
+    #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(1..))]
+    pub runs: u32,
+    /// Length of a run's window, seconds.
+    #[arg(long, default_value_t = 10, value_parser = value_parser!(u64).range(1..))]
+    pub seconds: u64,
+    /// Measure Janus too (Debian package janus).
+    #[arg(long)]
+    pub janus: bool,
+    /// Measure this livekit-server too.
+    #[arg(long, value_name = "PATH")]
+    pub livekit: Option<PathBuf>,
+    /// SRTP profile of all media.
+    #[arg(long, value_enum, default_value_t = Srtp::Gcm)]
+    pub srtp: Srtp,
+    /// Clients give transport-wide feedback, so that a server may lower what it sends to one that falls behind.
+    #[arg(long)]
+    pub transport_cc: bool,
+    /// Of subscribers: one in so many receives with str0m, the others the light way. 1: all with str0m.
+    #[arg(long, default_value_t = 10, value_parser = value_parser!(u32).range(1..))]
+    pub full_every: u32,
+    /// Subscribers of `forward` and `audio`, one step each.
+    #[arg(long, value_delimiter = ',', value_parser = value_parser!(u32).range(1..))]
+    pub subscribers: Vec<u32>,
+    /// `forward` goes on with more subscribers until more than 1 % is lost or the load client's CPU is full.
+    #[arg(long)]
+    pub until_loss: bool,
+}
+
+/// Does what is asked for; figures of one measurement go to `directory`.
+///
+/// # Errors
+/// It cannot be measured here, fails, or is ended by a signal.
+pub async fn run(task: Task, options: &Options, directory: &Path) -> Result<()> {
+    let docs = repo::root().join("docs");
+    match task {
+        Task::One(what) => return measured(what, options, directory).await,
+        Task::All => {
+            for (what, options) in everything(options) {
+                measured(what, &options, &docs.join("bench")).await?;
+            }
+        }
+        Task::Report => {}
+    }
+    report::write(&docs)?;
+    println!("{}", docs.join("bench.md").display());
+    Ok(())
+}
+
+/// What is in the report.
+fn everything(options: &Options) -> Vec<(What, Options)> {
+    let usual = Options { subscribers: Vec::new(), until_loss: true, ..options.clone() };
+    let cm = Options { subscribers: vec![100, 200], until_loss: false, srtp: Srtp::Cm, ..options.clone() };
+    let with = |what| (what, usual.clone());
+    vec![
+        with(What::Forward),
+        with(What::Conference),
+        (What::Forward, cm.clone()),
+        (What::Conference, cm),
+        with(What::Room),
+        with(What::Audio),
+        with(What::Lossy),
+        with(What::Join),
+        with(What::Idle),
+    ]
+}
+
+/// What a measurement came to, as it is kept.
+#[derive(Debug, Serialize)]
+struct Report {
+    what: &'static str,
+    command: String,
+    date: String,
+    cpus: usize,
+    cpu_model: String,
+    kernel: String,
+    /// One minute, before it began.
+    load_average: f64,
+    srtp: &'static str,
+    transport_cc: bool,
+    full_every: u32,
+    runs: u32,
+    seconds: u64,
+    figures: Value,
+}
+
+/// Measures and writes the figures into `directory`.
+async fn measured(what: What, options: &Options, directory: &Path) -> Result<()> {
+    let rivals = options.rivals();
+    for rival in &rivals {
+        rival.installed()?;
+    }
+    let begun = Begun::now()?;
+    println!("{}; load average {}", what.name(), begun.load_average);
+    let figures = if what == What::Limit {
+        limits(options)?
+    } else {
+        let config = rig::config(&pinned());
+        let state = config.state_dir.clone();
+        let measurement = async |stack: &mut xtask::stack::Stack| {
+            let mut servers = Servers::new(stack, state, rivals)?;
+            figures(what, options, &mut servers).await
+        };
+        rig::measure(config, measurement).await?
+    };
+    let path = directory.join(format!("{}.json", what.file(options)));
+    fs::create_dir_all(directory)?;
+    fs::write(&path, serde_json::to_string_pretty(&begun.report(what, options, figures))? + "\n")?;
+    println!("{}\n", path.display());
+    Ok(())
+}
+
+async fn figures(what: What, options: &Options, servers: &mut Servers<'_>) -> Result<Value> {
+    if what == What::Join {
+        let rates = join_rate::measure(servers, options.runs, options.window(), &options.media()).await?;
+        servers.fresh(&super::servers::Server::Ours)?;
+        let steps = join_steps::measure(servers.stack(), JOINS).await?;
+        return Ok(json!({ "rates": rates, "steps": steps }));
+    }
+    let plan = Plan {
+        runs: options.runs,
+        window: options.window(),
+        habits: Habits { media: options.media(), full_every: options.full_every },
+        until_limit: what == What::Forward && options.until_loss,
+    };
+    let rows = measure(servers, &options.steps(what), &plan).await?;
+    let mut figures = json!({ "rows": rows });
+    if what == What::Forward
+        && options.srtp == Srtp::Gcm
+        && let Some(fields) = figures.as_object_mut()
+    {
+        fields.insert("limit".to_owned(), limits(options)?);
+    }
+    Ok(figures)
+}
+
+/// Blocks the thread: nothing else is measured meanwhile.
+fn limits(options: &Options) -> Result<Value> {
+    let mut bounds = Vec::new();
+    for subscribers in BOUNDS {
+        let bound = limit::bound(subscribers, options.runs, options.window())?;
+        println!(
+            "crypto and send alone, {subscribers} subscribers: {:.0} ns a packet ({:.0} sealing)",
+            bound.nanos_per_packet, bound.seal_nanos_per_packet
+        );
+        bounds.push(bound);
+    }
+    Ok(serde_json::to_value(bounds)?)
+}
+
+impl What {
+    /// The profile is part of the name where it is not the usual one.
+    fn file(self, options: &Options) -> String {
+        match options.srtp {
+            Srtp::Gcm => self.name().to_owned(),
+            Srtp::Cm => format!("{}-cm", self.name()),
+        }
+    }
+}
+
+impl Options {
+    fn rivals(&self) -> Vec<Kind> {
+        let janus = self.janus.then_some(Kind::Janus);
+        janus.into_iter().chain(self.livekit.clone().map(Kind::LiveKit)).collect()
+    }
+
+    fn window(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+
+    fn media(&self) -> MediaOptions {
+        let srtp = match self.srtp {
+            Srtp::Gcm => SrtpOffer::Gcm128Only,
+            Srtp::Cm => SrtpOffer::CmOnly,
+        };
+        MediaOptions { srtp, transport_cc: self.transport_cc, light: false, loss: None }
+    }
+
+    /// The series of a measurement.
+    fn steps(&self, what: What) -> Vec<Step> {
+        let subscribers = |usual: &[u32]| match self.subscribers.as_slice() {
+            [] => usual.to_vec(),
+            told => told.to_vec(),
+        };
+        let fan_out = |tracks| move |n: u32| Step { label: n.to_string(), scenario: Scenario::fan_out(tracks, n) };
+        let one = |label: &str, scenario| vec![Step { label: label.to_owned(), scenario }];
+        match what {
+            What::Forward => {
+                let first = subscribers(&FAN_OUTS);
+                let further = if self.until_loss { FURTHER.as_slice() } else { &[] };
+                let above = first.iter().max().copied().unwrap_or(0);
+                let further = further.iter().copied().filter(|n| *n > above);
+                first.iter().copied().chain(further).map(fan_out(Tracks::CameraAndMicrophone)).collect()
+            }
+            What::Audio => subscribers(&AUDIO).into_iter().map(fan_out(Tracks::Microphone)).collect(),
+            What::Conference => one("8 x 4", Scenario::meeting(8, vec![Tracks::CameraAndMicrophone; 4])),
+            What::Room => {
+                let (all, on) = ROOM;
+                let mut members = vec![Tracks::CameraAndMicrophone; on];
+                members.resize(all, Tracks::QuietMicrophone);
+                one(&format!("1 x {all}"), Scenario::meeting(1, members))
+            }
+            What::Idle => one("1,000", Scenario::meeting(IDLE.0, vec![Tracks::Nothing; IDLE.1])),
+            What::Lossy => {
+                let scenario = Scenario::fan_out(Tracks::Camera, LOSSY_SUBSCRIBERS);
+                let step = |loss: f64| Step {
+                    label: format!("{:.0} %", 100.0 * loss),
+                    scenario: scenario.clone().lossy(loss),
+                };
+                LOSSES.into_iter().map(step).collect()
+            }
+            What::Join | What::Limit => Vec::new(),
+        }
+    }
+}
+
+/// The machine when a measurement began.
+struct Begun {
+    date: String,
+    load_average: f64,
+}
+
+impl Begun {
+    fn now() -> Result<Self> {
+        Ok(Self { date: said("date", &["-u", "+%Y-%m-%d %H:%M UTC"])?, load_average: load_average()? })
+    }
+
+    fn report(self, what: What, options: &Options, figures: Value) -> Report {
+        // What was measured with, less the directories of this machine.
+        let words =
+            std::env::args().skip(1).map(|word| if Path::new(&word).is_absolute() { "PATH".to_owned() } else { word });
+        Report {
+            what: what.name(),
+            command: ["cargo xtask bench".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" "),
+            date: self.date,
+            cpus: thread::available_parallelism().map_or(0, usize::from),
+            cpu_model: cpu_model(),
+            kernel: said("uname", &["-sr"]).unwrap_or_default(),
+            load_average: self.load_average,
+            srtp: match options.srtp {
+                Srtp::Gcm => "AEAD_AES_128_GCM",
+                Srtp::Cm => "SRTP_AES128_CM_HMAC_SHA1_80",
+            },
+            transport_cc: options.transport_cc,
+            full_every: options.full_every,
+            runs: options.runs,
+            seconds: options.seconds,
+            figures,
+        }
+    }
+}
+
+/// The first line a program says.
+fn said(program: &str, words: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(words).output().with_context(|| program.to_owned())?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn cpu_model() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    model.map_or_else(|| "unknown".to_owned(), |(_, name)| name.to_owned())
+}
+
+/// Where figures go that are not published.
+#[must_use]
+pub fn usual_directory() -> PathBuf {
+    repo::target_dir().join("bench")
+}
