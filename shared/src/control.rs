@@ -184,6 +184,9 @@ pub struct Delivery {
     pub paused: bool,
     /// Highest simulcast layer, 0 the lowest; `None`: the best there is.
     pub max_layer: Option<u8>,
+    /// No more frames a second than the lowest temporal layer with so many; `None`: all.
+    #[serde(default)]
+    pub max_frame_rate: Option<u16>,
     /// Videos with a higher one are served first where the path does not carry all.
     pub priority: u8,
 }

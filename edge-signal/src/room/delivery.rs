@@ -25,6 +25,9 @@ pub(super) struct Settings {
     size: u32,
     /// 0: not given.
     priority: u32,
+    /// Frames a second; 0: all.
+    #[serde(default)]
+    fps: u32,
 }
 
 impl Settings {
@@ -34,12 +37,13 @@ impl Settings {
             quality: request.quality,
             size: if request.width > 0 { request.width.min(request.height) } else { 0 },
             priority: request.priority,
+            fps: request.fps,
         }
     }
 
     /// What an adaptive client starts with, until it knows how large it shows the video.
     pub(super) const LOWEST: Self =
-        Self { disabled: false, quality: proto::VideoQuality::Low as i32, size: 0, priority: 0 };
+        Self { disabled: false, quality: proto::VideoQuality::Low as i32, size: 0, priority: 0, fps: 0 };
 }
 
 /// What the node is to send of a track.
@@ -52,7 +56,9 @@ pub(super) fn delivery(info: &proto::TrackInfo, settings: Option<Settings>) -> D
         settings.disabled || (settings.size == 0 && settings.quality == proto::VideoQuality::Off as i32)
     });
     let max_layer = settings.filter(|_| track_info::kind(info) == TrackKind::Video).and_then(|s| layer(info, s));
-    Delivery { paused, max_layer, priority }
+    let max_frame_rate = settings.filter(|settings| settings.fps > 0);
+    let max_frame_rate = max_frame_rate.map(|settings| u16::try_from(settings.fps).unwrap_or(u16::MAX));
+    Delivery { paused, max_layer, max_frame_rate, priority }
 }
 
 /// Place of the smallest layer that covers what is wanted; `None`: the best.
@@ -139,6 +145,16 @@ mod tests {
         assert!(of_quality(&SIMULCAST, proto::VideoQuality::Off).paused);
         assert!(given(&track(&[]), &proto::UpdateTrackSettings { disabled: true, ..Default::default() }).paused);
         assert_eq!(delivery(&track(&SIMULCAST), None), Delivery::default());
+    }
+
+    #[test]
+    fn a_frame_rate_is_handed_on() {
+        let of = |fps| given(&track(&SIMULCAST), &proto::UpdateTrackSettings { fps, ..Default::default() });
+        assert_eq!((of(0).max_frame_rate, of(15).max_frame_rate), (None, Some(15)));
+        assert_eq!(of(u32::MAX).max_frame_rate, Some(u16::MAX));
+        let before = r#"{"disabled":false,"quality":2,"size":0,"priority":1}"#;
+        let read: Settings = serde_json::from_str(before).unwrap();
+        assert_eq!(delivery(&track(&SIMULCAST), Some(read)).max_frame_rate, None, "a row of before");
     }
 
     #[test]

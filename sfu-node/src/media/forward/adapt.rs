@@ -5,7 +5,7 @@ use std::time::Duration;
 use shared::control::{Delivery, TrackKind};
 
 use crate::media::api::Event;
-use crate::media::forward::allocation::{Candidate, allocate};
+use crate::media::forward::allocation::{Candidate, Quality, allocate};
 use crate::media::forward::clock::Time;
 use crate::media::forward::egress::Egress;
 use crate::media::forward::timers::Owner;
@@ -57,9 +57,13 @@ impl Forwarder {
                 audio += source.live_rates(now).map(|(_, rate)| rate).sum::<u64>();
                 continue;
             }
-            let Delivery { paused: false, max_layer, priority } = subscription.delivery else { continue };
-            let (layers, limit) = (source.live_rates(now).collect(), max_layer.unwrap_or(u8::MAX));
-            candidates.push(Candidate { slot: *slot, priority, layers, limit, given: subscription.ceiling });
+            let Delivery { paused: false, max_layer, max_frame_rate, priority } = subscription.delivery else {
+                continue;
+            };
+            let layer = max_layer.unwrap_or(u8::MAX);
+            let limit = Quality { layer, temporal: source.temporal_for(max_frame_rate) };
+            let steps = source.steps(now);
+            candidates.push(Candidate { slot: *slot, priority, steps, limit, given: subscription.ceiling });
         }
         if candidates.is_empty() {
             return;
@@ -71,10 +75,10 @@ impl Forwarder {
         }
         let to = transport.key;
         let mut changed = Vec::new();
-        for candidate in candidates.iter().filter(|candidate| !candidate.layers.is_empty()) {
+        for candidate in candidates.iter().filter(|candidate| !candidate.steps.is_empty()) {
             let Some(subscription) = subscriptions.get_mut(candidate.slot) else { continue };
             // With room for all there is no reason to keep a layer back that comes up only now.
-            let ceiling = if shortfall.wanted.is_none() { Some(u8::MAX) } else { candidate.given };
+            let ceiling = if shortfall.wanted.is_none() { Some(Quality::BEST) } else { candidate.given };
             let before = std::mem::replace(&mut subscription.ceiling, ceiling);
             if before == ceiling {
                 continue;

@@ -11,6 +11,31 @@ const UPGRADE_PERCENT: u64 = 115;
 /// A layer going out may exceed its share by a little before it is taken away.
 const KEEP_PERCENT: u64 = 95;
 
+/// Most steps of a video: four frame rates of its lowest layer, two of each other one.
+pub(crate) const MAX_STEPS: usize = 4 + 2 * (MAX_LAYERS - 1);
+
+/// How good a picture is: layer first, then frame rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Quality {
+    /// Simulcast or spatial layer.
+    pub(crate) layer: u8,
+    /// Temporal layer of it; the greatest there is: its full frame rate.
+    pub(crate) temporal: u8,
+}
+
+impl Quality {
+    /// All there is.
+    pub(crate) const BEST: Self = Self { layer: u8::MAX, temporal: u8::MAX };
+
+    /// No layer above this one.
+    pub(crate) fn up_to(self, layer: u8) -> Self {
+        if self.layer > layer { Self { layer, temporal: u8::MAX } } else { self }
+    }
+}
+
+/// A quality and what it costs, bits per second.
+pub(crate) type Step = (Quality, u64);
+
 /// A video that is subscribed to.
 #[derive(Debug, Clone)]
 pub(crate) struct Candidate {
@@ -18,23 +43,26 @@ pub(crate) struct Candidate {
     pub(crate) slot: usize,
     /// Higher first.
     pub(crate) priority: u8,
-    /// Bits per second of each layer that is live, lowest first.
-    pub(crate) layers: ArrayVec<(u8, u64), MAX_LAYERS>,
-    /// Highest layer the subscriber wants.
-    pub(crate) limit: u8,
+    /// What of it is live, the least first.
+    pub(crate) steps: ArrayVec<Step, MAX_STEPS>,
+    /// The best the subscriber wants.
+    pub(crate) limit: Quality,
     /// What it was given before; `None`: nothing.
-    pub(crate) given: Option<u8>,
+    pub(crate) given: Option<Quality>,
 }
 
 impl Candidate {
-    fn wanted(&self) -> impl DoubleEndedIterator<Item = (u8, u64)> + '_ {
-        let lowest = self.layers.first().map_or(0, |(layer, _)| *layer);
-        self.layers.iter().copied().filter(move |(layer, _)| *layer <= self.limit.max(lowest))
+    fn wanted(&self) -> impl Iterator<Item = Step> + '_ {
+        let least = self.steps.first().map(|(quality, _)| *quality);
+        self.steps.iter().copied().filter(move |(quality, _)| {
+            let wanted = quality.layer <= self.limit.layer && quality.temporal <= self.limit.temporal;
+            wanted || Some(*quality) == least
+        })
     }
 
-    /// What a layer counts for: one that is not going out yet needs room to spare.
-    fn cost(&self, layer: u8, rate: u64) -> u64 {
-        let percent = if self.given.is_some_and(|given| layer <= given) { KEEP_PERCENT } else { UPGRADE_PERCENT };
+    /// What a step counts for: one that is not going out yet needs room to spare.
+    fn cost(&self, (quality, rate): Step) -> u64 {
+        let percent = if self.given.is_some_and(|given| quality <= given) { KEEP_PERCENT } else { UPGRADE_PERCENT };
         rate.saturating_mul(percent) / 100
     }
 }
@@ -51,26 +79,24 @@ pub(crate) struct Shortfall {
 pub(crate) fn allocate(budget: u64, candidates: &mut [Candidate]) -> Shortfall {
     candidates.sort_by_key(|candidate| Reverse(candidate.priority));
     let (mut spent, mut shortfall) = (0_u64, Shortfall::default());
-    let mut chosen: Vec<Option<u8>> = Vec::with_capacity(candidates.len());
+    let mut chosen: Vec<Option<Step>> = Vec::with_capacity(candidates.len());
     for candidate in candidates.iter() {
-        let lowest = candidate.wanted().next();
-        let cost = lowest.map_or(0, |(layer, rate)| candidate.cost(layer, rate));
+        let least = candidate.wanted().next();
+        let cost = least.map_or(0, |step| candidate.cost(step));
         let fits = spent + cost <= budget;
         if fits {
             spent += cost;
         } else {
             shortfall.miss(spent + cost);
         }
-        chosen.push(lowest.filter(|_| fits).map(|(layer, _)| layer));
+        chosen.push(least.filter(|_| fits));
     }
     loop {
         let mut raised = false;
         for (candidate, chosen) in candidates.iter().zip(&mut chosen) {
             let Some(now) = *chosen else { continue };
-            let cost_of =
-                |layer: u8| candidate.wanted().find(|(l, _)| *l == layer).map(|(l, rate)| candidate.cost(l, rate));
-            let Some((next, rate)) = candidate.wanted().find(|(layer, _)| *layer > now) else { continue };
-            let total = spent - cost_of(now).unwrap_or(0).min(spent) + candidate.cost(next, rate);
+            let Some(next) = candidate.wanted().find(|(quality, _)| *quality > now.0) else { continue };
+            let total = spent - candidate.cost(now).min(spent) + candidate.cost(next);
             if total <= budget {
                 spent = total;
                 *chosen = Some(next);
@@ -84,7 +110,7 @@ pub(crate) fn allocate(budget: u64, candidates: &mut [Candidate]) -> Shortfall {
         }
     }
     for (candidate, chosen) in candidates.iter_mut().zip(chosen) {
-        candidate.given = chosen;
+        candidate.given = chosen.map(|(quality, _)| quality);
     }
     shortfall
 }
@@ -99,9 +125,15 @@ impl Shortfall {
 mod tests {
     use super::*;
 
+    const FULL: u8 = u8::MAX;
+
+    fn full(layer: u8) -> Quality {
+        Quality { layer, temporal: FULL }
+    }
+
     fn candidate(priority: u8, rates: &[u64], given: Option<u8>) -> Candidate {
-        let layers = (0..).zip(rates.iter().copied()).collect();
-        Candidate { slot: 0, priority, layers, limit: 2, given }
+        let steps = (0..).map(full).zip(rates.iter().copied()).collect();
+        Candidate { slot: 0, priority, steps, limit: full(2), given: given.map(full) }
     }
 
     const SIMULCAST: [u64; 3] = [150, 500, 1700];
@@ -109,7 +141,7 @@ mod tests {
     fn given(budget: u64, candidates: &[Candidate]) -> (Vec<Option<u8>>, Option<u64>) {
         let mut candidates = candidates.to_vec();
         let shortfall = allocate(budget, &mut candidates);
-        (candidates.iter().map(|candidate| candidate.given).collect(), shortfall.wanted)
+        (candidates.iter().map(|candidate| candidate.given.map(|given| given.layer)).collect(), shortfall.wanted)
     }
 
     #[test]
@@ -126,7 +158,7 @@ mod tests {
         let two = [candidate(0, &SIMULCAST, None), candidate(1, &[1_000], None)];
         let mut candidates = two.to_vec();
         allocate(1_200, &mut candidates);
-        assert_eq!((candidates[0].priority, candidates[0].given), (1, Some(0)));
+        assert_eq!((candidates[0].priority, candidates[0].given), (1, Some(full(0))));
         assert_eq!(candidates[1].given, None);
     }
 
@@ -141,12 +173,33 @@ mod tests {
     #[test]
     fn only_what_is_wanted_and_live_is_given() {
         let mut small = candidate(0, &SIMULCAST, None);
-        small.limit = 0;
+        small.limit = full(0);
         assert_eq!(given(10_000, &[small]), (vec![Some(0)], None));
         let mut upper_only = candidate(0, &[], None);
-        upper_only.layers.push((2, 1700));
-        upper_only.limit = 0;
+        upper_only.steps.push((full(2), 1700));
+        upper_only.limit = full(0);
         assert_eq!(given(10_000, &[upper_only]).0, [Some(2)], "better too good than nothing");
         assert_eq!(given(10_000, &[candidate(0, &[], Some(1))]).0, [None]);
+    }
+
+    #[test]
+    fn frame_rates_are_steps_between_layers() {
+        let at = |layer, temporal| Quality { layer, temporal };
+        let steps =
+            [(at(0, 0), 60), (at(0, FULL), 150), (at(1, 1), 300), (full(1), 500), (at(2, 1), 1_000), (full(2), 1_700)];
+        let mut video = candidate(0, &[], None);
+        video.steps.extend(steps);
+        let mut of = |budget: u64, limit: Quality| {
+            video.limit = limit;
+            video.given = None;
+            let wanted = allocate(budget, std::slice::from_mut(&mut video)).wanted;
+            (video.given, wanted)
+        };
+        assert_eq!(of(50, full(2)), (None, Some(69)));
+        assert_eq!(of(100, full(2)), (Some(at(0, 0)), Some(172)));
+        assert_eq!(of(1_200, full(2)), (Some(at(2, 1)), Some(1_955)));
+        assert_eq!(of(10_000, full(2)), (Some(full(2)), None));
+        assert_eq!(of(10_000, full(1)), (Some(full(1)), None));
+        assert_eq!(of(10_000, at(2, 1)), (Some(at(2, 1)), None), "no more frames than asked for");
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use crate::media::api::TransportKey;
 use crate::media::forward::clock::{Time, middle_to_micros, ntp_middle};
 use crate::media::forward::egress::Egress;
+use crate::media::forward::keyframe::starts_keyframe;
 use crate::media::forward::picture::PictureIds;
 use crate::media::forward::reception::SenderClocks;
 use crate::media::forward::rtcp::{self, Said};
@@ -115,9 +116,11 @@ impl Forwarder {
             return;
         }
         let pictures = PictureIds::read(codec, packet.payload);
-        let incoming = Incoming { layer, epoch: entry.epoch, late: true, keyframe: false, pictures, packet };
+        let frame = entry.layering.frame(codec, &packet);
+        let keyframe = starts_keyframe(codec, packet.payload);
+        let incoming = Incoming { layer, epoch: entry.epoch, late: true, keyframe, frame, pictures, packet };
         let mut out = Egress::to(now, transport.key, &mut transport.bandwidth, scratch, stats, sink);
-        if subscription.resend(sequence, &incoming, &mut out) {
+        if subscription.resend(sequence, &incoming, source, &mut out) {
             stats.retransmissions_sent += 1;
         }
     }

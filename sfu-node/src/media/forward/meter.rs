@@ -1,14 +1,18 @@
-//! The bitrate of one received stream.
+//! The bitrate of one received stream, and of each choice of its layers.
 
 use std::time::Duration;
 
 use crate::media::forward::bandwidth::OVERHEAD;
 use crate::media::forward::clock::{Time, micros};
+use crate::media::forward::layering::{Frame, MAX_TARGETS};
 
 /// Fixed RTP header and usual extensions, bytes.
 const HEADER: usize = 24;
 /// Time over which packets are counted: several frames, so that one does not weigh too much.
 const SPAN: Duration = Duration::from_millis(500);
+
+/// Temporal layers whose frames are counted (three bits in most codecs).
+const TEMPORAL: usize = 8;
 
 /// Counts bytes as they go over the wire.
 #[derive(Debug, Default)]
@@ -41,6 +45,75 @@ impl Meter {
             Some(_) if elapsed > 4 * micros(SPAN) => 0,
             Some(rate) => rate,
             None => self.bytes.saturating_mul(8_000_000) / elapsed.max(micros(SPAN) / 5),
+        }
+    }
+}
+
+/// Counts what each decode target of a stream costs, and its frames by temporal layer.
+#[derive(Debug, Default)]
+pub(crate) struct TargetMeter {
+    began: Option<Time>,
+    bytes: [u32; MAX_TARGETS],
+    frames: [u32; TEMPORAL],
+    /// Bits per second and frames a minute, of the spans before, smoothed.
+    known: Option<([u64; MAX_TARGETS], [u32; TEMPORAL])>,
+}
+
+impl TargetMeter {
+    /// A packet came.
+    pub(crate) fn count(&mut self, now: Time, frame: &Frame, payload_len: usize) {
+        let began = *self.began.get_or_insert(now);
+        let elapsed = now.since(began);
+        if elapsed >= micros(SPAN) {
+            self.close(elapsed);
+            self.began = Some(now);
+        }
+        let len = u32::try_from(payload_len + HEADER + OVERHEAD).unwrap_or(0);
+        for (index, bytes) in self.bytes.iter_mut().enumerate() {
+            *bytes = bytes.saturating_add(len * (frame.targets >> index & 1));
+        }
+        if let Some(frames) = self.frames.get_mut(usize::from(frame.temporal)).filter(|_| frame.unit_start) {
+            *frames += 1;
+        }
+    }
+
+    /// Bits per second of a decode target.
+    pub(crate) fn rate(&self, now: Time, target: u8) -> u64 {
+        let elapsed = self.began.map_or(0, |began| now.since(began));
+        let place = usize::from(target);
+        match &self.known {
+            Some(_) if elapsed > 4 * micros(SPAN) => 0,
+            Some((rates, _)) => rates.get(place).copied().unwrap_or(0),
+            None => {
+                let bytes = self.bytes.get(place).copied().unwrap_or(0);
+                u64::from(bytes).saturating_mul(8_000_000) / elapsed.max(micros(SPAN) / 5)
+            }
+        }
+    }
+
+    /// Frames a second up to each temporal layer; none before they were counted.
+    pub(crate) fn frame_rates(&self) -> impl Iterator<Item = u32> + '_ {
+        let frames = self.known.iter().flat_map(|(_, frames)| frames);
+        frames.scan(0, |sum, frames| {
+            *sum += frames;
+            Some((*sum + 30) / 60)
+        })
+    }
+
+    fn close(&mut self, elapsed: u64) {
+        let recent = elapsed < 2 * micros(SPAN);
+        let fresh = self.known.is_none() || !recent;
+        let (rates, frames) = self.known.get_or_insert(([0; MAX_TARGETS], [0; TEMPORAL]));
+        for (rate, bytes) in rates.iter_mut().zip(&mut self.bytes) {
+            let measured = u64::from(*bytes).saturating_mul(8_000_000) / elapsed;
+            *rate = if fresh { measured } else { u64::midpoint(*rate, measured) };
+            *bytes = 0;
+        }
+        for (rate, count) in frames.iter_mut().zip(&mut self.frames) {
+            let measured = u64::from(*count).saturating_mul(60_000_000) / elapsed;
+            let measured = u32::try_from(measured).unwrap_or(u32::MAX);
+            *rate = if fresh { measured } else { u32::midpoint(*rate, measured) };
+            *count = 0;
         }
     }
 }

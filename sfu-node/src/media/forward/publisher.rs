@@ -6,15 +6,23 @@ use arrayvec::ArrayVec;
 use shared::control::TrackKind;
 
 use crate::media::api::{Codec, Event, MAX_LAYERS, PayloadType, Receiver, RoomKey, TrackKey};
+use crate::media::forward::allocation::{MAX_STEPS, Quality, Step};
 use crate::media::forward::cache::{CacheSize, PacketCache, SourcePacket};
 use crate::media::forward::clock::{Time, micros};
 use crate::media::forward::keyframe_request::KeyframeRequest;
 use crate::media::forward::meter::Meter;
 use crate::media::forward::missing::Missing;
 use crate::media::forward::reception::{Reception, SenderClocks};
+use crate::media::forward::scalability::Layering;
 use crate::media::forward::sequence::Window;
 use crate::media::forward::timers::Armed;
 
+/// Spatial layers of one stream told apart.
+const MAX_SPATIAL: u8 = 3;
+/// A frame rate that costs less more than the one below is none of its own, per cent.
+const NEXT_STEP_PERCENT: u64 = 105;
+/// Frame rates that are of use of a layer above the lowest: before a lower one, the layer below looks better.
+const UPPER_STEPS: usize = 2;
 /// A layer this far behind the liveliest one has stopped.
 const LAYER_STALL: Duration = Duration::from_millis(700);
 
@@ -60,6 +68,7 @@ pub(crate) struct Layer {
     pub(crate) cache: Option<PacketCache>,
     pub(crate) reception: Reception,
     pub(crate) meter: Meter,
+    pub(crate) layering: Layering,
     pub(crate) clocks: Option<SenderClocks>,
     pub(crate) keyframe: KeyframeRequest,
     /// Last packet.
@@ -143,6 +152,28 @@ impl Source {
         live.map(move |(place, layer)| (place, layer.meter.rate(now)))
     }
 
+    /// The temporal layer that is enough for a frame rate.
+    pub(crate) fn temporal_for(&self, frames_per_second: Option<u16>) -> u8 {
+        let known = || self.layers.iter().find_map(|layer| layer.layering.known());
+        frames_per_second.and_then(|wanted| Some(known()?.temporal_for(wanted.into()))).unwrap_or(u8::MAX)
+    }
+
+    /// What of it is live, the least first, each with its bits per second.
+    pub(crate) fn steps(&self, now: Time) -> ArrayVec<Step, MAX_STEPS> {
+        let mut steps = ArrayVec::new();
+        for (layer, rate) in self.live_rates(now) {
+            let known = self.layer(layer).and_then(|known| known.layering.known());
+            match known.filter(|known| known.targets.len() > 0) {
+                Some(known) if known.is_spatial() => {
+                    (0..MAX_SPATIAL).for_each(|spatial| push_steps(&mut steps, spatial, known.rates(now, spatial)));
+                }
+                Some(known) => push_steps(&mut steps, layer, known.rates(now, 0)),
+                None => drop(steps.try_push((Quality { layer, temporal: u8::MAX }, rate))),
+            }
+        }
+        steps
+    }
+
     /// Finds the layers that are not far behind the liveliest. True when they are others than before.
     pub(crate) fn choose_layer(&mut self) -> bool {
         let liveliest = self.layers.iter().filter_map(|layer| layer.last).max();
@@ -183,6 +214,7 @@ impl Layer {
             cache: None,
             reception: Reception::default(),
             meter: Meter::default(),
+            layering: Layering::default(),
             clocks: None,
             keyframe: KeyframeRequest::default(),
             last: None,
@@ -210,12 +242,31 @@ impl Layer {
         self.missing.clear();
         self.reception = Reception::default();
         self.clocks = None;
+        self.layering.restart();
     }
 
     /// Keeps a packet for retransmission; allocates on the layer's first.
     pub(crate) fn keep(&mut self, now: Time, kind: TrackKind, packet: &SourcePacket<'_>) {
         let size = if kind == TrackKind::Video { CacheSize::VIDEO } else { CacheSize::AUDIO };
         self.cache.get_or_insert_with(|| PacketCache::new(size)).insert(now, packet);
+    }
+}
+
+/// The frame rates of a layer as steps, the least first: of a layer above the lowest only the upper two.
+fn push_steps(steps: &mut ArrayVec<Step, MAX_STEPS>, layer: u8, rates: impl Iterator<Item = (u8, u64)>) {
+    let mut ladder: ArrayVec<Step, MAX_STEPS> = ArrayVec::new();
+    for (temporal, rate) in rates {
+        let below = ladder.last().map_or(0, |(_, rate)| *rate);
+        if ladder.is_empty() || rate * 100 > below * NEXT_STEP_PERCENT {
+            let _full = ladder.try_push((Quality { layer, temporal }, rate));
+        }
+    }
+    if let Some((full, _)) = ladder.last_mut() {
+        full.temporal = u8::MAX;
+    }
+    let kept = if steps.is_empty() { ladder.len() } else { UPPER_STEPS };
+    for step in ladder.iter().skip(ladder.len().saturating_sub(kept)) {
+        let _full = steps.try_push(*step);
     }
 }
 

@@ -105,8 +105,9 @@ impl Forwarder {
         let packet = SourcePacket { sequence, timestamp: rtp.timestamp, marker: rtp.marker, slot, copied, payload };
         let keyframe = starts_keyframe(pt.codec, payload);
         let pictures = PictureIds::read(pt.codec, payload);
+        let frame = layer.layering.read(now, pt.codec, &packet, late);
         let (layer, epoch) = (stream.layer, layer.epoch);
-        Some(Some((Incoming { layer, epoch, late, keyframe, pictures, packet }, first)))
+        Some(Some((Incoming { layer, epoch, late, keyframe, frame, pictures, packet }, first)))
     }
 
     /// Keeps the packet and sends it to the track's subscribers.

@@ -1,5 +1,5 @@
-//! The send side of a subscription: one gap-free stream out of whatever layers the track has. **Numbers sent are a
-//! function of the source's numbers and the run they fall into, so a packet that comes late finds its own place.**
+//! The send side of a subscription: one gap-free stream out of whatever layers the track has. **What goes out of a
+//! source packet is a function of its numbers and the run they fall into: late or again, it is the same.**
 
 use arrayvec::ArrayVec;
 use bytes::Bytes;
@@ -7,23 +7,27 @@ use shared::control::{Delivery, TrackKind};
 
 use crate::media::api::{ExtensionIds, PayloadType, Sender, TrackKey};
 use crate::media::forward::Sink;
+use crate::media::forward::allocation::Quality;
 use crate::media::forward::cache::SourcePacket;
 use crate::media::forward::clock::{Time, ntp_to_rtp, rtp_units, wrap16, wrap32};
+use crate::media::forward::dependency;
 use crate::media::forward::egress::{Body, Egress, OSN_LEN};
 use crate::media::forward::header::{self, Copied, Fixed, MAX_MID};
+use crate::media::forward::layering::{Frame, Reach, Selection, Target};
+use crate::media::forward::numbers::{Numbers, Run, Shift};
 use crate::media::forward::picture::{PictureIds, PictureShift};
 use crate::media::forward::publisher::{Route, Source};
 use crate::media::forward::red;
 use crate::media::forward::retransmission::Budget;
 use crate::media::forward::rtcp::StreamReport;
 use crate::media::forward::rtp::MAX_RTP_SENT_LEN;
+use crate::media::forward::scalability::Known;
 
-/// Runs remembered: packets of older ones are neither placed nor retransmitted.
-const MAX_RUNS: usize = 32;
-/// First extended number sent lies above this, so that nothing wraps below zero.
-const FIRST_SEQUENCE: u64 = 0x1_0000;
 /// Sender reports of two layers that disagree with their arrival by more, seconds, are not believed.
 const MAX_REPORT_ERROR: u32 = 1;
+
+/// Longest dependency descriptor (one length byte, RFC 8285 section 4.3), bytes.
+const MAX_DESCRIPTOR: usize = 255;
 
 /// The P bit (RFC 3550 section 5.1).
 const PADDING_FLAG: u8 = 0x20;
@@ -37,26 +41,9 @@ pub(crate) struct Incoming<'a> {
     pub(crate) late: bool,
     /// A decoder can begin here.
     pub(crate) keyframe: bool,
+    pub(crate) frame: Frame,
     pub(crate) pictures: PictureIds,
     pub(crate) packet: SourcePacket<'a>,
-}
-
-/// A stretch of a source's numbers that goes out at one offset.
-#[derive(Debug, Clone, Copy)]
-struct Run {
-    layer: u8,
-    epoch: u32,
-    source_start: u64,
-    out_start: u64,
-    shift: Shift,
-}
-
-/// What is added to a source packet's ids.
-#[derive(Debug, Clone, Copy, Default)]
-struct Shift {
-    timestamp: u32,
-    picture: PictureShift,
-    frame: u16,
 }
 
 /// The newest packet sent.
@@ -95,11 +82,12 @@ pub(crate) struct Subscription {
     routes: Vec<Option<Route>>,
     /// Layer going out; `None`: waits for a start.
     current: Option<u8>,
-    /// Highest layer its path carries; `None`: not even the lowest, it is paused.
-    pub(crate) ceiling: Option<u8>,
+    /// What of the layer going out is sent.
+    selection: Selection,
+    /// The most that its path carries; `None`: not even the least, it is paused.
+    pub(crate) ceiling: Option<Quality>,
     pub(crate) delivery: Delivery,
-    runs: ArrayVec<Run, MAX_RUNS>,
-    next_out: u64,
+    numbers: Numbers,
     newest: Option<Newest>,
     packets: u32,
     octets: u32,
@@ -127,11 +115,10 @@ impl Subscription {
             keyframe_sent: None,
             routes: Vec::new(),
             current: None,
-            ceiling: Some(u8::MAX),
+            selection: Selection::default(),
+            ceiling: Some(Quality::BEST),
             delivery: sender.delivery,
-            runs: ArrayVec::new(),
-            // Below the middle: a receiver that misses the first packets cannot take them for a wrap.
-            next_out: FIRST_SEQUENCE + (random & 0x7fff),
+            numbers: Numbers::new(random),
             newest: None,
             packets: 0,
             octets: 0,
@@ -169,7 +156,7 @@ impl Subscription {
     /// Another source from now on: forgets where packets of the old one went.
     pub(crate) fn forget_source(&mut self) {
         self.current = None;
-        self.runs.clear();
+        self.numbers.forget_source();
     }
 
     /// Layer going out.
@@ -177,22 +164,45 @@ impl Subscription {
         self.current
     }
 
+    /// What goes out of the layer.
+    #[cfg(test)]
+    pub(crate) fn selected(&self) -> Target {
+        self.selection.target()
+    }
+
     /// The layer that is to go out, when it waits for a keyframe of it.
     pub(crate) fn awaits(&self, source: &Source) -> Option<u8> {
         let target = self.target(source)?;
-        let waits = self.kind == TrackKind::Video && self.current != Some(target);
+        let waits = self.kind == TrackKind::Video && (self.current != Some(target) || self.is_stuck(source, target));
         (waits && self.routes.iter().any(Option::is_some)).then_some(target)
     }
 
     /// The layer that is to go out: the highest live one that is allowed.
     fn target(&self, source: &Source) -> Option<u8> {
-        source.live_up_to(self.allowed()?)
+        source.live_up_to(self.allowed()?.layer)
     }
 
-    /// Highest layer that its path carries and that is wanted; `None`: nothing.
-    fn allowed(&self) -> Option<u8> {
+    /// The most that its path carries and that is wanted; `None`: nothing.
+    fn allowed(&self) -> Option<Quality> {
         let ceiling = self.ceiling.filter(|_| !self.delivery.paused)?;
-        Some(self.delivery.max_layer.map_or(ceiling, |wanted| wanted.min(ceiling)))
+        Some(self.delivery.max_layer.map_or(ceiling, |wanted| ceiling.up_to(wanted)))
+    }
+
+    /// What is to go out of a layer.
+    fn wanted_of<'a>(&self, source: &'a Source, layer: u8) -> Option<(Target, &'a Known)> {
+        let known = source.layer(layer)?.layering.known()?;
+        let allowed = self.allowed().unwrap_or(Quality::BEST);
+        let (inside, spatial) =
+            if known.is_spatial() { (true, allowed.layer) } else { (allowed.layer == layer, u8::MAX) };
+        let temporal = source.temporal_for(self.delivery.max_frame_rate);
+        let temporal = if inside { temporal.min(allowed.temporal) } else { temporal };
+        Some((known.choose(Reach { spatial, temporal }), known))
+    }
+
+    /// What is to go out of the layer cannot without a keyframe.
+    fn is_stuck(&self, source: &Source, layer: u8) -> bool {
+        self.wanted_of(source, layer)
+            .is_some_and(|(wanted, known)| self.selection.stuck(&known.targets, known.generation, wanted))
     }
 
     /// The receiver reports on our SSRC. True, once: it may have dropped the keyframe it needs, because it did not know
@@ -210,48 +220,60 @@ impl Subscription {
         };
         if self.starts_with(incoming, source) {
             self.start(incoming, route, source, out.now);
+        } else if incoming.frame.first && self.current == Some(incoming.layer) {
+            self.select(incoming, source);
         }
-        let Some((run, sequence)) = self.place(incoming.layer, incoming.packet.sequence) else { return };
-        if incoming.packet.payload.is_empty() && sequence >= self.next_out {
-            return self.skip(incoming);
+        let Some((run, place)) = self.place(incoming) else { return };
+        let new = place >= self.numbers.next();
+        if new && !run.target.takes(&incoming.frame) {
+            return self.numbers.leave_out(place, incoming.pictures.picture());
         }
-        let Some(timestamp) = self.send(incoming, route, &run, sequence, None, out) else {
+        if new && incoming.packet.payload.is_empty() {
+            return self.numbers.leave_out(place, None);
+        }
+        let Some(timestamp) = self.send(incoming, route, source, (&run, place), None, out) else {
             return self.skip(incoming);
         };
         let payload_len = incoming.packet.payload.len();
         self.budget.earn(payload_len);
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(wrap32(payload_len as u64));
-        if sequence >= self.next_out {
-            self.next_out = sequence + 1;
+        if new {
+            self.numbers.take(place);
             if incoming.keyframe {
                 self.keyframe_sent = Some(out.now);
             }
-            let shift = run.shift;
+            let ids = self.picture_shift(&run, place);
             self.newest = Some(Newest {
                 at: out.now,
                 timestamp,
                 clock_rate: route.clock_rate,
-                picture: incoming.pictures.picture().unwrap_or(0).wrapping_add(shift.picture.picture),
-                tl0: incoming.pictures.tl0().unwrap_or(0).wrapping_add(shift.picture.tl0),
-                frame: frame_number(incoming).wrapping_add(shift.frame),
+                picture: incoming.pictures.picture().unwrap_or(0).wrapping_add(ids.picture),
+                tl0: incoming.pictures.tl0().unwrap_or(0).wrapping_add(ids.tl0),
+                frame: incoming.frame.number.wrapping_add(run.shift.frame),
             });
         }
     }
 
     /// The source packet that went out with this number: layer and extended source number.
     pub(crate) fn sent(&self, sequence: u16) -> Option<(u8, u64)> {
-        let (run, sequence) = self.run_sent(sequence)?;
-        Some((run.layer, run.source_start + (sequence - run.out_start)))
+        let (run, place) = self.numbers.sent(sequence)?;
+        Some((run.layer, run.source_start + (place - run.start)))
     }
 
     /// Sends again what went out with this number, on the RTX stream. **Without one it cannot**: the same SSRC and number
     /// would be the same SRTP nonce (RFC 7714 section 8.4), for a packet that differs in its extensions.
-    pub(crate) fn resend<S: Sink>(&mut self, sequence: u16, incoming: &Incoming<'_>, out: &mut Egress<'_, S>) -> bool {
-        let Some((run, sequence)) = self.run_sent(sequence) else { return false };
+    pub(crate) fn resend<S: Sink>(
+        &mut self,
+        sequence: u16,
+        incoming: &Incoming<'_>,
+        source: &Source,
+        out: &mut Egress<'_, S>,
+    ) -> bool {
+        let Some((run, place)) = self.numbers.sent(sequence) else { return false };
         let Some(Some(route)) = self.routes.get(usize::from(incoming.packet.slot)).copied() else { return false };
         let (Some(ssrc), Some(pt)) = (self.rtx_ssrc, route.rtx_pt) else { return false };
-        self.send(incoming, route, &run, sequence, Some((ssrc, pt)), out).is_some()
+        self.send(incoming, route, source, (&run, place), Some((ssrc, pt)), out).is_some()
     }
 
     /// Sends a packet of padding alone on the RTX stream (RFC 4588); receivers count it and drop it. False: it cannot.
@@ -279,7 +301,7 @@ impl Subscription {
         let ntp = now.ntp();
         let by_arrival = || newest.timestamp.wrapping_add(wrap32(rtp_units(now.since(newest.at), newest.clock_rate)));
         let by_report = || {
-            let run = self.runs.last()?;
+            let run = self.numbers.last()?;
             let layer = source?.layer(run.layer).filter(|layer| layer.epoch == run.epoch)?;
             let clocks = layer.clocks?;
             let elapsed = ntp.wrapping_sub(clocks.ntp.wrapping_add(offset?));
@@ -301,7 +323,7 @@ impl Subscription {
         match (self.current, self.allowed()) {
             (_, None) => false,
             // Anything allowed is better than nothing.
-            (None, Some(allowed)) => incoming.layer <= allowed || self.target(source) == Some(incoming.layer),
+            (None, Some(allowed)) => incoming.layer <= allowed.layer || self.target(source) == Some(incoming.layer),
             (Some(current), _) => current != incoming.layer && self.target(source) == Some(incoming.layer),
         }
     }
@@ -311,22 +333,45 @@ impl Subscription {
         let shift = self.newest.map_or_else(Shift::default, |newest| {
             let next = |sent: u16, read: Option<u16>| read.map_or(0, |read| sent.wrapping_add(1).wrapping_sub(read));
             let tl0 = incoming.pictures.tl0().map_or(0, |read| newest.tl0.wrapping_add(1).wrapping_sub(read));
-            let picture = PictureShift { picture: next(newest.picture, incoming.pictures.picture()), tl0 };
+            let left_out = self.numbers.pictures_left_out(self.numbers.next());
+            let picture = next(newest.picture, incoming.pictures.picture()).wrapping_add(left_out);
+            let picture = PictureShift { picture, tl0 };
             let timestamp = self.next_timestamp(incoming, route, source, now, newest);
             Shift {
                 timestamp: timestamp.wrapping_sub(incoming.packet.timestamp),
                 picture,
-                frame: next(newest.frame, Some(frame_number(incoming))),
+                frame: next(newest.frame, Some(incoming.frame.number)),
             }
         });
         self.current = Some(incoming.layer);
-        self.push_run(Run {
+        let (target, generation) = self
+            .wanted_of(source, incoming.layer)
+            .map_or((Target::WHOLE, 0), |(wanted, known)| (wanted, known.generation));
+        self.selection.begin(target, generation, incoming.frame.number);
+        self.selection.note(incoming.frame.number, true);
+        self.numbers.push(Run {
             layer: incoming.layer,
             epoch: incoming.epoch,
             source_start: incoming.packet.sequence,
-            out_start: self.next_out,
+            start: self.numbers.next(),
             shift,
+            target,
         });
+    }
+
+    /// A frame of the layer going out begins: takes what is wanted from here on, as far as a decoder can follow.
+    fn select(&mut self, incoming: &Incoming<'_>, source: &Source) {
+        let frame = &incoming.frame;
+        let Some((wanted, known)) = self.wanted_of(source, incoming.layer) else { return };
+        let generation = known.generation;
+        if !incoming.late && self.selection.turn(&known.targets, generation, frame, wanted) {
+            let begun = self.place(incoming);
+            let target = self.selection.target();
+            if let Some((run, place)) = begun {
+                self.numbers.push(Run { source_start: incoming.packet.sequence, start: place, target, ..run });
+            }
+        }
+        self.selection.note(frame.number, self.selection.target().takes(frame));
     }
 
     /// The timestamp a new run begins with: by the layers' sender reports where they are believable, else by arrival;
@@ -335,7 +380,7 @@ impl Subscription {
         let by_arrival = newest.timestamp.wrapping_add(wrap32(rtp_units(now.since(newest.at), route.clock_rate)));
         let error = |timestamp: u32| timestamp.wrapping_sub(by_arrival).cast_signed().unsigned_abs();
         let by_reports = || {
-            let run = self.runs.last()?;
+            let run = self.numbers.last()?;
             let before = source.layer(run.layer).filter(|layer| layer.epoch == run.epoch)?;
             let shift = run.shift.timestamp;
             if (run.layer, run.epoch) == (incoming.layer, incoming.epoch) {
@@ -353,69 +398,49 @@ impl Subscription {
         if ahead > 0 { timestamp } else { newest.timestamp.wrapping_add(1) }
     }
 
-    /// Where a source packet goes: its run and extended number out.
-    fn place(&self, layer: u8, source: u64) -> Option<(Run, u64)> {
-        let mut limit = if self.current == Some(layer) { u64::MAX } else { self.next_out };
-        for run in self.runs.iter().rev() {
-            if run.layer == layer && source >= run.source_start {
-                let out = run.out_start + (source - run.source_start);
-                return (out < limit).then_some((*run, out));
-            }
-            limit = run.out_start;
-        }
-        None
-    }
-
-    /// The run a number was sent in, and the number extended.
-    fn run_sent(&self, sequence: u16) -> Option<(Run, u64)> {
-        let newest = self.next_out.checked_sub(1)?;
-        let back = wrap16(newest).wrapping_sub(sequence);
-        let extended = newest.checked_sub(u64::from(back))?;
-        let run = self.runs.iter().rev().find(|run| run.out_start <= extended)?;
-        Some((*run, extended))
+    /// Run and place of a source packet.
+    fn place(&self, incoming: &Incoming<'_>) -> Option<(Run, u64)> {
+        let open = self.current == Some(incoming.layer);
+        self.numbers.place(incoming.layer, incoming.packet.sequence, open)
     }
 
     /// A packet that is not sent leaves no gap, if it is the newest.
     fn skip(&mut self, incoming: &Incoming<'_>) {
-        let Some((run, out)) = self.place(incoming.layer, incoming.packet.sequence) else { return };
-        if out < self.next_out || self.current != Some(incoming.layer) {
-            return;
-        }
-        let next = Run { source_start: incoming.packet.sequence + 1, out_start: out, ..run };
-        match self.runs.last_mut() {
-            // Nothing was placed in the last run: it moves.
-            Some(last) if last.out_start == out => *last = next,
-            _ => self.push_run(next),
+        if let Some((_, place)) = self.place(incoming).filter(|(_, place)| *place >= self.numbers.next()) {
+            self.numbers.leave_out(place, None);
         }
     }
 
-    fn push_run(&mut self, run: Run) {
-        if self.runs.is_full() {
-            self.runs.remove(0);
-        }
-        self.runs.push(run);
+    /// What is added to the picture ids of a packet: those of pictures left out before it do not count.
+    fn picture_shift(&self, run: &Run, place: u64) -> PictureShift {
+        let PictureShift { picture, tl0 } = run.shift.picture;
+        PictureShift { picture: picture.wrapping_sub(self.numbers.pictures_left_out(place)), tl0 }
     }
 
-    /// Writes the packet out, on the RTX stream (SSRC and payload type) if one is given. `None`: it has nothing for this
-    /// subscriber, or is too long with what is added. Gives the timestamp written.
+    /// Writes the packet out, on the RTX stream (SSRC and payload type) if one is given: empty where it is not wanted and
+    /// came so late that its number was kept for it. `None`: it has nothing for this subscriber, or is too long with what
+    /// is added. Gives the timestamp written.
     fn send<S: Sink>(
         &mut self,
         incoming: &Incoming<'_>,
         route: Route,
-        run: &Run,
-        sequence: u64,
+        source: &Source,
+        (run, place): (&Run, u64),
         rtx: Option<(u32, u8)>,
         out: &mut Egress<'_, S>,
     ) -> Option<u32> {
         let packet = &incoming.packet;
+        let sequence = self.numbers.number(place)?;
+        let wanted = run.target.takes(&incoming.frame);
         let payload = match route.primary {
+            _ if !wanted => &[],
             None => packet.payload,
             Some(_) if packet.payload.is_empty() => packet.payload,
             Some(expected) => red::primary(packet.payload).filter(|(pt, _)| *pt == expected)?.1,
         };
         let timestamp = packet.timestamp.wrapping_add(run.shift.timestamp);
         let mut fixed = Fixed {
-            marker: packet.marker,
+            marker: wanted && (packet.marker || run.target.ends_unit(&incoming.frame)),
             payload_type: route.pt,
             sequence: wrap16(sequence),
             timestamp,
@@ -435,21 +460,40 @@ impl Subscription {
             frame_delta: run.shift.frame,
         };
         let mut buf = [0; header::MAX_HEADER];
-        let header = header::write(&mut buf, &fixed, &self.ids, &own, &packet.copied);
+        let mut descriptor = [0; MAX_DESCRIPTOR];
+        let begins = place == run.start;
+        let copied = match run.target.whole || !wanted {
+            _ if !wanted => Copied::default(),
+            true => packet.copied,
+            false => limited(packet.copied, run.target, incoming, source, begins, &mut descriptor),
+        };
+        let header = header::write(&mut buf, &fixed, &self.ids, &own, &copied);
         let osn_len = if original.is_some() { OSN_LEN } else { 0 };
         if header.len() + osn_len + payload.len() > MAX_RTP_SENT_LEN {
             return None;
         }
-        let body = Body { payload, original, pictures: &incoming.pictures, shift: run.shift.picture };
+        let pictures = if wanted { incoming.pictures } else { PictureIds::default() };
+        let body = Body { payload, original, pictures: &pictures, shift: self.picture_shift(run, place) };
         out.emit(header, &body, number.is_some());
         Some(timestamp)
     }
 }
 
-/// The frame number of a dependency descriptor; 0 without one.
-fn frame_number(incoming: &Incoming<'_>) -> u16 {
-    match incoming.packet.copied.dependency {
-        [_, high, low, ..] => u16::from_be_bytes([*high, *low]),
-        _ => 0,
-    }
+/// Extensions of a packet of a part of its stream: where the part begins and with each structure, the descriptor says
+/// which targets are on, so that a receiver does not wait for what is not sent.
+fn limited<'a>(
+    copied: Copied<'a>,
+    target: Target,
+    incoming: &Incoming<'_>,
+    source: &Source,
+    begins: bool,
+    room: &'a mut [u8; MAX_DESCRIPTOR],
+) -> Copied<'a> {
+    let descriptor = copied.dependency;
+    let due = begins || incoming.keyframe;
+    let known = source.layer(incoming.layer).and_then(|layer| layer.layering.known()).filter(|_| due);
+    let Some((known, structure)) = known.and_then(|known| Some((known, known.structure()?))) else { return copied };
+    let active = known.targets.decodable(target, known.active);
+    let Some(len) = dependency::write_active(descriptor, structure, active, room) else { return copied };
+    Copied { dependency: room.get(..len).unwrap_or(descriptor), ..copied }
 }

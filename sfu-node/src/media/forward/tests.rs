@@ -8,6 +8,7 @@ mod layers;
 mod losses;
 mod reports;
 mod robustness;
+mod temporal;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -240,14 +241,20 @@ impl Encoder {
 
     /// The packets of the next VP8 frame.
     fn frame(&mut self, keyframe: bool, packets: usize) -> Vec<Vec<u8>> {
+        self.temporal_frame(keyframe, 0, false, packets)
+    }
+
+    /// The same, in a temporal layer.
+    fn temporal_frame(&mut self, keyframe: bool, temporal: u8, sync: bool, packets: usize) -> Vec<Vec<u8>> {
         self.timestamp = self.timestamp.wrapping_add(3000);
         self.picture = self.picture.wrapping_add(1) & 0x7fff;
-        self.tl0 = self.tl0.wrapping_add(1);
+        self.tl0 = self.tl0.wrapping_add(u8::from(temporal == 0));
+        let layer = temporal << 6 | u8::from(sync) << 5;
         (0..packets)
             .map(|index| {
                 let [high, low] = (self.picture | 0x8000).to_be_bytes();
                 let start = if index == 0 { 0x90 } else { 0x80 };
-                let mut payload = vec![start, 0xe0, high, low, self.tl0, 0x00, u8::from(!keyframe)];
+                let mut payload = vec![start, 0xe0, high, low, self.tl0, layer, u8::from(!keyframe)];
                 payload.resize(1000, u8::try_from(index).unwrap());
                 self.packet(VP8.pt, index + 1 == packets, &payload)
             })
@@ -360,7 +367,8 @@ impl Viewer {
                 continue;
             }
             assert_eq!(picture(pair[1]), (picture(pair[0]) + 1) & 0x7fff, "picture ids go on");
-            assert_eq!(pair[1].payload[4], pair[0].payload[4].wrapping_add(1), "TL0PICIDX goes on");
+            let base = u8::from(pair[1].payload[5] >> 6 == 0);
+            assert_eq!(pair[1].payload[4], pair[0].payload[4].wrapping_add(base), "TL0PICIDX goes on");
             let step = pair[1].timestamp.wrapping_sub(pair[0].timestamp).cast_signed();
             assert!(step > 0, "time goes on");
             assert!(pair[0].marker || keyframe(pair[1]), "a frame cut off is followed by a keyframe");

@@ -3,12 +3,11 @@
 
 use std::collections::VecDeque;
 
-use arrayvec::ArrayVec;
 use rtc::rtcp::packet::Packet;
 
 use super::*;
 use crate::media::forward::SplitMix;
-use crate::media::forward::allocation::{Candidate, allocate};
+use crate::media::forward::allocation::{Candidate, Quality, allocate};
 use crate::media::forward::rtcp;
 use crate::media::forward::twcc::ArrivalRecorder;
 
@@ -145,15 +144,18 @@ impl Run {
     }
 
     fn choose(&mut self) {
-        let layers: ArrayVec<_, 3> = (0..).zip(LAYERS).collect();
-        let mut candidates = [Candidate { slot: 0, priority: 0, layers, limit: 2, given: self.layer }];
+        let full = |layer| Quality { layer, temporal: u8::MAX };
+        let steps = (0..).map(full).zip(LAYERS).collect();
+        let given = self.layer.map(full);
+        let mut candidates = [Candidate { slot: 0, priority: 0, steps, limit: Quality::BEST, given }];
         let shortfall = allocate(self.bandwidth.estimate(), &mut candidates);
         if let Some(wanted) = shortfall.wanted {
             self.bandwidth.probe_for(Time(self.now), wanted);
         }
-        if self.layer != candidates[0].given {
+        let given = candidates[0].given.map(|given| given.layer);
+        if self.layer != given {
             self.changes += 1;
-            self.layer = candidates[0].given;
+            self.layer = given;
         }
     }
 

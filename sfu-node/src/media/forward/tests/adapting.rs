@@ -25,6 +25,9 @@ struct Call {
     lost: usize,
     arrived: usize,
     padding: usize,
+    /// Frames go through three temporal layers.
+    temporal: bool,
+    frames: usize,
 }
 
 impl Call {
@@ -45,6 +48,8 @@ impl Call {
             lost: 0,
             arrived: 0,
             padding: 0,
+            temporal: false,
+            frames: 0,
         }
     }
 
@@ -69,10 +74,12 @@ impl Call {
         for (encoder, packets) in self.encoders.iter_mut().zip(PACKETS) {
             let keyframe = encoder.sent.is_empty() || asked.contains(&encoder.ssrc);
             encoder.sent.truncate(1);
-            for packet in encoder.frame(keyframe, packets) {
+            let temporal = if self.temporal && !keyframe { [0, 2, 1, 2][self.frames % 4] } else { 0 };
+            for packet in encoder.temporal_frame(keyframe, temporal, self.frames % 8 < 3, packets) {
                 self.world.rtp(ADA, &packet);
             }
         }
+        self.frames += 1;
     }
 
     /// A queue of 300 ms in front of the path.
@@ -150,6 +157,26 @@ fn layers_follow_the_path_down_and_up_and_no_decoder_notices() {
     assert_eq!(call.layer(), Some(2));
     assert!(call.padding > 0, "room was found by probing");
     assert!(call.paused().is_empty());
+}
+
+#[test]
+fn half_the_frames_of_a_layer_go_out_where_all_do_not_fit() {
+    let mut call = Call::new(8e6);
+    call.temporal = true;
+    call.run(5);
+    let selected = |call: &Call| call.world.forwarder.subscriptions.iter().next().unwrap().1.selected().temporal;
+    assert_eq!((call.layer(), selected(&call)), (Some(2), 3));
+    // All frames of the best layer are 3 Mbit/s, those of two of its three temporal layers half of it.
+    call.capacity = 2.4e6;
+    call.run(20);
+    assert_eq!((call.layer(), selected(&call)), (Some(2), 1));
+    call.lost = 0;
+    call.run(20);
+    assert!(call.lost * 50 < call.arrived, "{} lost", call.lost);
+    call.capacity = 8e6;
+    call.run(20);
+    assert_eq!((call.layer(), selected(&call)), (Some(2), 3));
+    call.viewer.assert_decodable();
 }
 
 #[test]
