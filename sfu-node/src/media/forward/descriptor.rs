@@ -106,13 +106,13 @@ mod tests {
     #[test]
     fn vp9_names_spatial_layers_and_which_are_of_use_above() {
         let read = |first: u8, layer: u8| vp9(&[0xa0 | first, 0x85, 0x00, layer, 0]).unwrap();
-        let frame = read(0x4c, 0b001_1_001_0);
+        let frame = read(0x4c, 0b0011_0010);
         assert_eq!((frame.spatial, frame.temporal, frame.first, frame.last), (1, 1, true, true));
         assert_eq!((frame.targets, frame.switches), (0b1110_1110_0000, 0b1110_0000));
-        assert_eq!(read(0x4d, 0b001_0_001_0).targets, 0b1110_0000, "no reference for the layer above");
+        assert_eq!(read(0x4d, 0b0010_0010).targets, 0b1110_0000, "no reference for the layer above");
         assert_eq!(read(0x0c, 0).switches, u32::MAX, "a keyframe");
         assert_eq!(vp9(&[0x8c, 0x05, 0]), None, "no layers");
-        let high = read(0x4c, 0b111_1_111_0);
+        let high = read(0x4c, 0b1111_1110);
         assert_eq!((high.spatial, high.temporal), (2, 3), "more than are told apart");
     }
 

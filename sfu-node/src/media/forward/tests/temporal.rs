@@ -118,7 +118,7 @@ fn what_was_sent_is_found_again_however_much_was_left_out() {
     call.limit(0);
     call.run(111);
     let highest = call.viewer.highest.unwrap();
-    let lost: Vec<u16> = (0..16).map(|back| (highest - 2 * back & 0xffff) as u16).collect();
+    let lost: Vec<u16> = (0..16).map(|back| ((highest - 2 * back) & 0xffff) as u16).collect();
     call.world.rtcp(call.viewer.transport, &[Box::new(rtcp::nack(1, 3000, &lost))]);
     let before = call.viewer.packets.clone();
     call.viewer.drain(&mut call.world);
