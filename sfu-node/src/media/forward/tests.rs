@@ -8,6 +8,7 @@ mod layers;
 mod losses;
 mod reports;
 mod robustness;
+mod scalable;
 mod temporal;
 
 use std::collections::BTreeMap;
