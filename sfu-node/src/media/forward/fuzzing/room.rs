@@ -329,7 +329,9 @@ impl World {
         for sender in &mut senders {
             let flags = u8::arbitrary(input)?;
             let max_layer = (flags & 1 != 0).then_some(flags >> 1 & 3);
-            sender.delivery = Delivery { paused: flags & 0x38 == 0x38, max_layer, priority: flags >> 3 };
+            let max_frame_rate = (flags & 2 != 0).then_some(u16::from(flags));
+            sender.delivery =
+                Delivery { paused: flags & 0x38 == 0x38, max_layer, max_frame_rate, priority: flags >> 3 };
             if flags & 0xc0 == 0xc0 {
                 sender.source = TrackKey(input.int_in_range(0..=TRACKS - 1)?);
                 sender.kind = kind_of(sender.source);
