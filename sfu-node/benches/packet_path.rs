@@ -8,9 +8,10 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use rtc::crypto::RTCCryptoProvider;
 use rtc::crypto::providers::AwsLcRsProvider;
 use sfu_node::media::api::{
-    Codec, Event, ExtensionIds, PayloadType, Receiver, RoomKey, Sender, SrtpProfile, SsrcPair, TrackKey, TransportKey,
+    Codec, Event, ExtensionIds, PayloadType, Receiver, RoomKey, Sender, ShardIndex, SrtpProfile, SsrcPair, TrackKey,
+    TransportKey,
 };
-use sfu_node::media::forward::{Forwarder, Sink};
+use sfu_node::media::forward::{Forwarder, Record, Sink};
 use sfu_node::media::srtp::Srtp;
 use shared::control::{Delivery, TrackKind};
 
@@ -32,6 +33,7 @@ impl Sink for Nowhere {
     fn rtcp(&mut self, to: TransportKey, compound: &[u8]) {
         black_box((to, compound));
     }
+    fn cross(&mut self, _to: ShardIndex, _record: Record<'_>) {}
     fn event(&mut self, event: Event) {
         black_box(event);
     }

@@ -2,6 +2,7 @@
 //! **Pure: no I/O, no clock.** What a batch of inputs changed goes out in [`Conference::flush`].
 
 pub(crate) mod placement;
+mod relays;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -10,6 +11,7 @@ use shared::control::{MediaState, NodeToRoom, OpenSession, RefusalReason, RoomTo
 use shared::ids::{ParticipantSid, RoomName, SessionKey, TrackSid};
 
 use self::placement::{Fullness, Placement};
+use self::relays::Relays;
 use crate::media::api::{Command, Event, RoomKey, ShardIndex, TrackKey, TransportKey};
 use crate::session::allocator::Allocator;
 use crate::session::{Endpoint, Output, Session, SessionParams};
@@ -43,6 +45,7 @@ pub(crate) struct Conference {
     /// Of each shard.
     endpoints: Vec<Endpoint>,
     placement: Placement,
+    relays: Relays,
     allocator: Allocator,
     max_sessions: usize,
     draining: bool,
@@ -58,6 +61,7 @@ impl Conference {
     pub(crate) fn new(endpoints: Vec<Endpoint>, full: Fullness, allocator: Allocator, max_sessions: usize) -> Self {
         Self {
             placement: Placement::new(endpoints.len(), full),
+            relays: Relays::new(endpoints.len()),
             endpoints,
             allocator,
             max_sessions,
@@ -264,7 +268,10 @@ impl Conference {
             self.take(&name, &participant, shard, out);
             self.dirty.remove(&(name, participant));
         }
-        std::mem::take(&mut self.effects)
+        let mut effects = std::mem::take(&mut self.effects);
+        effects.commands.iter().for_each(|(shard, command)| self.relays.note(*shard, command));
+        effects.commands.extend(self.relays.take_commands());
+        effects
     }
 
     /// A subscriber's path does not carry a video any more, or does again.

@@ -103,7 +103,7 @@ const SHARD_GAUGES: [Shown; 3] = [
     ("senders", "Subscriptions sent", |stats| stats.senders),
 ];
 
-const SHARD_COUNTERS: [Shown; 22] = [
+const SHARD_COUNTERS: [Shown; 25] = [
     ("packets_received", "RTP and RTCP packets received", |stats| stats.packets_received),
     ("bytes_received", "Bytes received", |stats| stats.bytes_received),
     ("packets_sent", "RTP and RTCP packets sent", |stats| stats.packets_sent),
@@ -125,6 +125,9 @@ const SHARD_COUNTERS: [Shown; 22] = [
     ("data_messages_received", "Data channel messages received", |stats| stats.data_messages_received),
     ("data_messages_sent", "Data channel messages sent", |stats| stats.data_messages_sent),
     ("data_messages_dropped", "Not sent: the receiver does not keep up", |stats| stats.data_messages_dropped),
+    ("crossings_sent", "Packets and messages handed to other shards", |stats| stats.crossings_sent),
+    ("crossings_received", "Packets and messages other shards handed over", |stats| stats.crossings_received),
+    ("crossings_dropped", "Not handed over: the other shard does not keep up", |stats| stats.crossings_dropped),
     ("sctp_panics", "Peers whose data channels ended in a panic of the SCTP library", |stats| stats.sctp_panics),
 ];
 
@@ -189,6 +192,9 @@ mod tests {
             data_messages_sent: 23,
             data_messages_dropped: 24,
             sctp_panics: 25,
+            crossings_sent: 28,
+            crossings_received: 29,
+            crossings_dropped: 30,
         };
         let metrics = Metrics::new();
         let other = ShardStats { packets_sent: 1_000, ..ShardStats::default() };
@@ -198,7 +204,7 @@ mod tests {
             let end = format!(" {value}");
             text.lines().any(|line| line.starts_with("meridian_node_") && line.ends_with(&end))
         };
-        for value in 1..=27 {
+        for value in 1..=30 {
             assert!(shown(value), "{value} is missing:\n{text}");
         }
         assert!(text.contains("meridian_node_packets_sent_total{shard=\"1\"} 1000"), "{text}");

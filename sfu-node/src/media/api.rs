@@ -226,6 +226,20 @@ pub enum Command {
     SetReceivers(TransportKey, Vec<Receiver>),
     /// The transport's complete set of senders; those not in it any more end. One with the same ssrc goes on.
     SetSenders(TransportKey, Vec<Sender>),
+    /// The complete set of a transport's tracks that this shard forwards and another one receives; those not in it any
+    /// more end.
+    SetRelayed {
+        /// The publisher's.
+        transport: TransportKey,
+        /// Its room.
+        room: RoomKey,
+        /// Who receives them.
+        from: ShardIndex,
+        /// The tracks.
+        receivers: Vec<Receiver>,
+    },
+    /// The other shards a room is on: they get its data packets too.
+    SetRoomShards(RoomKey, ShardSet),
     /// Mutes or unmutes a received track.
     SetMuted(TrackKey, bool),
     /// Changed permission of a session.
@@ -350,6 +364,12 @@ pub struct ShardStats {
     pub data_messages_sent: u64,
     /// Not sent: the receiver does not keep up or has no such channel.
     pub data_messages_dropped: u64,
+    /// Packets and data messages handed to other shards.
+    pub crossings_sent: u64,
+    /// Packets and data messages other shards handed over.
+    pub crossings_received: u64,
+    /// Not handed over: the other shard does not keep up.
+    pub crossings_dropped: u64,
     /// Transports whose data channels ended: the SCTP library panicked on what the peer sent.
     pub sctp_panics: u64,
 }

@@ -5,7 +5,8 @@ mod adapt;
 mod allocation;
 mod bandwidth;
 mod cache;
-mod clock;
+pub(crate) mod clock;
+mod crossing;
 mod dependency;
 mod descriptor;
 mod egress;
@@ -24,9 +25,10 @@ mod publisher;
 mod receive;
 mod reception;
 mod red;
+mod relay;
 mod retransmission;
-mod rtcp;
-mod rtp;
+pub(crate) mod rtcp;
+pub(crate) mod rtp;
 mod scalability;
 mod schedule;
 mod sequence;
@@ -35,7 +37,7 @@ mod subscriber;
 mod tests;
 mod timers;
 mod transport;
-mod twcc;
+pub(crate) mod twcc;
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -43,13 +45,14 @@ use std::time::Instant;
 use slab::Slab;
 
 use self::clock::{Clock, wrap32};
+pub use self::crossing::Record;
 use self::egress::Scratch;
 use self::publisher::{Route, Source, Track};
 use self::rtp::MAX_RTP_LEN;
 use self::subscriber::Subscription;
 use self::timers::Timers;
 use self::transport::{StreamRef, Transport};
-use crate::media::api::{Event, Receiver, RoomKey, Sender, ShardStats, TrackKey, TransportKey};
+use crate::media::api::{Event, Receiver, RoomKey, Sender, ShardIndex, ShardStats, TrackKey, TransportKey};
 
 /// Where the forwarder's packets and news go.
 pub trait Sink {
@@ -59,6 +62,8 @@ pub trait Sink {
     fn rtcp(&mut self, to: TransportKey, compound: &[u8]);
     /// Tells the control thread.
     fn event(&mut self, event: Event);
+    /// Hands a record to another shard's forwarder.
+    fn cross(&mut self, to: ShardIndex, record: Record<'_>);
 }
 
 /// All transports, tracks and subscriptions of a shard.
@@ -70,7 +75,7 @@ pub struct Forwarder {
     subscriptions: Slab<Subscription>,
     clock: Clock,
     timers: Timers,
-    random: SplitMix,
+    seed: u64,
     stats: ShardStats,
     scratch: Box<Scratch>,
 }
@@ -87,10 +92,17 @@ impl Forwarder {
             subscriptions: Slab::new(),
             clock: Clock::default(),
             timers: Timers::default(),
-            random: SplitMix(seed),
+            seed,
             stats: ShardStats::default(),
             scratch: Box::new([0; MAX_RTP_LEN + 2]),
         }
+    }
+
+    /// Counts time from `origin`, as all shards of a node must: clocks cross between them.
+    #[must_use]
+    pub fn counting_from(mut self, origin: Instant) -> Self {
+        self.clock = Clock::from(origin);
+        self
     }
 
     /// Opens a transport. Nothing is sent to it until it is connected.
@@ -98,7 +110,7 @@ impl Forwarder {
         if self.transport_slots.contains_key(&transport) {
             return;
         }
-        let ssrc = wrap32(self.random.next()).max(1);
+        let ssrc = wrap32(self.random(transport.0)).max(1);
         let slot = self.transports.insert(Transport::new(transport, room, ssrc));
         self.transport_slots.insert(transport, slot);
     }
@@ -127,7 +139,7 @@ impl Forwarder {
         }
         self.schedule_reports(now, slot);
         for track in waiting {
-            self.request_keyframe(now, track);
+            self.request_keyframe(now, track, Some(slot));
             self.serve_track(now, track, sink);
         }
     }
@@ -147,19 +159,21 @@ impl Forwarder {
         for receiver in receivers {
             let track = self.track_slot(receiver.track);
             if !tracks.contains(&track) {
-                self.receive_track(slot, track, receiver);
+                if self.receive_track(slot, track, receiver) {
+                    self.follow(slot, track, sink);
+                }
                 tracks.push(track);
             }
         }
         for track in before.iter().filter(|track| !tracks.contains(track)) {
-            self.end_track(slot, *track);
+            self.end_track(slot, *track, sink);
         }
         if let Some(entry) = self.transports.get_mut(slot) {
             entry.tracks.clone_from(&tracks);
         }
         self.schedule_reports(now, slot);
         for track in tracks {
-            self.request_keyframe(now, track);
+            self.request_keyframe(now, track, None);
             self.serve_track(now, track, sink);
         }
     }
@@ -177,7 +191,7 @@ impl Forwarder {
             let subscription = match known {
                 Some(known) => self.change_subscription(known, track, sender),
                 None => {
-                    let random = self.random.next();
+                    let random = self.random(sender.ssrc.into());
                     let added = self.subscriptions.insert(Subscription::new(slot, track, sender, random));
                     self.join_track(added, track);
                     added
@@ -200,7 +214,7 @@ impl Forwarder {
         self.schedule_reports(now, slot);
         for track in tracks {
             self.set_routes(track);
-            self.request_keyframe(now, track);
+            self.request_keyframe(now, track, Some(slot));
             self.serve_track(now, track, sink);
         }
     }
@@ -212,7 +226,7 @@ impl Forwarder {
         if let Some(source) = self.tracks.get_mut(slot).and_then(|track| track.source.as_mut()) {
             source.receiver.muted = muted;
         }
-        self.request_keyframe(now, slot);
+        self.request_keyframe(now, slot, None);
         self.serve_track(now, slot, sink);
     }
 
@@ -225,8 +239,14 @@ impl Forwarder {
     /// Counters: receivers, senders, packets and bytes of plain RTP each way, malformed, NACK, PLI, retransmissions.
     #[must_use]
     pub fn stats(&self) -> ShardStats {
-        let receivers = self.tracks.iter().filter(|(_, track)| track.source.is_some()).count() as u64;
+        let transports = self.transports.iter().filter(|(_, transport)| transport.relayed_from.is_none());
+        let receivers = transports.map(|(_, transport)| transport.tracks.len() as u64).sum();
         ShardStats { receivers, senders: self.subscriptions.len() as u64, ..self.stats }
+    }
+
+    /// A number that only the seed and `about` decide: whatever happened before, and on whichever shard.
+    fn random(&self, about: u64) -> u64 {
+        SplitMix(self.seed ^ about).next()
     }
 
     /// The slot of a track, made when either side names it first.
@@ -235,17 +255,23 @@ impl Forwarder {
         *self.track_slots.entry(key).or_insert_with(|| tracks.insert(Track::new(key)))
     }
 
-    fn receive_track(&mut self, transport: usize, track: usize, receiver: Receiver) {
-        let Some(entry) = self.transports.get_mut(transport) else { return };
-        let Some(known) = self.tracks.get_mut(track) else { return };
+    /// True: it was not received from this transport before, not so.
+    fn receive_track(&mut self, transport: usize, track: usize, receiver: Receiver) -> bool {
+        let Some(entry) = self.transports.get_mut(transport) else { return false };
+        let Some(known) = self.tracks.get_mut(track) else { return false };
         let ssrcs = receiver.ssrcs.clone();
-        match known.source.as_mut() {
-            Some(source) if source.transport == transport && source.fits(&receiver) => source.receiver = receiver,
-            _ => {
+        let before = known.source.as_mut();
+        let is_new = match before.filter(|source| source.transport == transport && source.fits(&receiver)) {
+            Some(source) => {
+                source.receiver = receiver;
+                false
+            }
+            None => {
                 entry.unbind(track);
                 known.source = Some(Source::new(transport, entry.room, receiver));
+                true
             }
-        }
+        };
         for (layer, pair) in (0..).zip(&ssrcs) {
             let stream = StreamRef { track, layer, repair: false };
             let Some(known) = known.source.as_mut().and_then(|source| source.layer_mut(layer)) else { continue };
@@ -259,10 +285,12 @@ impl Forwarder {
             }
         }
         self.set_routes(track);
+        is_new
     }
 
     /// The transport does not send the track any more.
-    fn end_track(&mut self, transport: usize, track: usize) {
+    fn end_track<S: Sink>(&mut self, transport: usize, track: usize, sink: &mut S) {
+        self.unfollow(transport, track, sink);
         if let Some(entry) = self.transports.get_mut(transport) {
             entry.unbind(track);
         }

@@ -1,7 +1,9 @@
 //! One shard: all transports of one UDP socket and the forwarder between them. The machine has no socket and no clock;
 //! [`thread`] gives it both. **Every call is followed by sending [`Shard::batch`] and draining [`Shard::poll_event`].**
 
+mod crossings;
 mod gather;
+mod rings;
 mod table;
 pub mod thread;
 
@@ -10,8 +12,10 @@ use std::time::Instant;
 
 use rtc::crypto::RTCCryptoProvider;
 
+use self::crossings::RoomMessage;
+pub use self::crossings::{Crossings, Frame, frames};
 use self::table::Table;
-use super::api::{Command, Event, FailReason, ShardStats, TransportConfig};
+use super::api::{Command, Event, FailReason, ShardIndex, ShardStats, TransportConfig};
 use super::batch::{Route, SendBatch};
 use super::demux::{Protocol, classify};
 use super::dtls::Identity;
@@ -39,6 +43,13 @@ impl Shard {
         Self { table: Table::new(max_transports, max_segments, identity, provider), forwarder: Forwarder::new(seed) }
     }
 
+    /// Counts time from `origin`, as all shards of a node must.
+    #[must_use]
+    pub fn counting_from(mut self, origin: Instant) -> Self {
+        self.forwarder = self.forwarder.counting_from(origin);
+        self
+    }
+
     /// Takes a command, all but [`Command::Stop`], which is the thread's.
     pub fn handle_command(&mut self, now: Instant, command: Command) {
         match command {
@@ -54,6 +65,10 @@ impl Shard {
                 self.forwarder.set_receivers(now, key, receivers, &mut self.table);
             }
             Command::SetSenders(key, senders) => self.forwarder.set_senders(now, key, senders, &mut self.table),
+            Command::SetRelayed { transport, room, from, receivers } => {
+                self.forwarder.set_relayed(now, transport, room, from, receivers, &mut self.table);
+            }
+            Command::SetRoomShards(room, others) => self.table.set_room_shards(room, others),
             Command::SetMuted(track, muted) => self.forwarder.set_muted(now, track, muted, &mut self.table),
             Command::SetSpeaker(speaker) => self.table.set_speaker(speaker),
             Command::Close(key) => {
@@ -105,6 +120,29 @@ impl Shard {
     #[must_use]
     pub fn transport_count(&self) -> usize {
         self.table.len()
+    }
+
+    /// Takes a frame that another shard staged for this one.
+    pub fn handle_crossing(&mut self, now: Instant, from: ShardIndex, frame: Frame<'_>) {
+        if !frame.is_data {
+            self.table.stats.crossings_received += u64::from(frame.droppable);
+            return self.forwarder.on_crossing(now, from, frame.body, &mut self.table);
+        }
+        self.table.stats.crossings_received += 1;
+        match RoomMessage::decode(frame.body) {
+            Some(message) => self.table.deliver_data(now, &message),
+            None => self.table.stats.dropped_malformed += 1,
+        }
+    }
+
+    /// What other shards are to get.
+    pub fn crossings(&mut self) -> &mut Crossings {
+        &mut self.table.crossings
+    }
+
+    /// Counts frames that did not reach another shard.
+    pub fn note_dropped_crossings(&mut self, dropped: u64) {
+        self.table.stats.crossings_dropped += dropped;
     }
 
     /// When to call [`Shard::handle_timeout`].

@@ -15,8 +15,10 @@ use crate::media::api::Speaker;
 pub struct Stamped {
     /// The encoded `DataPacket`.
     pub bytes: Bytes,
-    identities: Vec<String>,
-    sids: Vec<String>,
+    /// Receivers named by identity.
+    pub(crate) identities: Vec<String>,
+    /// Receivers named by sid.
+    pub(crate) sids: Vec<String>,
 }
 
 impl Stamped {

@@ -90,7 +90,7 @@ impl Forwarder {
             changed.push(subscription.track);
         }
         for track in changed {
-            self.request_keyframe(now, track);
+            self.request_keyframe(now, track, Some(slot));
             self.serve_track(now, track, sink);
         }
     }

@@ -10,7 +10,7 @@ use crate::media::forward::rtp::MAX_RTP_LEN;
 const MAX_AGE: Duration = Duration::from_secs(2);
 
 /// A packet to forward: what of the source is kept.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SourcePacket<'a> {
     /// Extended source sequence number.
     pub(crate) sequence: u64,

@@ -23,6 +23,17 @@ impl Time {
         Self(self.0.saturating_add(micros(duration)))
     }
 
+    /// The next multiple of `duration` on the time line: all shards of a node have the same ones.
+    pub(crate) fn next_multiple(self, duration: Duration) -> Self {
+        let step = micros(duration).max(1);
+        Self((self.0 / step).saturating_add(1).saturating_mul(step))
+    }
+
+    /// Whether it is a multiple of `duration`.
+    pub(crate) fn is_multiple(self, duration: Duration) -> bool {
+        self.0.is_multiple_of(micros(duration).max(1))
+    }
+
     /// So many microseconds earlier.
     pub(crate) fn minus(self, micros: u64) -> Self {
         Self(self.0.saturating_sub(micros))
@@ -97,6 +108,11 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
+    /// Counts from `first`.
+    pub(crate) fn from(first: Instant) -> Self {
+        Self { first: Some(first) }
+    }
+
     /// Where `now` lies.
     pub(crate) fn time(&mut self, now: Instant) -> Time {
         let first = *self.first.get_or_insert(now);
@@ -122,6 +138,9 @@ mod tests {
         let time = clock.time(later);
         assert_eq!(clock.instant(time), Some(later));
         assert_eq!(time.ntp() - ORIGIN.ntp(), 3 << 31);
+        assert_eq!(Time(999).next_multiple(Duration::from_millis(1)), Time(1000));
+        assert_eq!(Time(1000).next_multiple(Duration::from_millis(1)), Time(2000));
+        assert!(Time(2000).is_multiple(Duration::from_millis(1)) && !Time(2001).is_multiple(Duration::from_millis(1)));
         assert_eq!(Time(1_500_000).abs_send_time(), [0x06, 0x00, 0x00]);
         assert_eq!(Time(64_000_000).abs_send_time(), [0, 0, 0]);
         assert_eq!(Time(1_000_000).rtp_units(90_000), 90_000);

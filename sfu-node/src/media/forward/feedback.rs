@@ -4,10 +4,12 @@ use std::time::Instant;
 
 use crate::media::api::TransportKey;
 use crate::media::forward::clock::{Time, middle_to_micros, ntp_middle};
+use crate::media::forward::crossing::Crossing;
 use crate::media::forward::egress::Egress;
 use crate::media::forward::keyframe::starts_keyframe;
 use crate::media::forward::picture::PictureIds;
 use crate::media::forward::reception::SenderClocks;
+use crate::media::forward::relay::hand_over;
 use crate::media::forward::rtcp::{self, Said};
 use crate::media::forward::subscriber::Incoming;
 use crate::media::forward::{Forwarder, Sink};
@@ -34,7 +36,7 @@ impl Forwarder {
 
     fn hear<S: Sink>(&mut self, now: Time, slot: usize, said: Said<'_>, sink: &mut S) {
         match said {
-            Said::Clocks { ssrc, ntp, rtp } => self.set_clocks(slot, ssrc, SenderClocks { ntp, rtp, at: now }),
+            Said::Clocks { ssrc, ntp, rtp } => self.set_clocks(slot, ssrc, SenderClocks { ntp, rtp, at: now }, sink),
             Said::Reception { ssrc, last_sender_report, delay } => {
                 let Some(sending) = self.sending(slot, ssrc) else { return };
                 let Some(subscription) = self.subscriptions.get_mut(sending) else { return };
@@ -81,14 +83,16 @@ impl Forwarder {
         subscriptions.iter().copied().find(|known| self.subscriptions.get(*known).is_some_and(|s| s.ssrc == ssrc))
     }
 
-    fn set_clocks(&mut self, slot: usize, ssrc: u32, clocks: SenderClocks) {
+    fn set_clocks<S: Sink>(&mut self, slot: usize, ssrc: u32, clocks: SenderClocks, sink: &mut S) {
         let Some(transport) = self.transports.get_mut(slot) else { return };
         let Some(stream) = transport.stream(ssrc).filter(|stream| !stream.repair) else { return };
-        transport.ntp_offset.get_or_insert(clocks.at.ntp().wrapping_sub(clocks.ntp));
-        let source = self.tracks.get_mut(stream.track).and_then(|track| track.source.as_mut());
-        if let Some(layer) = source.and_then(|source| source.layer_mut(stream.layer)) {
+        let ntp_offset = *transport.ntp_offset.get_or_insert(clocks.at.ntp().wrapping_sub(clocks.ntp));
+        let Some(track) = self.tracks.get_mut(stream.track) else { return };
+        if let Some(layer) = track.source.as_mut().and_then(|source| source.layer_mut(stream.layer)) {
             layer.clocks = Some(clocks);
         }
+        let crossing = Crossing::Clocks { track: track.key, layer: stream.layer, clocks, ntp_offset };
+        hand_over(&crossing, track.followers, sink);
     }
 
     fn relay_keyframe_request<S: Sink>(&mut self, now: Time, subscription: usize, sink: &mut S) {

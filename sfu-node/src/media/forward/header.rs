@@ -22,7 +22,7 @@ pub(crate) struct Fixed {
 }
 
 /// Extensions copied from the source packet; empty: absent.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Copied<'a> {
     pub(crate) audio_level: &'a [u8],
     pub(crate) dependency: &'a [u8],

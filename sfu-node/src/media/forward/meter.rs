@@ -15,12 +15,12 @@ const SPAN: Duration = Duration::from_millis(500);
 const TEMPORAL: usize = 8;
 
 /// Counts bytes as they go over the wire.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Meter {
-    began: Option<Time>,
-    bytes: u64,
+    pub(crate) began: Option<Time>,
+    pub(crate) bytes: u64,
     /// Of the spans before, smoothed.
-    rate: Option<u64>,
+    pub(crate) rate: Option<u64>,
 }
 
 impl Meter {

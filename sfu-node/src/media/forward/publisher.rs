@@ -5,10 +5,11 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use shared::control::TrackKind;
 
-use crate::media::api::{Codec, Event, MAX_LAYERS, PayloadType, Receiver, RoomKey, TrackKey};
+use crate::media::api::{Codec, Event, MAX_LAYERS, PayloadType, Receiver, RoomKey, ShardSet, TrackKey};
 use crate::media::forward::allocation::{MAX_STEPS, Quality, Step};
 use crate::media::forward::cache::{CacheSize, PacketCache, SourcePacket};
 use crate::media::forward::clock::{Time, micros};
+use crate::media::forward::crossing::Standing;
 use crate::media::forward::keyframe_request::KeyframeRequest;
 use crate::media::forward::meter::Meter;
 use crate::media::forward::missing::Missing;
@@ -34,6 +35,8 @@ pub(crate) struct Track {
     pub(crate) source: Option<Source>,
     /// Slots of its subscriptions.
     pub(crate) subscriptions: Vec<usize>,
+    /// Shards that forward it too and are handed its packets.
+    pub(crate) followers: ShardSet,
     pub(crate) armed: Armed,
 }
 
@@ -80,12 +83,13 @@ pub(crate) struct Layer {
 
 impl Track {
     pub(crate) fn new(key: TrackKey) -> Self {
-        Self { key, source: None, subscriptions: Vec::new(), armed: Armed::default() }
+        let (subscriptions, followers) = (Vec::new(), ShardSet::default());
+        Self { key, source: None, subscriptions, followers, armed: Armed::default() }
     }
 
     /// Nobody needs it any more.
     pub(crate) fn unused(&self) -> bool {
-        self.source.is_none() && self.subscriptions.is_empty()
+        self.source.is_none() && self.subscriptions.is_empty() && self.followers.is_empty()
     }
 }
 
@@ -186,6 +190,26 @@ impl Source {
         self.live = set;
         self.best = self.live_up_to(u8::MAX);
         changed
+    }
+
+    /// Its layers that had packets, for another shard.
+    pub(crate) fn standing(&self) -> ArrayVec<Standing, MAX_LAYERS> {
+        let standing = |(place, layer): (u8, &Layer)| {
+            let Layer { epoch, slot, meter, clocks, .. } = *layer;
+            Some(Standing { layer: place, epoch, slot, live: self.lives(place), last: layer.last?, meter, clocks })
+        };
+        (0..).zip(&self.layers).filter_map(standing).collect()
+    }
+
+    /// Takes over how another shard's layers stand.
+    pub(crate) fn take_standing(&mut self, standing: &[Standing]) {
+        for known in standing {
+            let Some(layer) = self.layer_mut(known.layer) else { continue };
+            (layer.epoch, layer.slot, layer.last) = (known.epoch, known.slot, Some(known.last));
+            (layer.meter, layer.clocks) = (known.meter, known.clocks);
+            self.live |= u8::from(known.live) << known.layer;
+        }
+        self.best = self.live_up_to(u8::MAX);
     }
 
     /// The news about a layer's streams, once each.

@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use shared::control::TrackKind;
 
-use crate::media::api::{Receiver, TransportKey};
+use crate::media::api::{Codec, Receiver, TransportKey};
 use crate::media::forward::cache::SourcePacket;
 use crate::media::forward::clock::{Time, micros};
 use crate::media::forward::egress::Egress;
 use crate::media::forward::header::Copied;
 use crate::media::forward::keyframe::starts_keyframe;
 use crate::media::forward::picture::PictureIds;
-use crate::media::forward::publisher::Source;
+use crate::media::forward::publisher::{Layer, Source};
 use crate::media::forward::rtp::RtpPacket;
 use crate::media::forward::sequence::Arrival;
 use crate::media::forward::subscriber::Incoming;
@@ -46,6 +46,7 @@ impl Forwarder {
         self.record_arrival(now, slot, stream, &rtp);
         let numbers = self.take_numbers(now, stream, &rtp);
         let Some((incoming, first)) = numbers? else { return Some(()) };
+        self.relay(stream, &incoming, first, sink);
         self.deliver(now, stream.track, &incoming, first, sink);
         Some(())
     }
@@ -103,21 +104,26 @@ impl Forwarder {
             playout_delay: element(ids.playout_delay),
         };
         let packet = SourcePacket { sequence, timestamp: rtp.timestamp, marker: rtp.marker, slot, copied, payload };
-        let keyframe = starts_keyframe(pt.codec, payload);
-        let pictures = PictureIds::read(pt.codec, payload);
-        let frame = layer.layering.read(now, pt.codec, &packet, late);
-        let (layer, epoch) = (stream.layer, layer.epoch);
-        Some(Some((Incoming { layer, epoch, late, keyframe, frame, pictures, packet }, first)))
+        Some(Some((describe(now, pt.codec, stream.layer, layer, late, packet), first)))
     }
 
     /// Keeps the packet and sends it to the track's subscribers.
-    fn deliver<S: Sink>(&mut self, now: Time, track: usize, incoming: &Incoming<'_>, first: bool, sink: &mut S) {
+    pub(super) fn deliver<S: Sink>(
+        &mut self,
+        now: Time,
+        track: usize,
+        incoming: &Incoming<'_>,
+        first: bool,
+        sink: &mut S,
+    ) {
         let Self { transports, tracks, subscriptions, stats, scratch, .. } = self;
         let Some(entry) = tracks.get_mut(track) else { return };
         let Some(source) = entry.source.as_mut() else { return };
         let kind = source.receiver.kind;
         let Some(layer) = source.layer_mut(incoming.layer) else { return };
-        layer.keep(now, kind, &incoming.packet);
+        if !entry.subscriptions.is_empty() {
+            layer.keep(now, kind, &incoming.packet);
+        }
         if incoming.keyframe && !incoming.late {
             layer.keyframe.settle();
         }
@@ -143,11 +149,12 @@ impl Forwarder {
             };
             subscription.forward(incoming, source, &mut out);
         }
-        if let Some(news) = source.announce(entry.key, incoming.layer) {
+        let is_ours = transports.get(source.transport).is_some_and(|publisher| publisher.relayed_from.is_none());
+        if let Some(news) = is_ours.then(|| source.announce(entry.key, incoming.layer)).flatten() {
             sink.event(news);
         }
         if first || risen {
-            self.request_keyframe(now, track);
+            self.request_keyframe(now, track, None);
         }
         if first || risen || disturbed {
             self.serve_track(now, track, sink);
@@ -211,6 +218,21 @@ impl Forwarder {
         }
         Some(stream)
     }
+}
+
+/// What is the same for all subscribers of a packet, whichever shard they are on.
+pub(super) fn describe<'p>(
+    now: Time,
+    codec: Codec,
+    place: u8,
+    layer: &mut Layer,
+    late: bool,
+    packet: SourcePacket<'p>,
+) -> Incoming<'p> {
+    let keyframe = starts_keyframe(codec, packet.payload);
+    let pictures = PictureIds::read(codec, packet.payload);
+    let frame = layer.layering.read(now, codec, &packet, late);
+    Incoming { layer: place, epoch: layer.epoch, late, keyframe, frame, pictures, packet }
 }
 
 /// The layer a packet names by its rid (RFC 8852); the only one without simulcast.

@@ -10,7 +10,7 @@ const DELAY_UNITS: u64 = 65_536;
 const MAX_LOST: u64 = 0x7f_ffff;
 
 /// A publisher's sender report: what its two clocks said at once.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SenderClocks {
     pub(crate) ntp: u64,
     pub(crate) rtp: u32,

@@ -6,13 +6,15 @@ use rtc::rtcp::packet::Packet;
 
 use crate::media::api::TransportKey;
 use crate::media::forward::clock::{Time, wrap16};
+use crate::media::forward::crossing::Crossing;
 use crate::media::forward::rtcp::{self, MAX_REPORTS};
+use crate::media::forward::subscriber::Subscription;
 use crate::media::forward::timers::Owner;
 use crate::media::forward::{Forwarder, Sink};
 
 /// Time between the reports of a transport.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// How often a simulcast track is looked at for layers that stopped.
+/// How often a simulcast track is looked at for layers that stopped: by all shards at once.
 const LAYER_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// Sender reports that go into one compound packet: with names of the longest they stay under 1,200 bytes.
 const REPORTS_A_PACKET: usize = 3;
@@ -25,7 +27,9 @@ impl Forwarder {
             match owner {
                 Owner::Track(slot) => {
                     if self.tracks.get_mut(slot).is_some_and(|track| track.armed.fires(at)) {
-                        self.check_layers(now, slot);
+                        if at.is_multiple(LAYER_CHECK_INTERVAL) {
+                            self.check_layers(now, slot);
+                        }
                         self.serve_track(now, slot, sink);
                     }
                 }
@@ -38,12 +42,15 @@ impl Forwarder {
         }
     }
 
-    /// Asks for a keyframe of each layer that a subscriber waits for.
-    pub(super) fn request_keyframe(&mut self, now: Time, track: usize) {
+    /// Asks for a keyframe of each layer that a subscriber of the track waits for; with `only`, what that transport
+    /// waits for.
+    pub(super) fn request_keyframe(&mut self, now: Time, track: usize, only: Option<usize>) {
         let Some(track) = self.tracks.get_mut(track) else { return };
         let Some(source) = track.source.as_mut() else { return };
         for slot in &track.subscriptions {
-            let Some(subscription) = self.subscriptions.get(*slot) else { continue };
+            let subscription = self.subscriptions.get(*slot);
+            let concerned = |known: &&Subscription| only.is_none_or(|only| known.transport == only);
+            let Some(subscription) = subscription.filter(concerned) else { continue };
             let connected = self.transports.get(subscription.transport).is_some_and(|to| to.connected);
             let awaited = subscription.awaits(source).filter(|_| connected);
             if let Some(layer) = awaited.and_then(|layer| source.layer_mut(layer)) {
@@ -57,12 +64,23 @@ impl Forwarder {
         let Some(track) = self.tracks.get_mut(slot) else { return };
         let Some(source) = track.source.as_mut() else { return };
         let Some(publisher) = self.transports.get(source.transport) else { return };
-        let mut next = (source.layers.len() > 1 && source.best.is_some()).then(|| now.plus(LAYER_CHECK_INTERVAL));
+        let mut next =
+            (source.layers.len() > 1 && source.best.is_some()).then(|| now.next_multiple(LAYER_CHECK_INTERVAL));
         for index in (0..).take(source.layers.len()) {
             let asks = source.takes_requests(index);
             let Some(layer) = source.layer_mut(index) else { continue };
             if !asks {
                 layer.keyframe.settle();
+            }
+            if let Some(from) = publisher.relayed_from {
+                if layer.keyframe.take_due(now) {
+                    // Who receives the track repeats the request.
+                    layer.keyframe.settle();
+                    let wanted = Crossing::KeyframeWanted { track: track.key, layer: index };
+                    wanted.write(|record| sink.cross(from, record));
+                }
+                next = [next, layer.keyframe.next_due()].into_iter().flatten().min();
+                continue;
             }
             let Some(ssrc) = layer.ssrc else { continue };
             if layer.keyframe.take_due(now) {
@@ -95,7 +113,7 @@ impl Forwarder {
     fn check_layers(&mut self, now: Time, slot: usize) {
         let source = self.tracks.get_mut(slot).and_then(|track| track.source.as_mut());
         if source.is_some_and(|source| source.layers.len() > 1 && source.choose_layer()) {
-            self.request_keyframe(now, slot);
+            self.request_keyframe(now, slot, None);
         }
     }
 

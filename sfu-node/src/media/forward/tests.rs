@@ -6,6 +6,7 @@ mod cost;
 mod forwarding;
 mod layers;
 mod losses;
+mod relay;
 mod reports;
 mod robustness;
 mod scalable;
@@ -19,9 +20,9 @@ use shared::control::TrackKind;
 
 use super::rtcp::{self, Said};
 use super::rtp::RtpPacket;
-use super::{Forwarder, Sink, SplitMix};
+use super::{Forwarder, Record, Sink, SplitMix};
 use crate::media::api::{
-    Codec, Event, ExtensionIds, PayloadType, Receiver, RoomKey, Sender, SsrcPair, TrackKey, TransportKey,
+    Codec, Event, ExtensionIds, PayloadType, Receiver, RoomKey, Sender, ShardIndex, SsrcPair, TrackKey, TransportKey,
 };
 
 const NONE: [u32; 0] = [];
@@ -67,6 +68,7 @@ struct Outbox {
     rtp: Vec<(TransportKey, Vec<u8>)>,
     rtcp: Vec<(TransportKey, Vec<u8>)>,
     events: Vec<Event>,
+    crossings: Vec<(ShardIndex, Vec<u8>)>,
 }
 
 impl Sink for Outbox {
@@ -78,6 +80,9 @@ impl Sink for Outbox {
     }
     fn event(&mut self, event: Event) {
         self.events.push(event);
+    }
+    fn cross(&mut self, to: ShardIndex, record: Record<'_>) {
+        self.crossings.push((to, [record.head, record.payload].concat()));
     }
 }
 

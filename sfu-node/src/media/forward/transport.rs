@@ -1,6 +1,6 @@
 //! What the forwarder knows of a transport: its streams, its subscriptions, its feedback.
 
-use crate::media::api::{RoomKey, TransportKey};
+use crate::media::api::{RoomKey, ShardIndex, TransportKey};
 use crate::media::forward::bandwidth::Bandwidth;
 use crate::media::forward::clock::Time;
 use crate::media::forward::timers::Armed;
@@ -22,6 +22,8 @@ pub(crate) struct Transport {
     pub(crate) key: TransportKey,
     pub(crate) room: RoomKey,
     pub(crate) connected: bool,
+    /// Another shard has it and hands us its tracks.
+    pub(crate) relayed_from: Option<ShardIndex>,
     /// Slots of the tracks it sends us.
     pub(crate) tracks: Vec<usize>,
     /// Slots of the subscriptions we send it.
@@ -50,6 +52,7 @@ impl Transport {
             key,
             room,
             connected: false,
+            relayed_from: None,
             tracks: Vec::new(),
             subscriptions: Vec::new(),
             streams: Vec::new(),

@@ -11,12 +11,15 @@ use rtc::crypto::{RTCCrypto, RTCCryptoProvider};
 use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
-use crate::media::api::{Event, RoomKey, ShardStats, Speaker, SpeakerKey, TransportConfig, TransportKey};
+use super::crossings::{Crossings, RoomMessage};
+use crate::media::api::{
+    Event, RoomKey, ShardIndex, ShardSet, ShardStats, Speaker, SpeakerKey, TransportConfig, TransportKey,
+};
 use crate::media::batch::{Route, SendBatch};
 use crate::media::datachannel::packet::{Rejected, stamp};
 use crate::media::datachannel::{Label, Message};
 use crate::media::dtls::Identity;
-use crate::media::forward::Sink;
+use crate::media::forward::{Record, Sink};
 use crate::media::ice::{Refused, Request};
 use crate::media::srtp::SrtpError;
 use crate::media::transport::{Transport, push_plain};
@@ -44,12 +47,15 @@ pub(super) struct Table {
     by_addr: HashMap<SocketAddr, usize>,
     by_ufrag: HashMap<String, usize>,
     rooms: HashMap<RoomKey, Vec<usize>, FxBuildHasher>,
+    /// Other shards that rooms are on; most are on none.
+    room_shards: HashMap<RoomKey, ShardSet, FxBuildHasher>,
     speakers: HashMap<SpeakerKey, Presence, FxBuildHasher>,
     timers: BinaryHeap<Reverse<(Instant, usize, u64)>>,
     max_transports: usize,
     identity: Identity,
     provider: Arc<dyn RTCCryptoProvider>,
     pub(super) batch: SendBatch,
+    pub(super) crossings: Crossings,
     pub(super) events: VecDeque<Event>,
     pub(super) stats: ShardStats,
 }
@@ -67,12 +73,14 @@ impl Table {
             by_addr: HashMap::new(),
             by_ufrag: HashMap::new(),
             rooms: HashMap::default(),
+            room_shards: HashMap::default(),
             speakers: HashMap::default(),
             timers: BinaryHeap::new(),
             max_transports,
             identity,
             provider,
             batch: SendBatch::new(max_segments),
+            crossings: Crossings::default(),
             events: VecDeque::new(),
             stats: ShardStats::default(),
         }
@@ -146,6 +154,15 @@ impl Table {
     pub(super) fn set_speaker(&mut self, speaker: Speaker) {
         if let Some(presence) = self.speakers.get_mut(&speaker.key) {
             presence.speaker = speaker;
+        }
+    }
+
+    /// The other shards a room is on.
+    pub(super) fn set_room_shards(&mut self, room: RoomKey, others: ShardSet) {
+        if others.is_empty() {
+            self.room_shards.remove(&room);
+        } else {
+            self.room_shards.insert(room, others);
         }
     }
 
@@ -226,17 +243,28 @@ impl Table {
             }
             Err(Rejected::NotPermitted | Rejected::Repeated) => return,
         };
-        let members = self.rooms.get(&room).map_or(0, Vec::len);
+        let message = RoomMessage { room, sender, label: message.label, stamped };
+        for shard in self.room_shards.get(&room).copied().unwrap_or_default().iter() {
+            self.stats.crossings_sent += 1;
+            self.crossings.push_data(shard, &message);
+        }
+        self.deliver_data(now, &message);
+    }
+
+    /// Sends a data message to those of its room that are here, as far as it is for them.
+    pub(super) fn deliver_data(&mut self, now: Instant, message: &RoomMessage) {
+        let RoomMessage { room, sender, label, stamped } = message;
+        let members = self.rooms.get(room).map_or(0, Vec::len);
         for member in 0..members {
-            let Some(index) = self.rooms.get(&room).and_then(|m| m.get(member)).copied() else { break };
+            let Some(index) = self.rooms.get(room).and_then(|m| m.get(member)).copied() else { break };
             let Some(transport) = self.transports.get_mut(index) else { continue };
-            let wanted = transport.speaker != sender
+            let wanted = transport.speaker != *sender
                 && transport.data.is_downstream()
                 && self.speakers.get(&transport.speaker).is_some_and(|p| stamped.is_for(&p.speaker));
             if !wanted {
                 continue;
             }
-            match transport.data.send(now, message.label, &stamped.bytes) {
+            match transport.data.send(now, *label, &stamped.bytes) {
                 Ok(()) => self.stats.data_messages_sent += 1,
                 Err(_) => self.stats.data_messages_dropped += 1,
             }
@@ -307,5 +335,10 @@ impl Sink for Table {
 
     fn event(&mut self, event: Event) {
         self.events.push_back(event);
+    }
+
+    fn cross(&mut self, to: ShardIndex, record: Record<'_>) {
+        self.stats.crossings_sent += u64::from(record.droppable);
+        self.crossings.push(to, record);
     }
 }

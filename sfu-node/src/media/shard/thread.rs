@@ -11,8 +11,9 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use rtc::crypto::RTCCryptoProvider;
 use rtc::crypto::providers::AwsLcRsProvider;
 
-use super::Shard;
 use super::gather;
+use super::rings::{Bell, Rings, mesh};
+use super::{Shard, frames};
 use crate::media::api::{Command, Event, Fingerprint, ShardConfig, ShardIndex};
 use crate::media::dtls::Identity;
 use crate::media::socket::{Inbox, RECEIVE_BUFFERS, Socket};
@@ -21,15 +22,15 @@ use crate::media::socket::{Inbox, RECEIVE_BUFFERS, Socket};
 const COMMAND_QUEUE: usize = 4096;
 /// Receive calls before commands and timers get their turn.
 const RECEIVES_PER_TURN: usize = 8;
-/// How soon to offer events again that the control thread had no room for.
-const RETRY_EVENTS_AFTER: Duration = Duration::from_millis(5);
+/// How soon to offer again what the control thread or another shard had no room for.
+const RETRY_AFTER: Duration = Duration::from_millis(5);
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);
 
 /// Reaches a running shard; ends it when dropped.
 pub struct ShardHandle {
     commands: Sender<Command>,
-    waker: Arc<Waker>,
+    bell: Arc<Bell>,
     thread: Option<JoinHandle<()>>,
     local_addr: SocketAddr,
     fingerprint: Fingerprint,
@@ -39,8 +40,7 @@ impl ShardHandle {
     /// Queues a command and wakes the shard. Waits while the queue is full; does nothing once the shard is gone.
     pub fn send(&self, command: Command) {
         if self.commands.send(command).is_ok() {
-            // A failing waker means the poll is gone, and with it the thread.
-            let _ = self.waker.wake();
+            self.bell.ring();
         }
     }
 
@@ -83,8 +83,11 @@ pub fn start(config: &ShardConfig, events: Vec<Sender<Event>>) -> io::Result<Vec
     let identity = Identity::generate(provider.clone()).map_err(io::Error::other)?;
     let mut seed = [0; 8];
     provider.random().fill(&mut seed).map_err(io::Error::other)?;
-    let common = Common { config, identity, provider, seed: u64::from_ne_bytes(seed) };
-    ShardIndex::all(events.len()).zip(events).map(|(shard, events)| common.spawn(shard, events)).collect()
+    let common = Common { config, identity, provider, seed: u64::from_ne_bytes(seed), origin: Instant::now() };
+    let seats = ShardIndex::all(events.len()).map(|shard| common.prepare(shard)).collect::<io::Result<Vec<Seat>>>()?;
+    let bells: Vec<Arc<Bell>> = seats.iter().map(|seat| seat.bell.clone()).collect();
+    let seats = seats.into_iter().zip(mesh(&bells)).zip(events);
+    seats.map(|((seat, rings), events)| common.spawn(seat, rings, events)).collect()
 }
 
 /// What all shards have in common.
@@ -93,20 +96,35 @@ struct Common<'a> {
     identity: Identity,
     provider: Arc<dyn RTCCryptoProvider>,
     seed: u64,
+    origin: Instant,
+}
+
+/// Where a shard will run.
+struct Seat {
+    shard: ShardIndex,
+    socket: Socket,
+    poll: Poll,
+    bell: Arc<Bell>,
 }
 
 impl Common<'_> {
-    fn spawn(&self, shard: ShardIndex, events: Sender<Event>) -> io::Result<ShardHandle> {
-        let Self { config, identity, provider, seed } = self;
-        let mut socket = Socket::bind(self.address(shard)?, config.socket_buffer)?;
-        let local_addr = socket.local_addr()?;
+    fn prepare(&self, shard: ShardIndex) -> io::Result<Seat> {
+        let mut socket = Socket::bind(self.address(shard)?, self.config.socket_buffer)?;
         let poll = Poll::new()?;
         poll.registry().register(socket.source(), SOCKET, Interest::READABLE)?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let bell = Arc::new(Bell::new(Waker::new(poll.registry(), WAKER)?));
+        Ok(Seat { shard, socket, poll, bell })
+    }
+
+    fn spawn(&self, seat: Seat, rings: Rings, events: Sender<Event>) -> io::Result<ShardHandle> {
+        let Self { config, identity, provider, seed, origin } = self;
+        let Seat { shard, socket, poll, bell } = seat;
+        let local_addr = socket.local_addr()?;
         let (commands, queue) = bounded(COMMAND_QUEUE);
         let name = format!("shard-{}", shard.0);
         let fingerprint = identity.fingerprint();
-        let shard = Shard::new(config.max_transports, socket.max_segments(), *seed, identity.clone(), provider.clone());
+        let shard = Shard::new(config.max_transports, socket.max_segments(), *seed, identity.clone(), provider.clone())
+            .counting_from(*origin);
         let inbox = Inbox::new(&socket);
         let mut turns = Turns {
             shard,
@@ -115,6 +133,8 @@ impl Common<'_> {
             queue,
             events,
             poll,
+            rings,
+            overdue: false,
             waiting: None,
             readable: false,
             last_turn: Duration::ZERO,
@@ -124,7 +144,7 @@ impl Common<'_> {
                 tracing::error!(%error, "shard ended");
             }
         })?;
-        Ok(ShardHandle { commands, waker, thread: Some(thread), local_addr, fingerprint })
+        Ok(ShardHandle { commands, bell, thread: Some(thread), local_addr, fingerprint })
     }
 
     fn address(&self, shard: ShardIndex) -> io::Result<SocketAddr> {
@@ -142,6 +162,9 @@ struct Turns {
     queue: Receiver<Command>,
     events: Sender<Event>,
     poll: Poll,
+    rings: Rings,
+    /// Frames wait for room on a ring.
+    overdue: bool,
     /// An event the control thread had no room for.
     waiting: Option<Event>,
     /// The socket may have more; the poll tells only of news.
@@ -153,12 +176,15 @@ impl Turns {
     fn run(&mut self) -> io::Result<()> {
         let mut ready = Events::with_capacity(8);
         loop {
-            match self.poll.poll(&mut ready, self.patience()) {
+            let patience = if self.rings.may_sleep() { self.patience() } else { Some(Duration::ZERO) };
+            match self.poll.poll(&mut ready, patience) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
-            if ready.iter().any(|event| event.token() == SOCKET) {
-                self.readable = true;
+            self.rings.awake();
+            let told = ready.iter().any(|event| event.token() == SOCKET);
+            self.readable |= told;
+            if told || self.rings.hold_something() {
                 thread::sleep(gather::time(self.shard.transport_count(), self.last_turn));
             }
             let began = Instant::now();
@@ -169,11 +195,13 @@ impl Turns {
                 }
                 self.shard.handle_command(began, command);
             }
+            self.take_crossings();
             self.receive();
             let now = Instant::now();
             if self.shard.next_timeout().is_some_and(|at| at <= now) {
                 self.shard.handle_timeout(now);
             }
+            self.cross();
             self.send();
             self.report();
             self.last_turn = began.elapsed();
@@ -186,7 +214,7 @@ impl Turns {
             return Some(Duration::ZERO);
         }
         let timer = self.shard.next_timeout().map(|at| at.saturating_duration_since(Instant::now()));
-        let retry = self.waiting.is_some().then_some(RETRY_EVENTS_AFTER);
+        let retry = (self.waiting.is_some() || self.overdue).then_some(RETRY_AFTER);
         [timer, retry].into_iter().flatten().min()
     }
 
@@ -211,7 +239,33 @@ impl Turns {
             }
             // A call that finds fewer datagrams than it could take has emptied the socket; the poll tells of the next.
             self.readable = filled == RECEIVE_BUFFERS;
+            self.cross();
         }
+    }
+
+    /// Takes what other shards hand over.
+    fn take_crossings(&mut self) {
+        let Self { shard, socket, rings, .. } = self;
+        let now = Instant::now();
+        rings.receive(|from, bytes| {
+            for frame in frames(bytes) {
+                shard.handle_crossing(now, from, frame);
+                if shard.batch().is_full() {
+                    let sent = socket.send(shard.batch());
+                    shard.note_sent(sent);
+                }
+            }
+        });
+    }
+
+    /// Hands over what other shards are to get.
+    fn cross(&mut self) {
+        let mut dropped = 0;
+        for (to, staged) in self.shard.crossings().staged() {
+            dropped += self.rings.send(to, staged);
+        }
+        self.shard.note_dropped_crossings(dropped);
+        self.overdue = self.rings.retry();
     }
 
     fn send(&mut self) {

@@ -10,11 +10,11 @@ use shared::control::{Delivery, TrackKind};
 
 use super::{CODECS, IDS};
 use crate::media::api::{
-    Codec, Event, ExtensionIds, PayloadType, Receiver, RoomKey, Sender, SsrcPair, TrackKey, TransportKey,
+    Codec, Event, ExtensionIds, PayloadType, Receiver, RoomKey, Sender, ShardIndex, SsrcPair, TrackKey, TransportKey,
 };
 use crate::media::forward::rtcp::{self, Said};
 use crate::media::forward::rtp::RtpPacket;
-use crate::media::forward::{Forwarder, Sink};
+use crate::media::forward::{Forwarder, Record, Sink};
 use crate::media::srtp::MAX_OVERHEAD;
 
 /// Transports; the last is alone in another room and wants what is not for it.
@@ -99,6 +99,10 @@ fn room_of(transport: TransportKey) -> RoomKey {
 }
 
 impl Sink for Watch {
+    fn cross(&mut self, to: ShardIndex, _record: Record<'_>) {
+        panic!("nobody on {to:?} follows");
+    }
+
     fn rtp(&mut self, to: TransportKey, header: &[u8], payload: &[u8]) {
         let known = self.transports.get(&to).expect("it was opened");
         assert!(known.open && known.connected, "nothing before it is connected");

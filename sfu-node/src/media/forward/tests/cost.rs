@@ -12,6 +12,52 @@ impl Sink for Nowhere {
     }
     fn rtcp(&mut self, _to: TransportKey, _compound: &[u8]) {}
     fn event(&mut self, _event: Event) {}
+    fn cross(&mut self, _to: ShardIndex, _record: Record<'_>) {}
+}
+
+/// Keeps the last record, in a buffer that was there before.
+struct Hands(Vec<u8>);
+
+impl Sink for Hands {
+    fn rtp(&mut self, _to: TransportKey, _header: &[u8], _payload: &[u8]) {}
+    fn rtcp(&mut self, _to: TransportKey, _compound: &[u8]) {}
+    fn event(&mut self, _event: Event) {}
+    fn cross(&mut self, _to: ShardIndex, record: Record<'_>) {
+        self.0.clear();
+        self.0.extend_from_slice(record.head);
+        self.0.extend_from_slice(record.payload);
+    }
+}
+
+#[test]
+fn a_packet_that_crosses_to_another_shard_allocates_nothing_on_either() {
+    let (home, away) = (ShardIndex(0), ShardIndex(1));
+    let mut world = World::new();
+    world.publish(vec![camera(&["q"], &[])]);
+    let other = Forwarder::new(7).counting_from(world.now);
+    let mut other = World { forwarder: other, now: world.now, out: Outbox::default() };
+    other.forwarder.set_relayed(other.now, ADA, ROOM, home, vec![camera(&["q"], &[])], &mut other.out);
+    for key in 20..70 {
+        other.viewer(key, vec![watch(3000 + 10 * u32::try_from(key).unwrap())]);
+    }
+    for (_, record) in std::mem::take(&mut other.out.crossings) {
+        world.forwarder.on_crossing(world.now, away, &record, &mut world.out);
+    }
+    let mut encoder = Encoder::new(1000, Some("q"));
+    let packets: Vec<Vec<u8>> = (0..200).flat_map(|frame| encoder.frame(frame % 50 == 0, 5)).collect();
+    let (mut forwarder, mut other, mut now) = (world.forwarder, other.forwarder, world.now);
+    let mut hands = Hands(Vec::with_capacity(4096));
+    let mut cross = |packets: &[Vec<u8>]| {
+        for packet in packets {
+            now += Duration::from_micros(50);
+            forwarder.on_rtp(now, ADA, packet, &mut hands);
+            other.on_crossing(now, home, &hands.0, &mut Nowhere);
+        }
+    };
+    cross(&packets[..10]);
+    let counted = allocation_counter::measure(|| cross(&packets[10..]));
+    assert_eq!(other.stats().packets_sent, 50_000);
+    assert_eq!(counted.count_total, 0);
 }
 
 #[test]

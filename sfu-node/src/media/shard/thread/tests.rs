@@ -130,6 +130,38 @@ fn clients_connect_and_talk_over_a_real_socket() {
 }
 
 #[test]
+fn data_crosses_between_shards() {
+    let (channels, heard): (Vec<_>, Vec<_>) = (0..2).map(|_| unbounded()).unzip();
+    let bind = "127.0.0.1:0".parse().unwrap();
+    let config = ShardConfig { bind, socket_buffer: 1 << 20, max_transports: 10 };
+    let shards = start(&config, channels).unwrap();
+    assert_eq!(shards[0].fingerprint(), shards[1].fingerprint());
+    assert_ne!(shards[0].local_addr(), shards[1].local_addr());
+    for (shard, other) in [(0, 1), (1, 0)] {
+        let others = [ShardIndex(other)].into_iter().collect();
+        shards[shard].send(Command::SetRoomShards(RoomKey(1), others));
+    }
+    let mut clients = [Client::join(&shards[0], 2), Client::join(&shards[1], 3), Client::join(&shards[1], 4)];
+    until(&mut clients, "channels open", |c| c.iter().all(|c| c.channel.is_some()));
+    let data = crate::media::shard::tests::packet(&[9; 40_000]);
+    let id = clients[0].channel.unwrap();
+    clients[0].rtc.channel(id).unwrap().write(true, &data).unwrap();
+    until(&mut clients, "delivered", |c| c[1].got.len() == 1 && c[2].got.len() == 1);
+    assert!(clients[0].got.is_empty());
+    assert_eq!(clients[1].got, clients[2].got);
+    let stats = [0, 1].map(|shard: usize| {
+        shards[shard].send(Command::ReadStats);
+        loop {
+            if let Event::Stats(stats) = heard[shard].recv_timeout(PATIENCE).unwrap() {
+                break *stats;
+            }
+        }
+    });
+    assert_eq!((stats[0].crossings_sent, stats[0].data_messages_sent), (1, 0));
+    assert_eq!((stats[1].crossings_received, stats[1].data_messages_sent), (1, 2));
+}
+
+#[test]
 fn a_taken_port_is_an_error() {
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let config = ShardConfig { bind: taken.local_addr().unwrap(), socket_buffer: 1 << 20, max_transports: 10 };
