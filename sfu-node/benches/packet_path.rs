@@ -17,6 +17,8 @@ use shared::control::{Delivery, TrackKind};
 
 const PAYLOAD: usize = 1100;
 const HEADER: usize = 12;
+/// Packets of a video frame.
+const FRAME: u32 = 6;
 const ADA: TransportKey = TransportKey(1);
 const CAMERA: TrackKey = TrackKey(1);
 const VP8: PayloadType =
@@ -132,6 +134,7 @@ fn forwarder(subscribers: u32, now: Instant) -> Forwarder {
         forwarder.set_senders(now, TransportKey(u64::from(n) + 2), vec![sender(1000 + 2 * n)], &mut Nowhere);
     }
     forwarder.on_rtp(now, ADA, &packet(1, 9), &mut Nowhere);
+    forwarder.flush(&mut Nowhere);
     forwarder
 }
 
@@ -141,16 +144,20 @@ fn forward(criterion: &mut Criterion) {
         let mut now = Instant::now();
         let mut forwarder = forwarder(subscribers, now);
         let mut sequence = 1_u16;
-        group.throughput(Throughput::Elements(subscribers.into()));
-        group.bench_function(BenchmarkId::new("packet", subscribers), |bencher| {
+        group.throughput(Throughput::Elements((FRAME * subscribers).into()));
+        group.bench_function(BenchmarkId::new("frame", subscribers), |bencher| {
             bencher.iter_batched(
                 || {
-                    sequence = sequence.wrapping_add(1);
-                    packet(sequence.max(2), 9)
+                    let mut next = || {
+                        sequence = sequence.wrapping_add(1);
+                        packet(sequence.max(2), 9)
+                    };
+                    (0..FRAME).map(|_| next()).collect::<Vec<_>>()
                 },
-                |packet| {
+                |packets| {
                     now += Duration::from_micros(100);
-                    forwarder.on_rtp(now, ADA, &packet, &mut Nowhere);
+                    packets.iter().for_each(|packet| forwarder.on_rtp(now, ADA, packet, &mut Nowhere));
+                    forwarder.flush(&mut Nowhere);
                 },
                 BatchSize::SmallInput,
             );
@@ -179,6 +186,7 @@ fn feedback(criterion: &mut Criterion) {
             },
             |(packets, report)| {
                 packets.iter().for_each(|packet| forwarder.on_rtp(now, ADA, packet, &mut Nowhere));
+                forwarder.flush(&mut Nowhere);
                 forwarder.on_rtcp(now, TransportKey(2), &report, &mut Nowhere);
             },
             BatchSize::SmallInput,

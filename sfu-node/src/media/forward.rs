@@ -10,6 +10,7 @@ mod crossing;
 mod dependency;
 mod descriptor;
 mod egress;
+mod fanout;
 mod feedback;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -47,6 +48,7 @@ use slab::Slab;
 use self::clock::{Clock, wrap32};
 pub use self::crossing::Record;
 use self::egress::Scratch;
+use self::fanout::Fanout;
 use self::publisher::{Route, Source, Track};
 use self::rtp::MAX_RTP_LEN;
 use self::subscriber::Subscription;
@@ -78,6 +80,7 @@ pub struct Forwarder {
     seed: u64,
     stats: ShardStats,
     scratch: Box<Scratch>,
+    fanout: Fanout,
 }
 
 impl Forwarder {
@@ -95,6 +98,7 @@ impl Forwarder {
             seed,
             stats: ShardStats::default(),
             scratch: Box::new([0; MAX_RTP_LEN + 2]),
+            fanout: Fanout::default(),
         }
     }
 
@@ -126,6 +130,7 @@ impl Forwarder {
 
     /// The transport can be sent to from now on, or not. Video starts with a keyframe each time.
     pub fn connected<S: Sink>(&mut self, now: Instant, transport: TransportKey, connected: bool, sink: &mut S) {
+        self.flush(sink);
         let now = self.clock.time(now);
         let Some(slot) = self.transport_slots.get(&transport).copied() else { return };
         let Some(entry) = self.transports.get_mut(slot).filter(|entry| entry.connected != connected) else { return };
@@ -152,6 +157,7 @@ impl Forwarder {
         receivers: Vec<Receiver>,
         sink: &mut S,
     ) {
+        self.flush(sink);
         let now = self.clock.time(now);
         let Some(slot) = self.transport_slots.get(&transport).copied() else { return };
         let before = self.transports.get(slot).map(|entry| entry.tracks.clone()).unwrap_or_default();
@@ -180,6 +186,7 @@ impl Forwarder {
 
     /// Sets all tracks sent to this transport; those missing end. One with a known SSRC goes on in its numbers.
     pub fn set_senders<S: Sink>(&mut self, now: Instant, transport: TransportKey, senders: Vec<Sender>, sink: &mut S) {
+        self.flush(sink);
         let now = self.clock.time(now);
         let Some(slot) = self.transport_slots.get(&transport).copied() else { return };
         let before = self.transports.get(slot).map(|entry| entry.subscriptions.clone()).unwrap_or_default();
@@ -221,6 +228,7 @@ impl Forwarder {
 
     /// Mutes or unmutes a received track: a muted one is not asked for keyframes.
     pub fn set_muted<S: Sink>(&mut self, now: Instant, track: TrackKey, muted: bool, sink: &mut S) {
+        self.flush(sink);
         let now = self.clock.time(now);
         let Some(slot) = self.track_slots.get(&track).copied() else { return };
         if let Some(source) = self.tracks.get_mut(slot).and_then(|track| track.source.as_mut()) {

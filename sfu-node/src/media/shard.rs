@@ -164,8 +164,15 @@ impl Shard {
         }
     }
 
+    /// What is to be sent is best sent before more comes.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.table.batch.is_full()
+    }
+
     /// What is to be sent.
     pub fn batch(&mut self) -> &mut SendBatch {
+        self.forwarder.flush(&mut self.table);
         &mut self.table.batch
     }
 

@@ -7,7 +7,6 @@ use shared::control::TrackKind;
 use crate::media::api::{Codec, Receiver, TransportKey};
 use crate::media::forward::cache::SourcePacket;
 use crate::media::forward::clock::{Time, micros};
-use crate::media::forward::egress::Egress;
 use crate::media::forward::header::Copied;
 use crate::media::forward::keyframe::starts_keyframe;
 use crate::media::forward::picture::PictureIds;
@@ -24,7 +23,7 @@ use crate::media::forward::{Forwarder, Sink};
 const MIN_REBIND_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Forwarder {
-    /// Takes a plain RTP packet.
+    /// Takes a plain RTP packet. What it causes to be sent may wait for [`Forwarder::flush`].
     pub fn on_rtp<S: Sink>(&mut self, now: Instant, from: TransportKey, packet: &[u8], sink: &mut S) {
         let now = self.clock.time(now);
         let Some(slot) = self.transport_slots.get(&from).copied() else { return };
@@ -107,7 +106,7 @@ impl Forwarder {
         Some(Some((describe(now, pt.codec, stream.layer, layer, late, packet), first)))
     }
 
-    /// Keeps the packet and sends it to the track's subscribers.
+    /// Keeps the packet for the track's subscribers; it goes out at the next [`Forwarder::flush`] or before.
     pub(super) fn deliver<S: Sink>(
         &mut self,
         now: Time,
@@ -116,12 +115,17 @@ impl Forwarder {
         first: bool,
         sink: &mut S,
     ) {
-        let Self { transports, tracks, subscriptions, stats, scratch, .. } = self;
+        if first {
+            self.flush(sink);
+        }
+        self.make_way(track, incoming, sink);
+        let Self { transports, tracks, subscriptions, .. } = self;
         let Some(entry) = tracks.get_mut(track) else { return };
         let Some(source) = entry.source.as_mut() else { return };
         let kind = source.receiver.kind;
         let Some(layer) = source.layer_mut(incoming.layer) else { return };
-        if !entry.subscriptions.is_empty() {
+        let wanted = !entry.subscriptions.is_empty();
+        if wanted {
             layer.keep(now, kind, &incoming.packet);
         }
         if incoming.keyframe && !incoming.late {
@@ -129,31 +133,23 @@ impl Forwarder {
         }
         let disturbed = layer.missing.next_due().is_some() || layer.keyframe.next_due().is_some();
         let risen = !source.lives(incoming.layer) && source.choose_layer();
-        let abs_send_time = now.abs_send_time();
-        for slot in &entry.subscriptions {
-            let Some(subscription) = subscriptions.get_mut(*slot) else { continue };
-            if first && subscription.current() == Some(incoming.layer) {
-                subscription.pause();
+        if first {
+            for slot in &entry.subscriptions {
+                let subscription = subscriptions.get_mut(*slot);
+                if let Some(subscription) = subscription.filter(|known| known.current() == Some(incoming.layer)) {
+                    subscription.pause();
+                }
             }
-            let Some(transport) = transports.get_mut(subscription.transport).filter(|to| to.connected) else {
-                continue;
-            };
-            let mut out = Egress {
-                now,
-                abs_send_time,
-                to: transport.key,
-                bandwidth: &mut transport.bandwidth,
-                scratch,
-                stats,
-                sink,
-            };
-            subscription.forward(incoming, source, &mut out);
         }
         let is_ours = transports.get(source.transport).is_some_and(|publisher| publisher.relayed_from.is_none());
         if let Some(news) = is_ours.then(|| source.announce(entry.key, incoming.layer)).flatten() {
             sink.event(news);
         }
+        if wanted {
+            self.fan_out(now, track, incoming);
+        }
         if first || risen {
+            self.flush(sink);
             self.request_keyframe(now, track, None);
         }
         if first || risen || disturbed {
@@ -181,6 +177,7 @@ impl Forwarder {
 
     /// Finds out where an unknown SSRC belongs: by mid and rid, else by a payload type that only one section has.
     fn bind<S: Sink>(&mut self, now: Time, slot: usize, rtp: &RtpPacket<'_>, sink: &mut S) -> Option<StreamRef> {
+        self.flush(sink);
         let transport = self.transports.get_mut(slot)?;
         let sources =
             || transport.tracks.iter().filter_map(|track| Some((*track, self.tracks.get(*track)?.source.as_ref()?)));

@@ -38,7 +38,11 @@ impl Forwarder {
     /// Takes a record of another shard's forwarder, head and payload together.
     pub fn on_crossing<S: Sink>(&mut self, now: Instant, from: ShardIndex, record: &[u8], sink: &mut S) {
         let now = self.clock.time(now);
-        match Crossing::read(record) {
+        let crossing = Crossing::read(record);
+        if !matches!(crossing, Some(Crossing::Packet(_))) {
+            self.flush(sink);
+        }
+        match crossing {
             Some(Crossing::Follow(track)) => self.add_follower(track, from, sink),
             Some(Crossing::Unfollow(track)) => self.remove_follower(track, from),
             Some(Crossing::KeyframeWanted { track, layer }) => self.want_keyframe(now, track, layer, sink),

@@ -22,6 +22,7 @@ const REPORTS_A_PACKET: usize = 3;
 impl Forwarder {
     /// Does what is due.
     pub fn on_timeout<S: Sink>(&mut self, now: Instant, sink: &mut S) {
+        self.flush(sink);
         let now = self.clock.time(now);
         while let Some((at, owner)) = self.timers.take_due(now) {
             match owner {

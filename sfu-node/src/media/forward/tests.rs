@@ -121,6 +121,7 @@ impl World {
 
     fn rtp(&mut self, from: TransportKey, packet: &[u8]) {
         self.forwarder.on_rtp(self.now, from, packet, &mut self.out);
+        self.forwarder.flush(&mut self.out);
     }
 
     fn rtcp(&mut self, from: TransportKey, packets: &[Box<dyn rtc::rtcp::packet::Packet>]) {

@@ -232,7 +232,7 @@ impl Turns {
             let now = Instant::now();
             for (route, datagram) in self.inbox.datagrams(filled) {
                 self.shard.handle_datagram(now, route, datagram);
-                if self.shard.batch().is_full() {
+                if self.shard.is_full() {
                     let sent = self.socket.send(self.shard.batch());
                     self.shard.note_sent(sent);
                 }
@@ -250,7 +250,7 @@ impl Turns {
         rings.receive(|from, bytes| {
             for frame in frames(bytes) {
                 shard.handle_crossing(now, from, frame);
-                if shard.batch().is_full() {
+                if shard.is_full() {
                     let sent = socket.send(shard.batch());
                     shard.note_sent(sent);
                 }

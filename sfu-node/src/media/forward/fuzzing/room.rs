@@ -204,6 +204,7 @@ impl World {
             14 => {
                 let len = input.int_in_range(0..=200)?;
                 self.forwarder.on_rtp(self.now, from, input.bytes(len.min(input.len()))?, &mut self.watch);
+                self.forwarder.flush(&mut self.watch);
             }
             15 => {
                 let len = input.int_in_range(0..=200)?;

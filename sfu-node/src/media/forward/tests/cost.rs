@@ -53,6 +53,7 @@ fn a_packet_that_crosses_to_another_shard_allocates_nothing_on_either() {
             forwarder.on_rtp(now, ADA, packet, &mut hands);
             other.on_crossing(now, home, &hands.0, &mut Nowhere);
         }
+        other.flush(&mut Nowhere);
     };
     cross(&packets[..10]);
     let counted = allocation_counter::measure(|| cross(&packets[10..]));
@@ -81,6 +82,7 @@ fn leaving_frames_out_allocates_nothing() {
             now += Duration::from_micros(50);
             forwarder.on_rtp(now, ADA, packet, &mut Nowhere);
         }
+        forwarder.flush(&mut Nowhere);
     });
     assert_eq!(forwarder.stats().packets_sent - sent_before, 25_000);
     assert_eq!(counted.count_total, 0);
@@ -107,6 +109,7 @@ fn a_packet_allocates_nothing() {
             now += Duration::from_micros(50);
             forwarder.on_rtp(now, ADA, packet, &mut Nowhere);
         }
+        forwarder.flush(&mut Nowhere);
     });
     assert_eq!(forwarder.stats().packets_sent - sent_before, 50_000);
     assert_eq!(counted.count_total, 0);

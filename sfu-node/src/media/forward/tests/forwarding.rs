@@ -147,3 +147,27 @@ fn a_section_goes_on_in_its_numbers_with_another_track() {
     assert_eq!(world.forwarder.stats().receivers, 0);
     assert!(world.forwarder.tracks.is_empty() && world.forwarder.track_slots.is_empty(), "nothing is left behind");
 }
+
+#[test]
+fn packets_that_come_together_leave_subscriber_by_subscriber_each_in_order() {
+    let mut world = World::new();
+    world.publish(vec![camera(&[], &[])]);
+    let viewers: Vec<Viewer> =
+        (0..3_u32).map(|n| world.viewer(20 + u64::from(n), vec![watch(3000 + 10 * n)])).collect();
+    let mut encoder = Encoder::new(1000, None);
+    let packets: Vec<Vec<u8>> = (0..8).flat_map(|frame| encoder.frame(frame == 0, 5)).collect();
+    for packet in &packets {
+        world.forwarder.on_rtp(world.now, ADA, packet, &mut world.out);
+    }
+    world.forwarder.flush(&mut world.out);
+    let sent = std::mem::take(&mut world.out.rtp);
+    let changes = sent.windows(2).filter(|pair| pair[0].0 != pair[1].0).count();
+    // The first does not wait; of the 39 others 16 do at most.
+    assert_eq!(changes, 4 * viewers.len() - 1);
+    for viewer in &viewers {
+        let own = sent.iter().filter(|(to, _)| *to == viewer.transport);
+        let numbers: Vec<u16> = own.map(|(_, packet)| u16::from_be_bytes([packet[2], packet[3]])).collect();
+        assert_eq!(numbers.len(), packets.len());
+        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)), "{numbers:?}");
+    }
+}

@@ -39,6 +39,7 @@ impl Pair {
                 for (meant, record) in records {
                     assert_eq!(meant, to);
                     world.forwarder.on_crossing(world.now, from, &record, &mut world.out);
+                    world.forwarder.flush(&mut world.out);
                 }
             }
         }
@@ -130,6 +131,7 @@ fn nothing_crosses_that_nobody_needs() {
     assert_eq!((pair.away.forwarder.tracks.len(), pair.away.forwarder.transports.len()), (0, 0));
     let record = [6, 100, 0, 0, 0, 0, 0, 0, 0];
     pair.away.forwarder.on_crossing(pair.away.now, HOME, &record, &mut pair.away.out);
+    pair.away.forwarder.flush(&mut pair.away.out);
     assert_eq!(pair.away.forwarder.stats().dropped_malformed, 1, "cut short");
 }
 

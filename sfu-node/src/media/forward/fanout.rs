@@ -1,0 +1,95 @@
+//! A track's packets on their way to its subscribers. Those that come one after the other go out subscriber by subscriber,
+//! not packet by packet: what is known of a subscriber, its keys among it, is then fetched from memory once for all.
+
+use arrayvec::ArrayVec;
+
+use crate::media::forward::cache::SourcePacket;
+use crate::media::forward::clock::Time;
+use crate::media::forward::egress::Egress;
+use crate::media::forward::layering::Frame;
+use crate::media::forward::picture::PictureIds;
+use crate::media::forward::subscriber::Incoming;
+use crate::media::forward::{Forwarder, Sink};
+
+/// Packets that go out together at most: a video frame, and far fewer than a layer's cache holds.
+const MAX_PENDING: usize = 16;
+
+/// A packet that waits; its bytes are in the layer's cache.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    layer: u8,
+    epoch: u32,
+    late: bool,
+    keyframe: bool,
+    frame: Frame,
+    pictures: PictureIds,
+    sequence: u64,
+}
+
+/// Packets of one track that wait.
+#[derive(Debug, Default)]
+pub(crate) struct Fanout {
+    /// Slot of the track.
+    track: usize,
+    now: Time,
+    packets: ArrayVec<Pending, MAX_PENDING>,
+}
+
+impl Fanout {
+    /// The packet can wait with those that do: same track, and near enough that it is not kept in their place.
+    fn takes(&self, track: usize, packet: &Incoming<'_>) -> bool {
+        let near = |pending: &Pending| pending.sequence.abs_diff(packet.packet.sequence) < MAX_PENDING as u64;
+        let after = self.packets.iter().all(|pending| pending.layer != packet.layer || near(pending));
+        self.packets.is_empty() || (self.track == track && after && !packet.keyframe && !self.packets.is_full())
+    }
+}
+
+impl Forwarder {
+    /// Sends what waits. **To be called when no more packets are at hand.**
+    pub fn flush<S: Sink>(&mut self, sink: &mut S) {
+        if self.fanout.packets.is_empty() {
+            return;
+        }
+        let Self { transports, tracks, subscriptions, stats, scratch, fanout, .. } = self;
+        let now = fanout.now;
+        let track = tracks.get(fanout.track);
+        let Some((track, source)) = track.and_then(|track| Some((track, track.source.as_ref()?))) else {
+            return fanout.packets.clear();
+        };
+        let read = |pending: &Pending| {
+            let Pending { layer, epoch, late, keyframe, frame, pictures, sequence } = *pending;
+            let packet = source.layer(layer)?.cache.as_ref()?.lookup(now, sequence)?;
+            Some(Incoming { layer, epoch, late, keyframe, frame, pictures, packet })
+        };
+        let packets: ArrayVec<Incoming<'_>, MAX_PENDING> = fanout.packets.iter().filter_map(read).collect();
+        let abs_send_time = now.abs_send_time();
+        for slot in &track.subscriptions {
+            let Some(subscription) = subscriptions.get_mut(*slot) else { continue };
+            let Some(transport) = transports.get_mut(subscription.transport).filter(|to| to.connected) else {
+                continue;
+            };
+            let (to, bandwidth) = (transport.key, &mut transport.bandwidth);
+            let mut out = Egress { now, abs_send_time, to, bandwidth, scratch, stats, sink };
+            for packet in &packets {
+                subscription.forward(packet, source, &mut out);
+            }
+        }
+        fanout.packets.clear();
+    }
+
+    /// Lets a packet that was kept go out with those before it.
+    pub(super) fn fan_out(&mut self, now: Time, track: usize, incoming: &Incoming<'_>) {
+        let Incoming { layer, epoch, late, keyframe, frame, pictures, packet: SourcePacket { sequence, .. } } =
+            *incoming;
+        self.fanout.track = track;
+        self.fanout.now = now;
+        self.fanout.packets.push(Pending { layer, epoch, late, keyframe, frame, pictures, sequence });
+    }
+
+    /// Sends what waits if this packet cannot wait with it.
+    pub(super) fn make_way<S: Sink>(&mut self, track: usize, incoming: &Incoming<'_>, sink: &mut S) {
+        if !self.fanout.takes(track, incoming) {
+            self.flush(sink);
+        }
+    }
+}
