@@ -7,10 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 const MAX_RUN_LEN: usize = 60_000;
 /// Bytes gathered before they are sent: what stays in a core's cache.
 const MAX_BYTES: usize = 2 * 1024 * 1024;
-/// Room first made in a slot: a few packets.
-const SLOT_CAPACITY: usize = 8 * 1024;
-/// A slot that grew beyond this is shrunk after use, bytes.
-const SLOT_KEEP: usize = 256 * 1024;
+/// Room first made for a peer, bytes: a packet of video.
+const QUEUE_CAPACITY: usize = 2 * 1024;
+/// What grew beyond this is shrunk after use, bytes.
+const QUEUE_KEEP: usize = 256 * 1024;
 
 /// The way to a peer: its address, and which of ours it talks to. A peer takes answers only from that one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +38,11 @@ struct Run {
     count: usize,
 }
 
+/// What waits for one peer.
 #[derive(Debug, Default)]
-struct Slot {
+struct Queue {
+    /// The peer's slot.
+    slot: usize,
     buffer: Vec<u8>,
     runs: Vec<Run>,
 }
@@ -57,11 +60,14 @@ pub struct Burst<'a> {
     pub count: usize,
 }
 
-/// What a shard wants to send.
+/// What a shard wants to send. Buffers belong to no peer for longer than a batch: one that is sent nothing costs nothing.
 #[derive(Debug)]
 pub struct SendBatch {
-    slots: Vec<Slot>,
-    active: Vec<usize>,
+    /// The first `used` are in use, the others wait for it.
+    queues: Vec<Queue>,
+    /// By slot: place of its queue plus one, 0 if it has none.
+    places: Vec<u32>,
+    used: usize,
     len: usize,
     max_segments: usize,
 }
@@ -70,10 +76,11 @@ impl SendBatch {
     /// An empty batch; `max_segments` is what the socket takes at once, 1 without segmentation offload.
     #[must_use]
     pub fn new(max_segments: usize) -> Self {
-        Self { slots: Vec::new(), active: Vec::new(), len: 0, max_segments: max_segments.max(1) }
+        Self { queues: Vec::new(), places: Vec::new(), used: 0, len: 0, max_segments: max_segments.max(1) }
     }
 
-    /// Adds a datagram for the peer at the end of `route`. `write` appends it to the buffer it gets, whose present length is where it starts.
+    /// Adds a datagram for the peer at the end of `route`. `write` appends it to the buffer it gets, whose present length
+    /// is where it starts.
     ///
     /// # Errors
     /// Those of `write`; nothing is added then.
@@ -84,13 +91,8 @@ impl SendBatch {
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
         let route = route.into();
-        if self.slots.len() <= slot {
-            self.slots.resize_with(slot + 1, Slot::default);
-        }
-        let Some(Slot { buffer, runs }) = self.slots.get_mut(slot) else { return Ok(()) };
-        if buffer.capacity() == 0 {
-            buffer.reserve(SLOT_CAPACITY);
-        }
+        let max_segments = self.max_segments;
+        let Some(Queue { buffer, runs, .. }) = self.queue(slot) else { return Ok(()) };
         let start = buffer.len();
         let written = write(buffer);
         if written.is_err() {
@@ -101,18 +103,35 @@ impl SendBatch {
         if len == 0 {
             return written;
         }
-        if runs.is_empty() {
-            self.active.push(slot);
-        }
-        self.len += len;
         match runs.last_mut() {
-            Some(run) if run.takes(route, len, self.max_segments) => {
+            Some(run) if run.takes(route, len, max_segments) => {
                 run.end = end;
                 run.count += 1;
             }
             _ => runs.push(Run { route, start, end, segment: len, count: 1 }),
         }
+        self.len += len;
         written
+    }
+
+    /// The queue of a slot, with room for a packet.
+    fn queue(&mut self, slot: usize) -> Option<&mut Queue> {
+        if self.places.len() <= slot {
+            self.places.resize(slot + 1, 0);
+        }
+        let place = self.places.get_mut(slot)?;
+        if *place == 0 {
+            if self.used == self.queues.len() {
+                self.queues.push(Queue::default());
+            }
+            self.used += 1;
+            *place = u32::try_from(self.used).ok()?;
+            let queue = self.queues.get_mut(self.used - 1)?;
+            queue.slot = slot;
+            queue.buffer.reserve(QUEUE_CAPACITY);
+            return Some(queue);
+        }
+        self.queues.get_mut(usize::try_from(*place).ok()?.checked_sub(1)?)
     }
 
     /// Bytes waiting.
@@ -135,10 +154,9 @@ impl SendBatch {
 
     /// What waits, in order for each destination.
     pub fn bursts(&self) -> impl Iterator<Item = Burst<'_>> {
-        let slots = self.active.iter().filter_map(|slot| self.slots.get(*slot));
-        slots.flat_map(|slot| {
-            slot.runs.iter().filter_map(|run| {
-                let bytes = slot.buffer.get(run.start..run.end)?;
+        self.queues.iter().take(self.used).flat_map(|queue| {
+            queue.runs.iter().filter_map(|run| {
+                let bytes = queue.buffer.get(run.start..run.end)?;
                 Some(Burst { route: run.route, bytes, segment: run.segment, count: run.count })
             })
         })
@@ -146,13 +164,15 @@ impl SendBatch {
 
     /// Forgets everything that waits; keeps the buffers.
     pub fn clear(&mut self) {
-        for slot in self.active.drain(..) {
-            if let Some(slot) = self.slots.get_mut(slot) {
-                slot.buffer.clear();
-                slot.buffer.shrink_to(SLOT_KEEP);
-                slot.runs.clear();
+        for queue in self.queues.iter_mut().take(self.used) {
+            queue.buffer.clear();
+            queue.buffer.shrink_to(QUEUE_KEEP);
+            queue.runs.clear();
+            if let Some(place) = self.places.get_mut(queue.slot) {
+                *place = 0;
             }
         }
+        self.used = 0;
         self.len = 0;
     }
 }
@@ -218,6 +238,20 @@ mod tests {
             push(&mut batch, slot, port, 50);
         }
         assert_eq!(shapes(&batch), [(1, 50, 1, 50), (2, 50, 2, 100), (9, 50, 1, 50)]);
+    }
+
+    #[test]
+    fn buffers_are_handed_on_from_peer_to_peer() {
+        let mut batch = SendBatch::new(64);
+        (0..100).for_each(|slot| push(&mut batch, slot, 1, 50));
+        batch.clear();
+        for slot in 1000..5000 {
+            push(&mut batch, slot, 2, 50);
+            push(&mut batch, slot, 2, 50);
+            assert_eq!((shapes(&batch), batch.used), (vec![(2, 50, 2, 100)], 1));
+            batch.clear();
+        }
+        assert_eq!(batch.queues.len(), 100, "no more than were needed at once");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use shared::control::{AnnouncedTrack, ClientTraits, TrackKind};
 
 use super::allocator::Allocator;
-use super::codec::{mime, parameter};
+use super::codec::{Feedback, mime, parameter};
 use super::description::{DescriptionError, Direction, RemoteDescription, RemoteSection, SectionCodec, SectionKind};
 use super::extension::Extensions;
 use super::publications::Publications;
@@ -13,10 +13,6 @@ use super::subscriptions::Subscriptions;
 use super::writer::{self, Endpoint, Header, LocalSection, MediaSection};
 use crate::media::api::{Codec, Fingerprint, IceCredentials, TransportKey};
 
-/// RTCP feedback the node takes on video (RFC 4585, RFC 5104, draft-holmer-rmcat-transport-wide-cc).
-const VIDEO_FEEDBACK: [&str; 5] = ["goog-remb", "transport-cc", "ccm fir", "nack", "nack pli"];
-/// The same on audio.
-const AUDIO_FEEDBACK: [&str; 1] = ["nack"];
 /// Opus bitrate asked of stereo publishers, bits per second (LiveKit's).
 const STEREO_PARAMETERS: &str = "stereo=1;maxaveragebitrate=510000";
 
@@ -196,7 +192,7 @@ impl Answerer {
             kind,
             direction,
             codecs,
-            extensions: Extensions::accept(kind, section.extensions.iter().map(|(id, uri)| (*id, uri.as_str()))),
+            extensions: Extensions::accept(kind, section.extensions.iter().copied()),
             source: carried.filter(|_| !sends).map(|(downtrack, place)| downtrack.source(place, has_rtx)),
             rids: if sends { section.rids.to_vec() } else { Vec::new() },
         })
@@ -222,19 +218,19 @@ fn free_sections<'a>(
     remote.sections.iter().filter(free).map(|section| section.mid.as_str()).collect()
 }
 
-fn feedback(codec: &SectionCodec, kind: TrackKind, taken: impl Fn(&str) -> bool) -> Vec<String> {
-    let known: &[&str] = match kind {
-        TrackKind::Audio => &AUDIO_FEEDBACK,
-        TrackKind::Video => &VIDEO_FEEDBACK,
-    };
-    codec.feedback.iter().filter(|feedback| known.contains(&feedback.as_str()) && taken(feedback)).cloned().collect()
+/// RTCP feedback the node takes on a section.
+fn feedback(kind: TrackKind) -> Feedback {
+    match kind {
+        TrackKind::Audio => Feedback::NACK,
+        TrackKind::Video => Feedback::ALL,
+    }
 }
 
 /// Codecs of a section that carries nothing yet.
 fn unused_codecs(section: &RemoteSection, kind: TrackKind) -> Vec<SectionCodec> {
     let answer = |codec: &SectionCodec| SectionCodec {
         fmtp: without_stereo(codec),
-        feedback: feedback(codec, kind, |_| true),
+        feedback: codec.feedback.and(feedback(kind)),
         ..codec.clone()
     };
     section.codecs.iter().map(answer).collect()
@@ -246,10 +242,9 @@ fn subscribed_codecs(section: &RemoteSection, kind: TrackKind, client: &ClientTr
     let no_red = matches!(client.browser.as_str(), "firefox" | "safari");
     let mut codecs = unused_codecs(section, kind);
     codecs.retain(|codec| !(no_red && codec.format.codec == Codec::Red));
-    for codec in &mut codecs {
-        // The node sends nothing again but on an RTX stream.
-        let repairs = codec.rtx.is_some();
-        codec.feedback.retain(|feedback| repairs || feedback != "nack");
+    // The node sends nothing again but on an RTX stream.
+    for codec in codecs.iter_mut().filter(|codec| codec.rtx.is_none()) {
+        codec.feedback = codec.feedback.without(Feedback::NACK);
     }
     codecs
 }

@@ -42,6 +42,52 @@ impl CodecFormat {
     }
 }
 
+/// RTCP feedback on a payload type that the node takes part in: a set (RFC 4585, RFC 5104,
+/// draft-holmer-rmcat-transport-wide-cc-extensions, draft-alvestrand-rmcat-remb).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Feedback(u8);
+
+impl Feedback {
+    const TEXTS: [&'static str; 5] = ["goog-remb", "transport-cc", "ccm fir", "nack", "nack pli"];
+
+    /// Generic NACK.
+    pub(crate) const NACK: Self = Self(1 << 3);
+    /// Picture loss indication.
+    pub(crate) const PLI: Self = Self(1 << 4);
+    /// All there is.
+    pub(crate) const ALL: Self = Self(0b1_1111);
+
+    /// What an `a=rtcp-fb` names; nothing for what the node does not know.
+    pub(crate) fn parse(text: &str) -> Self {
+        (0..).zip(Self::TEXTS).find(|(_, known)| *known == text).map_or(Self::default(), |(bit, _)| Self(1 << bit))
+    }
+
+    /// What is in either.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// What is in both.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// What is not in `other`.
+    pub(crate) fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// All of `other` is in it.
+    pub(crate) fn has(self, other: Self) -> bool {
+        self.and(other) == other
+    }
+
+    /// `a=rtcp-fb` values.
+    pub(crate) fn texts(self) -> impl Iterator<Item = &'static str> {
+        (0..).zip(Self::TEXTS).filter(move |(bit, _)| self.has(Self(1 << bit))).map(|(_, text)| text)
+    }
+}
+
 /// Value of one format parameter; names compare without case (RFC 8866 section 6.15).
 pub(crate) fn parameter<'a>(fmtp: &'a str, key: &str) -> Option<&'a str> {
     let pairs = fmtp.split(';').filter_map(|pair| pair.trim().split_once('='));

@@ -8,7 +8,8 @@ use rtc::sdp::description::media::MediaDescription;
 use rtc::sdp::description::session::SessionDescription;
 use shared::control::{MAX_SDP_LEN, TrackKind};
 
-use super::codec::{CodecFormat, parameter};
+use super::codec::{CodecFormat, Feedback, parameter};
+use super::extension;
 use crate::media::api::{Fingerprint, MAX_LAYERS, PayloadType, SsrcPair};
 
 /// Most sections of a description the node takes or makes.
@@ -96,7 +97,7 @@ pub(crate) struct SectionCodec {
     /// `a=fmtp` value, may be empty.
     pub(crate) fmtp: String,
     /// `a=rtcp-fb` values.
-    pub(crate) feedback: Vec<String>,
+    pub(crate) feedback: Feedback,
     /// Payload type of its retransmissions (RFC 4588).
     pub(crate) rtx: Option<u8>,
 }
@@ -104,15 +105,14 @@ pub(crate) struct SectionCodec {
 impl SectionCodec {
     /// What the packet path must know of it.
     pub(crate) fn payload_type(&self) -> PayloadType {
-        let has = |feedback: &str| self.feedback.iter().any(|f| f == feedback);
         PayloadType {
             pt: self.pt,
             codec: self.format.codec,
             format: self.format.format,
             clock_rate: self.format.clock_rate,
             rtx_pt: self.rtx,
-            nack: has("nack"),
-            pli: has("nack pli"),
+            nack: self.feedback.has(Feedback::NACK),
+            pli: self.feedback.has(Feedback::PLI),
         }
     }
 }
@@ -127,12 +127,12 @@ pub(crate) struct RemoteSection {
     pub(crate) unusable: bool,
     /// As in `m=`: media, protocols and formats, for a rejection.
     pub(crate) media: String,
-    pub(crate) protos: Vec<String>,
-    pub(crate) formats: Vec<String>,
+    pub(crate) protos: String,
+    pub(crate) formats: String,
     /// Codecs the node knows, in the client's order.
     pub(crate) codecs: Vec<SectionCodec>,
-    /// Header extensions, all of them.
-    pub(crate) extensions: Vec<(u8, String)>,
+    /// Header extensions the node knows.
+    pub(crate) extensions: Vec<(u8, &'static str)>,
     /// Track id: second token of `a=msid` (RFC 8830).
     pub(crate) msid_track: Option<String>,
     /// Streams named by SSRC.
@@ -228,8 +228,8 @@ fn section(media: &MediaDescription, bundled: Option<&HashSet<&str>>) -> Result<
         direction: direction.unwrap_or(Direction::SendRecv),
         unusable: stopped || bundled.is_some_and(|mids| !mids.contains(mid)),
         media: name.media.clone(),
-        protos: name.protos.clone(),
-        formats: name.formats.iter().take(MAX_FORMATS).cloned().collect(),
+        protos: name.protos.join("/"),
+        formats: name.formats.iter().take(MAX_FORMATS).map(String::as_str).collect::<Vec<_>>().join(" "),
         codecs: codecs(media, kind),
         extensions: values(media, "extmap").filter_map(extension).collect(),
         msid_track: values(media, "msid").find_map(|msid| Some(msid.split_ascii_whitespace().nth(1)?.to_owned())),
@@ -282,17 +282,19 @@ fn codecs(media: &MediaDescription, kind: SectionKind) -> Vec<SectionCodec> {
         }
         let feedback = values(media, "rtcp-fb").filter_map(|value| {
             let (number, rest) = value.split_once(' ')?;
-            (number == "*" || number.parse() == Ok(*pt)).then(|| rest.trim().to_owned())
+            (number == "*" || number.parse() == Ok(*pt)).then(|| Feedback::parse(rest.trim()))
         });
         codecs.push(SectionCodec {
             pt: *pt,
             format,
             rtpmap: map.to_owned(),
             fmtp: fmtp.to_owned(),
-            feedback: feedback.collect(),
+            feedback: feedback.fold(Feedback::default(), Feedback::or),
             rtx: rtx_of(*pt),
         });
     }
+    // Kept as long as the session.
+    codecs.shrink_to_fit();
     codecs
 }
 
@@ -306,10 +308,10 @@ fn static_rtpmap(kind: TrackKind, pt: u8) -> Option<&'static str> {
 }
 
 /// `id[/direction] uri [attributes]` (RFC 8285 section 5).
-fn extension(value: &str) -> Option<(u8, String)> {
+fn extension(value: &str) -> Option<(u8, &'static str)> {
     let mut parts = value.split_ascii_whitespace();
     let id = parts.next()?.split('/').next()?.parse().ok()?;
-    Some((id, parts.next()?.to_owned()))
+    Some((id, extension::known(parts.next()?)?))
 }
 
 /// `sha-256 AB:CD:…` (RFC 8122).

@@ -14,6 +14,13 @@ const DEPENDENCY_DESCRIPTOR: &str =
     "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
 const ABS_CAPTURE_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
 
+/// The URI, if the node takes the extension anywhere.
+pub(crate) fn known(uri: &str) -> Option<&'static str> {
+    let all =
+        [MID, RID, REPAIRED_RID, TRANSPORT_CC, ABS_SEND_TIME, AUDIO_LEVEL, DEPENDENCY_DESCRIPTOR, ABS_CAPTURE_TIME];
+    all.into_iter().find(|known| *known == uri)
+}
+
 /// Extensions agreed on for a section, in the order of the description.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Extensions(Vec<(u8, &'static str)>);

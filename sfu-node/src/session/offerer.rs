@@ -4,15 +4,13 @@
 use shared::control::{ClientTraits, TrackKind};
 
 use super::allocator::Allocator;
-use super::codec::{CodecFormat, offered};
+use super::codec::{CodecFormat, Feedback, offered};
 use super::description::{DescriptionError, Direction, MAX_SECTIONS, RemoteDescription, SectionCodec};
 use super::extension::Extensions;
 use super::subscriptions::Subscriptions;
 use super::writer::{self, Endpoint, Header, LocalSection, MediaSection};
 use crate::media::api::{Codec, Fingerprint, IceCredentials, TransportKey};
 
-/// Feedback taken from subscribers: their bandwidth estimate comes as REMB, from abs-send-time.
-const VIDEO_FEEDBACK: [&str; 5] = ["ccm fir", "nack", "nack pli", "goog-remb", "transport-cc"];
 /// The mid of the data section, the first.
 const DATA_MID: &str = "0";
 
@@ -121,17 +119,15 @@ impl Offerer {
             let offered = std::mem::take(&mut section.codecs);
             let feedback_of = |taken: &SectionCodec| {
                 let same = offered.iter().find(|codec| codec.format == taken.format);
-                same.map(|codec| codec.feedback.clone()).unwrap_or_default()
+                same.map(|codec| codec.feedback).unwrap_or_default()
             };
             // The client's payload types, with the feedback both sides named.
             section.codecs =
                 answer.codecs.iter().filter(|c| offered.iter().any(|o| o.format == c.format)).cloned().collect();
             for codec in &mut section.codecs {
-                let offered = feedback_of(codec);
-                codec.feedback.retain(|feedback| offered.contains(feedback));
+                codec.feedback = codec.feedback.and(feedback_of(codec));
             }
-            section.extensions =
-                Extensions::accept(*kind, answer.extensions.iter().map(|(id, uri)| (*id, uri.as_str())));
+            section.extensions = Extensions::accept(*kind, answer.extensions.iter().copied());
             (!section.codecs.is_empty()).then_some(section)
         };
         self.answered = self.kinds.iter().zip(1_usize..).filter_map(agreed).collect();
@@ -179,17 +175,17 @@ fn offered_codecs(kind: TrackKind, client: &ClientTraits) -> Vec<SectionCodec> {
     let no_red = matches!(client.browser.as_str(), "firefox" | "safari");
     let described = |codec: &super::codec::OfferedCodec| {
         let format = CodecFormat::parse(codec.rtpmap, codec.fmtp)?;
-        let feedback: &[&str] = match kind {
-            TrackKind::Video => &VIDEO_FEEDBACK,
+        let feedback = match kind {
+            TrackKind::Video => Feedback::ALL,
             // The node sends nothing again but on an RTX stream.
-            TrackKind::Audio => &[],
+            TrackKind::Audio => Feedback::default(),
         };
         (!(no_red && format.codec == Codec::Red)).then(|| SectionCodec {
             pt: codec.pt,
             format,
             rtpmap: codec.rtpmap.to_owned(),
             fmtp: codec.fmtp.to_owned(),
-            feedback: feedback.iter().map(|feedback| (*feedback).to_owned()).collect(),
+            feedback,
             rtx: (kind == TrackKind::Video).then_some(codec.pt + 1),
         })
     };

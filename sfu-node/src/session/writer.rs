@@ -120,7 +120,9 @@ impl LocalSection {
                 media
             }
             Self::Rejected(remote) => {
-                let mut media = empty(&remote.media, remote.protos.clone(), remote.formats.clone(), 0);
+                let protos = remote.protos.split('/').map(str::to_owned).collect();
+                let formats = remote.formats.split_ascii_whitespace().map(str::to_owned).collect();
+                let mut media = empty(&remote.media, protos, formats, 0);
                 media.attributes = vec![value("mid", &remote.mid), flag(Direction::Inactive.as_str())];
                 media
             }
@@ -180,7 +182,7 @@ fn codec_lines(codec: &SectionCodec) -> Vec<Attribute> {
     if !codec.fmtp.is_empty() {
         lines.push(value("fmtp", &format!("{pt} {}", codec.fmtp)));
     }
-    lines.extend(codec.feedback.iter().map(|feedback| value("rtcp-fb", &format!("{pt} {feedback}"))));
+    lines.extend(codec.feedback.texts().map(|feedback| value("rtcp-fb", &format!("{pt} {feedback}"))));
     if let Some(rtx) = codec.rtx {
         lines.push(value("rtpmap", &format!("{rtx} rtx/{}", codec.format.clock_rate)));
         lines.push(value("fmtp", &format!("{rtx} apt={pt}")));

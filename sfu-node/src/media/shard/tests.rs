@@ -1,5 +1,6 @@
 //! Whole sessions against an independent WebRTC implementation, and what strangers and forgers get.
 
+mod memory;
 mod without_gcm;
 mod world;
 

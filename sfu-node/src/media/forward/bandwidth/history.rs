@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use crate::media::forward::clock::{Time, micros, wrap16};
 
-/// Packets remembered at first; a power of two.
-const FIRST_LEN: usize = 256;
+/// Packets remembered at first; a power of two. A quarter of a second of 3 Mbit/s: feedback comes every 100 ms.
+const FIRST_LEN: usize = 64;
+/// Packets remembered of a peer that has not given feedback yet, if it ever does.
+const UNANSWERED_LEN: usize = 256;
 /// Packets remembered at most: two seconds of 40 Mbit/s.
 const MAX_LEN: usize = 8192;
 /// Feedback on older packets is of no use.
@@ -31,7 +33,7 @@ pub(crate) struct History {
     ring: Box<[Sent]>,
     /// Next extended number; starts above one wrap, so that none before it exists.
     next: u64,
-    /// Feedback comes at all: without it more memory would be of no use.
+    /// Feedback comes at all: without it much memory would be of no use.
     answered: bool,
 }
 
@@ -49,7 +51,8 @@ impl History {
     pub(crate) fn record(&mut self, at: Time, size: u16, cluster: u8) {
         let overwritten = self.ring.get(self.index(self.next));
         let young = overwritten.is_some_and(|old| old.number != 0 && !old.told && at.since(old.at) < micros(MAX_AGE));
-        if young && self.answered && self.ring.len() < MAX_LEN {
+        let longest = if self.answered { MAX_LEN } else { UNANSWERED_LEN };
+        if young && self.ring.len() < longest {
             self.grow();
         }
         let (number, index) = (self.next, self.index(self.next));
@@ -108,7 +111,7 @@ mod tests {
         let mut history = History::new();
         let first = history.next();
         (0..1000).for_each(|_| history.record(Time(0), 1, 0));
-        assert_eq!(history.ring.len(), FIRST_LEN, "nobody answers");
+        assert_eq!(history.ring.len(), UNANSWERED_LEN, "nobody answers");
         assert_eq!(history.take(first), None, "overwritten");
         let second = history.next();
         (0..1000).for_each(|_| {
@@ -120,7 +123,7 @@ mod tests {
         (0..20_000).for_each(|_| history.record(Time(0), 1, 0));
         assert_eq!(history.ring.len(), MAX_LEN);
         let mut quiet = History::new();
-        (0..5000_u64).for_each(|n| quiet.record(Time(n * 20_000), 1, 0));
+        (0..5000_u64).for_each(|n| quiet.record(Time(n * 40_000), 1, 0));
         assert_eq!(quiet.ring.len(), FIRST_LEN, "without feedback old entries are given up");
     }
 }

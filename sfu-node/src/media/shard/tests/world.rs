@@ -53,12 +53,14 @@ pub(super) struct World {
     pub(super) identity: Identity,
     /// Datagrams for addresses of no client.
     pub(super) stray: Vec<(SocketAddr, Vec<u8>)>,
+    /// Bytes on the heap that the shard allocated and did not free.
+    pub(super) heap: i64,
 }
 
 pub(super) fn speaker(n: u64) -> Speaker {
     Speaker {
         key: SpeakerKey(n),
-        participant: ParticipantSid::try_from(format!("PA_22222222222{}", n + 2)).unwrap(),
+        participant: ParticipantSid::try_from(format!("PA_22222222222{}", n % 8 + 2)).unwrap(),
         identity: Name::try_from(format!("client-{n}")).unwrap(),
         can_publish_data: true,
         hidden: false,
@@ -81,6 +83,11 @@ pub(super) fn config(n: u64, data: DataRole, fingerprint: Option<Fingerprint>) -
     }
 }
 
+/// Bytes that `act` allocated and did not free.
+fn heap_of(act: impl FnOnce()) -> i64 {
+    allocation_counter::measure(act).bytes_current
+}
+
 fn opus() -> PayloadType {
     PayloadType { pt: OPUS, codec: Codec::Opus, format: 0, clock_rate: 48_000, rtx_pt: None, nack: false, pli: false }
 }
@@ -100,11 +107,13 @@ impl World {
             events: Vec::new(),
             identity,
             stray: Vec::new(),
+            heap: 0,
         }
     }
 
     pub(super) fn command(&mut self, command: Command) {
-        self.shard.handle_command(self.now, command);
+        let (shard, now) = (&mut self.shard, self.now);
+        self.heap += heap_of(|| shard.handle_command(now, command));
         self.carry();
     }
 
@@ -123,7 +132,8 @@ impl World {
             .set_crypto_provider(Arc::new(str0m::crypto::from_feature_flags()))
             .set_rtp_mode(true)
             .build(self.now);
-        let addr = SocketAddr::from(([10, 0, 0, u8::try_from(at + 1).unwrap()], 5000));
+        let [high, low] = u16::try_from(at + 1).unwrap().to_be_bytes();
+        let addr = SocketAddr::from(([10, 0, high, low], 5000));
         rtc.add_local_candidate(Candidate::host(addr, "udp").unwrap());
         rtc.add_remote_candidate(Candidate::host(NODE.into(), "udp").unwrap());
         let local = credentials(at as u64);
@@ -175,7 +185,8 @@ impl World {
                     quiet = false;
                     client.sent.push(datagram.clone());
                     if !client.silent {
-                        self.shard.handle_datagram(self.now, client.addr, &mut datagram.clone());
+                        let (shard, now, from, mut datagram) = (&mut self.shard, self.now, client.addr, datagram);
+                        self.heap += heap_of(|| shard.handle_datagram(now, from, &mut datagram));
                     }
                 }
             }
@@ -215,7 +226,8 @@ impl World {
         for client in &mut self.clients {
             let _ = client.rtc.handle_input(Input::Timeout(self.now));
         }
-        self.shard.handle_timeout(self.now);
+        let (shard, now) = (&mut self.shard, self.now);
+        self.heap += heap_of(|| shard.handle_timeout(now));
         self.carry();
     }
 
