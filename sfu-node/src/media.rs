@@ -14,3 +14,4 @@ pub mod shard;
 pub mod socket;
 pub mod srtp;
 pub mod transport;
+mod wheel;

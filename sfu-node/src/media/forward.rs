@@ -52,7 +52,7 @@ use self::fanout::Fanout;
 use self::publisher::{Route, Source, Track};
 use self::rtp::MAX_RTP_LEN;
 use self::subscriber::Subscription;
-use self::timers::Timers;
+use self::timers::{Owner, Timers};
 use self::transport::{StreamRef, Transport};
 use crate::media::api::{Event, Receiver, RoomKey, Sender, ShardIndex, ShardStats, TrackKey, TransportKey};
 
@@ -94,7 +94,7 @@ impl Forwarder {
             track_slots: HashMap::new(),
             subscriptions: Slab::new(),
             clock: Clock::default(),
-            timers: Timers::default(),
+            timers: Timers::new(),
             seed,
             stats: ShardStats::default(),
             scratch: Box::new([0; MAX_RTP_LEN + 2]),
@@ -125,6 +125,7 @@ impl Forwarder {
         self.set_senders(now, transport, Vec::new(), sink);
         if let Some(slot) = self.transport_slots.remove(&transport) {
             self.transports.remove(slot);
+            self.timers.disarm(Owner::Transport(slot));
         }
     }
 
@@ -344,6 +345,7 @@ impl Forwarder {
         if self.tracks.get(track).is_some_and(Track::unused) {
             let removed = self.tracks.remove(track);
             self.track_slots.remove(&removed.key);
+            self.timers.disarm(Owner::Track(track));
         }
     }
 

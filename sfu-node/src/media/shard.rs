@@ -2,6 +2,7 @@
 //! [`thread`] gives it both. **Every call is followed by sending [`Shard::batch`] and draining [`Shard::poll_event`].**
 
 mod crossings;
+mod deadlines;
 mod gather;
 mod rings;
 mod table;

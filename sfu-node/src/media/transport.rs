@@ -43,8 +43,6 @@ pub struct Transport {
     dtls: Dtls,
     srtp: Option<Srtp>,
     connect_by: Instant,
-    /// When the shard's timer for it fires; `None`: not armed.
-    pub armed: Option<Instant>,
 }
 
 impl Transport {
@@ -60,7 +58,6 @@ impl Transport {
             dtls: Dtls::new(identity, config.fingerprint),
             srtp: None,
             connect_by: now + CONNECT_LIMIT,
-            armed: None,
         }
     }
 

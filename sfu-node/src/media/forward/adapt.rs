@@ -119,7 +119,7 @@ impl Forwarder {
         let Some(transport) = self.transports.get_mut(slot) else { return };
         let probe_due = transport.bandwidth.as_mut().and_then(|bandwidth| bandwidth.next_due(now));
         if let Some(next) = [transport.allocation_due, probe_due].into_iter().flatten().min() {
-            self.timers.arm(Owner::Transport(slot), &mut transport.armed, next);
+            self.timers.arm(Owner::Transport(slot), next);
         }
     }
 }

@@ -16,7 +16,6 @@ use crate::media::forward::missing::Missing;
 use crate::media::forward::reception::{Reception, SenderClocks};
 use crate::media::forward::scalability::Layering;
 use crate::media::forward::sequence::Window;
-use crate::media::forward::timers::Armed;
 
 /// Spatial layers of one stream told apart.
 const MAX_SPATIAL: u8 = 3;
@@ -37,7 +36,6 @@ pub(crate) struct Track {
     pub(crate) subscriptions: Vec<usize>,
     /// Shards that forward it too and are handed its packets.
     pub(crate) followers: ShardSet,
-    pub(crate) armed: Armed,
 }
 
 /// Who publishes it.
@@ -83,8 +81,7 @@ pub(crate) struct Layer {
 
 impl Track {
     pub(crate) fn new(key: TrackKey) -> Self {
-        let (subscriptions, followers) = (Vec::new(), ShardSet::default());
-        Self { key, source: None, subscriptions, followers, armed: Armed::default() }
+        Self { key, source: None, subscriptions: Vec::new(), followers: ShardSet::default() }
     }
 
     /// Nobody needs it any more.

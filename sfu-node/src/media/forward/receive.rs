@@ -171,7 +171,7 @@ impl Forwarder {
         if transport.feedback_due.is_none() {
             let due = now.plus(FEEDBACK_INTERVAL);
             transport.feedback_due = Some(due);
-            self.timers.arm(Owner::Transport(slot), &mut transport.armed, due);
+            self.timers.arm(Owner::Transport(slot), due);
         }
     }
 

@@ -27,18 +27,12 @@ impl Forwarder {
         while let Some((at, owner)) = self.timers.take_due(now) {
             match owner {
                 Owner::Track(slot) => {
-                    if self.tracks.get_mut(slot).is_some_and(|track| track.armed.fires(at)) {
-                        if at.is_multiple(LAYER_CHECK_INTERVAL) {
-                            self.check_layers(now, slot);
-                        }
-                        self.serve_track(now, slot, sink);
+                    if at.is_multiple(LAYER_CHECK_INTERVAL) {
+                        self.check_layers(now, slot);
                     }
+                    self.serve_track(now, slot, sink);
                 }
-                Owner::Transport(slot) => {
-                    if self.transports.get_mut(slot).is_some_and(|transport| transport.armed.fires(at)) {
-                        self.serve_transport(now, slot, sink);
-                    }
-                }
+                Owner::Transport(slot) => self.serve_transport(now, slot, sink),
             }
         }
     }
@@ -97,7 +91,7 @@ impl Forwarder {
             next = [next, layer.keyframe.next_due(), layer.missing.next_due()].into_iter().flatten().min();
         }
         if let Some(next) = next {
-            self.timers.arm(Owner::Track(slot), &mut track.armed, next);
+            self.timers.arm(Owner::Track(slot), next);
         }
     }
 
@@ -107,7 +101,7 @@ impl Forwarder {
         if transport.connected && transport.report_due.is_none() {
             let due = now.plus(REPORT_INTERVAL);
             transport.report_due = Some(due);
-            self.timers.arm(Owner::Transport(slot), &mut transport.armed, due);
+            self.timers.arm(Owner::Transport(slot), due);
         }
     }
 
@@ -142,7 +136,7 @@ impl Forwarder {
         let probe_due = transport.bandwidth.as_mut().and_then(|bandwidth| bandwidth.next_due(now));
         let due = [transport.feedback_due, transport.report_due, transport.allocation_due, probe_due];
         if let Some(next) = due.into_iter().flatten().min() {
-            self.timers.arm(Owner::Transport(slot), &mut transport.armed, next);
+            self.timers.arm(Owner::Transport(slot), next);
         }
     }
 

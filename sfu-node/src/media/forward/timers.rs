@@ -1,12 +1,13 @@
-//! Deadlines of transports and tracks. Entries are never removed: one that comes up and is not the owner's is stale.
-
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+//! Deadlines of transports and tracks, in milliseconds: a deadline is met in the one it ends in, never before.
 
 use crate::media::forward::clock::Time;
+use crate::media::wheel::Wheel;
+
+/// Microseconds of a tick.
+const TICK: u64 = 1000;
 
 /// Whose deadline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// Slot of a transport.
     Transport(usize),
@@ -14,47 +15,58 @@ pub(crate) enum Owner {
     Track(usize),
 }
 
-/// One owner's place in the queue.
-#[derive(Debug, Default)]
-pub(crate) struct Armed(Option<Time>);
-
-/// The queue.
-#[derive(Debug, Default)]
+/// All deadlines; an owner has one at most.
+#[derive(Debug)]
 pub(crate) struct Timers {
-    heap: BinaryHeap<Reverse<(Time, Owner)>>,
+    wheel: Wheel,
 }
 
 impl Timers {
+    /// None yet.
+    pub(crate) fn new() -> Self {
+        Self { wheel: Wheel::new() }
+    }
+
     /// Wakes `owner` at `at`, or sooner if that is set already.
-    pub(crate) fn arm(&mut self, owner: Owner, armed: &mut Armed, at: Time) {
-        if armed.0.is_none_or(|set| at < set) {
-            armed.0 = Some(at);
-            self.heap.push(Reverse((at, owner)));
+    pub(crate) fn arm(&mut self, owner: Owner, at: Time) {
+        let (place, tick) = (owner.place(), at.0.div_ceil(TICK));
+        if self.wheel.deadline(place).is_none_or(|set| tick < set) {
+            self.wheel.set(place, tick);
         }
     }
 
-    /// When the next entry comes up.
+    /// Something is to happen to `owner`.
+    pub(crate) fn is_armed(&self, owner: Owner) -> bool {
+        self.wheel.deadline(owner.place()).is_some()
+    }
+
+    /// Nothing is to happen to `owner` any more.
+    pub(crate) fn disarm(&mut self, owner: Owner) {
+        self.wheel.clear(owner.place());
+    }
+
+    /// When to look for what is due.
     pub(crate) fn next(&self) -> Option<Time> {
-        self.heap.peek().map(|Reverse((at, _))| *at)
+        self.wheel.next().map(|tick| Time(tick.saturating_mul(TICK)))
     }
 
-    /// Takes an entry that is due.
+    /// An owner that is due, and since when; it is not armed any more.
     pub(crate) fn take_due(&mut self, now: Time) -> Option<(Time, Owner)> {
-        if self.next()? > now {
-            return None;
-        }
-        self.heap.pop().map(|Reverse(entry)| entry)
+        let (tick, place) = self.wheel.take_due(now.0 / TICK)?;
+        Some((Time(tick.saturating_mul(TICK)), Owner::at(place)))
     }
 }
 
-impl Armed {
-    /// True when the entry taken is this owner's current one; it is disarmed.
-    pub(crate) fn fires(&mut self, at: Time) -> bool {
-        let current = self.0 == Some(at);
-        if current {
-            self.0 = None;
+impl Owner {
+    fn place(self) -> usize {
+        match self {
+            Self::Transport(slot) => 2 * slot,
+            Self::Track(slot) => 2 * slot + 1,
         }
-        current
+    }
+
+    fn at(place: usize) -> Self {
+        if place.is_multiple_of(2) { Self::Transport(place / 2) } else { Self::Track(place / 2) }
     }
 }
 
@@ -63,17 +75,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_soonest_wins_and_stale_entries_do_nothing() {
-        let (mut timers, mut armed) = (Timers::default(), Armed::default());
-        timers.arm(Owner::Track(1), &mut armed, Time(20));
-        timers.arm(Owner::Track(1), &mut armed, Time(10));
-        timers.arm(Owner::Track(1), &mut armed, Time(30));
-        assert_eq!(timers.next(), Some(Time(10)));
-        assert_eq!(timers.take_due(Time(9)), None);
-        let (at, _) = timers.take_due(Time(25)).unwrap();
-        assert!(armed.fires(at));
-        let (at, _) = timers.take_due(Time(25)).unwrap();
-        assert!(!armed.fires(at), "stale");
-        assert_eq!(timers.take_due(Time(25)), None);
+    fn the_soonest_wins_and_none_is_met_early() {
+        let mut timers = Timers::new();
+        timers.arm(Owner::Track(1), Time(20_000));
+        timers.arm(Owner::Track(1), Time(10_001));
+        timers.arm(Owner::Track(1), Time(30_000));
+        timers.arm(Owner::Transport(1), Time(12_000));
+        assert_eq!(timers.next(), Some(Time(11_000)));
+        assert_eq!(timers.take_due(Time(10_999)), None);
+        assert_eq!(timers.take_due(Time(11_000)), Some((Time(11_000), Owner::Track(1))));
+        assert!(!timers.is_armed(Owner::Track(1)) && timers.is_armed(Owner::Transport(1)));
+        timers.disarm(Owner::Transport(1));
+        assert_eq!((timers.next(), timers.take_due(Time(50_000))), (None, None));
     }
 }

@@ -3,7 +3,6 @@
 use crate::media::api::{RoomKey, ShardIndex, TransportKey};
 use crate::media::forward::bandwidth::Bandwidth;
 use crate::media::forward::clock::Time;
-use crate::media::forward::timers::Armed;
 use crate::media::forward::twcc::ArrivalRecorder;
 
 /// Where a received SSRC belongs.
@@ -43,7 +42,6 @@ pub(crate) struct Transport {
     pub(crate) report_due: Option<Time>,
     /// Added to the peer's NTP times gives ours; fixed by its first sender report, so that its tracks stay in step.
     pub(crate) ntp_offset: Option<u64>,
-    pub(crate) armed: Armed,
 }
 
 impl Transport {
@@ -64,7 +62,6 @@ impl Transport {
             feedback_due: None,
             report_due: None,
             ntp_offset: None,
-            armed: Armed::default(),
         }
     }
 

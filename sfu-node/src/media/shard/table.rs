@@ -1,8 +1,7 @@
 //! The shard's transports and the ways to find them: by key, by address, by ufrag, by room. Also the forwarder's way
 //! out: it encrypts into the send batch.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,6 +20,7 @@ use crate::media::datachannel::{Label, Message};
 use crate::media::dtls::Identity;
 use crate::media::forward::{Record, Sink};
 use crate::media::ice::{Refused, Request};
+use crate::media::shard::deadlines::Deadlines;
 use crate::media::srtp::SrtpError;
 use crate::media::transport::{Transport, push_plain};
 
@@ -50,7 +50,7 @@ pub(super) struct Table {
     /// Other shards that rooms are on; most are on none.
     room_shards: HashMap<RoomKey, ShardSet, FxBuildHasher>,
     speakers: HashMap<SpeakerKey, Presence, FxBuildHasher>,
-    timers: BinaryHeap<Reverse<(Instant, usize, u64)>>,
+    deadlines: Deadlines,
     max_transports: usize,
     identity: Identity,
     provider: Arc<dyn RTCCryptoProvider>,
@@ -75,7 +75,7 @@ impl Table {
             rooms: HashMap::default(),
             room_shards: HashMap::default(),
             speakers: HashMap::default(),
-            timers: BinaryHeap::new(),
+            deadlines: Deadlines::new(),
             max_transports,
             identity,
             provider,
@@ -111,6 +111,7 @@ impl Table {
     /// Ends a transport, saying goodbye to the peer.
     pub(super) fn remove(&mut self, now: Instant, index: usize) {
         let Some(mut transport) = self.transports.try_remove(index) else { return };
+        self.deadlines.set(now, index, None);
         transport.close(now, index, &mut self.batch);
         self.stats.sctp_panics += u64::from(transport.data.take_panic());
         self.by_key.remove(&transport.key);
@@ -277,30 +278,17 @@ impl Table {
         let Some(transport) = self.transports.get_mut(index) else { return };
         transport.flush(now, index, &mut self.batch);
         self.stats.sctp_panics += u64::from(transport.data.take_panic());
-        let Some(next) = transport.next_timeout() else { return };
-        // A later deadline waits for the earlier timer to fire in vain; that is cheaper than moving it.
-        if transport.armed.is_none_or(|armed| next < armed) {
-            transport.armed = Some(next);
-            self.timers.push(Reverse((next, index, transport.key.0)));
-        }
+        self.deadlines.set(now, index, transport.next_timeout());
     }
 
     /// When [`Table::next_due`] has something.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        self.timers.peek().map(|Reverse((at, ..))| *at)
+        self.deadlines.next()
     }
 
     /// A transport whose timer is due.
     pub(super) fn next_due(&mut self, now: Instant) -> Option<usize> {
-        while self.next_timeout().is_some_and(|at| at <= now) {
-            let Reverse((at, index, key)) = self.timers.pop()?;
-            let transport = self.transports.get_mut(index).filter(|t| t.key.0 == key && t.armed == Some(at));
-            if let Some(transport) = transport {
-                transport.armed = None;
-                return Some(index);
-            }
-        }
-        None
+        self.deadlines.take_due(now)
     }
 
     pub(super) fn count_srtp_error(&mut self, error: SrtpError) {
