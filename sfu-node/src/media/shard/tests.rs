@@ -193,7 +193,7 @@ fn a_client_that_never_comes_is_given_up() {
     let mut world = call();
     world.command(Command::Open(Box::new(config(7, DataRole::Both, None))));
     assert_eq!(world.shard.stats().transports, 3);
-    world.pass(CONNECT_LIMIT);
+    world.pass(CONNECT_LIMIT + Duration::from_millis(1));
     let gone = |e: &Event| matches!(e, Event::Failed { transport: TransportKey(7), reason: FailReason::NotConnected });
     assert!(world.events.iter().any(gone));
     assert_eq!(world.shard.stats().transports, 2, "the others go on");
