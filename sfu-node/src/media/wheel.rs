@@ -6,10 +6,10 @@ const LEVEL_BITS: u32 = 6;
 /// Slots of a level: one bit each in a word.
 const SLOTS: usize = 1 << LEVEL_BITS;
 /// Reaching, with ticks of a millisecond, 64 ms, 4 s, 4 min, 4.6 h.
-const LEVELS: usize = 4;
+const LEVELS: u32 = 4;
 /// Furthest ahead that a deadline is put: into the last slot of the highest level. It moves on from there when it is
 /// further away.
-const REACH: u64 = (SLOTS as u64 - 1) << (LEVEL_BITS * (LEVELS as u32 - 1));
+const REACH: u64 = (SLOTS as u64 - 1) << (LEVEL_BITS * (LEVELS - 1));
 /// End of a list.
 const NONE: u32 = u32::MAX;
 
@@ -40,7 +40,7 @@ pub(crate) struct Wheel {
     /// Everything due until here was taken.
     now: u64,
     entries: Vec<Entry>,
-    levels: [Level; LEVELS],
+    levels: [Level; LEVELS as usize],
 }
 
 impl Wheel {
@@ -115,7 +115,7 @@ impl Wheel {
         let due = at.clamp(self.now, self.now.saturating_add(REACH));
         // The highest bits that differ from now tell the level.
         let differing = (due ^ self.now) | (SLOTS as u64 - 1);
-        let number = (differing.ilog2() / LEVEL_BITS).min(LEVELS as u32 - 1);
+        let number = (differing.ilog2() / LEVEL_BITS).min(LEVELS - 1);
         let slot = slot_of(due >> (LEVEL_BITS * number));
         let level = usize::try_from(number).unwrap_or(0);
         let Some(wheel) = self.levels.get_mut(level) else { return };

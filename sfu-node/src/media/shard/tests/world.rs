@@ -217,12 +217,12 @@ impl World {
         datagrams
     }
 
-    /// Lets the next timer of anybody fire.
-    fn step(&mut self) {
+    /// Lets the next timer of anybody fire, or time pass until `end` if none does before.
+    fn step(&mut self, end: Instant) {
         self.carry();
         let deadlines = self.clients.iter().map(|c| c.deadline).chain(self.shard.next_timeout());
         let next = deadlines.min().unwrap_or(self.now + Duration::from_secs(1));
-        self.now = next.max(self.now + Duration::from_micros(100));
+        self.now = next.min(end).max(self.now + Duration::from_micros(100));
         for client in &mut self.clients {
             let _ = client.rtc.handle_input(Input::Timeout(self.now));
         }
@@ -237,7 +237,7 @@ impl World {
         self.carry();
         while !over(self) {
             assert!(self.now < deadline, "never happened: {what}; events {:?}", self.events);
-            self.step();
+            self.step(deadline);
         }
     }
 
@@ -245,7 +245,7 @@ impl World {
     pub(super) fn pass(&mut self, span: Duration) {
         let end = self.now + span;
         while self.now < end {
-            self.step();
+            self.step(end);
         }
     }
 
