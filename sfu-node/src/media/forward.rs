@@ -143,7 +143,6 @@ impl Forwarder {
                 waiting.push(subscription.track);
             }
         }
-        self.schedule_reports(now, slot);
         for track in waiting {
             self.request_keyframe(now, track, Some(slot));
             self.serve_track(now, track, sink);
@@ -178,7 +177,6 @@ impl Forwarder {
         if let Some(entry) = self.transports.get_mut(slot) {
             entry.tracks.clone_from(&tracks);
         }
-        self.schedule_reports(now, slot);
         for track in tracks {
             self.request_keyframe(now, track, None);
             self.serve_track(now, track, sink);
@@ -219,7 +217,6 @@ impl Forwarder {
         if let Some(entry) = self.transports.get_mut(slot) {
             entry.subscriptions = after;
         }
-        self.schedule_reports(now, slot);
         for track in tracks {
             self.set_routes(track);
             self.request_keyframe(now, track, Some(slot));

@@ -48,7 +48,7 @@ impl Forwarder {
         let Some(transport) = transports.get_mut(slot) else { return };
         transport.allocation_due = None;
         let Some(bandwidth) = transport.bandwidth.as_mut().filter(|bandwidth| bandwidth.is_known()) else { return };
-        let (mut audio, mut candidates) = (0_u64, Vec::new());
+        let (mut audio, mut candidates, mut flowing) = (0_u64, Vec::new(), false);
         for slot in &transport.subscriptions {
             let Some(subscription) = subscriptions.get(*slot) else { continue };
             let source = tracks.get(subscription.track).and_then(|track| track.source.as_ref());
@@ -60,6 +60,7 @@ impl Forwarder {
             let Delivery { paused: false, max_layer, max_frame_rate, priority } = subscription.delivery else {
                 continue;
             };
+            flowing |= source.flows(now);
             let layer = max_layer.unwrap_or(u8::MAX);
             let limit = Quality { layer, temporal: source.temporal_for(max_frame_rate) };
             let steps = source.steps(now);
@@ -68,7 +69,7 @@ impl Forwarder {
         if candidates.is_empty() {
             return;
         }
-        transport.allocation_due = transport.connected.then(|| now.plus(ALLOCATION_INTERVAL));
+        transport.allocation_due = (transport.connected && flowing).then(|| now.plus(ALLOCATION_INTERVAL));
         let shortfall = allocate(bandwidth.estimate().saturating_sub(audio), &mut candidates);
         if let Some(wanted) = shortfall.wanted {
             bandwidth.probe_for(now, wanted + audio);

@@ -50,7 +50,7 @@ impl Forwarder {
         if self.fanout.packets.is_empty() {
             return;
         }
-        let Self { transports, tracks, subscriptions, stats, scratch, fanout, .. } = self;
+        let Self { transports, tracks, subscriptions, timers, stats, scratch, fanout, .. } = self;
         let now = fanout.now;
         let track = tracks.get(fanout.track);
         let Some((track, source)) = track.and_then(|track| Some((track, track.source.as_ref()?))) else {
@@ -68,6 +68,7 @@ impl Forwarder {
             let Some(transport) = transports.get_mut(subscription.transport).filter(|to| to.connected) else {
                 continue;
             };
+            Self::schedule_reports(timers, now, subscription.transport, transport);
             let (to, bandwidth) = (transport.key, &mut transport.bandwidth);
             let mut out = Egress { now, abs_send_time, to, bandwidth, scratch, stats, sink };
             for packet in &packets {

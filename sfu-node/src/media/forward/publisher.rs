@@ -175,6 +175,11 @@ impl Source {
         steps
     }
 
+    /// Packets came lately.
+    pub(crate) fn flows(&self, now: Time) -> bool {
+        self.layers.iter().filter_map(|layer| layer.last).any(|last| now.since(last) <= micros(LAYER_STALL))
+    }
+
     /// Finds the layers that are not far behind the liveliest. True when they are others than before.
     pub(crate) fn choose_layer(&mut self) -> bool {
         let liveliest = self.layers.iter().filter_map(|layer| layer.last).max();

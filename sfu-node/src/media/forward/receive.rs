@@ -43,6 +43,9 @@ impl Forwarder {
             None => self.bind(now, slot, &rtp, sink)?,
         };
         self.record_arrival(now, slot, stream, &rtp);
+        if let Some(transport) = self.transports.get_mut(slot) {
+            Self::schedule_reports(&mut self.timers, now, slot, transport);
+        }
         let numbers = self.take_numbers(now, stream, &rtp);
         let Some((incoming, first)) = numbers? else { return Some(()) };
         self.relay(stream, &incoming, first, sink);
@@ -119,7 +122,7 @@ impl Forwarder {
             self.flush(sink);
         }
         self.make_way(track, incoming, sink);
-        let Self { transports, tracks, subscriptions, .. } = self;
+        let Self { transports, tracks, subscriptions, timers, .. } = self;
         let Some(entry) = tracks.get_mut(track) else { return };
         let Some(source) = entry.source.as_mut() else { return };
         let kind = source.receiver.kind;
@@ -133,6 +136,7 @@ impl Forwarder {
         }
         let disturbed = layer.missing.next_due().is_some() || layer.keyframe.next_due().is_some();
         let risen = !source.lives(incoming.layer) && source.choose_layer();
+        let unwatched = source.layers.len() > 1 && !timers.is_armed(Owner::Track(track));
         if first {
             for slot in &entry.subscriptions {
                 let subscription = subscriptions.get_mut(*slot);
@@ -152,7 +156,7 @@ impl Forwarder {
             self.flush(sink);
             self.request_keyframe(now, track, None);
         }
-        if first || risen || disturbed {
+        if first || risen || disturbed || unwatched {
             self.serve_track(now, track, sink);
         }
     }

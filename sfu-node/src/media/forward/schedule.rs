@@ -9,7 +9,8 @@ use crate::media::forward::clock::{Time, wrap16};
 use crate::media::forward::crossing::Crossing;
 use crate::media::forward::rtcp::{self, MAX_REPORTS};
 use crate::media::forward::subscriber::Subscription;
-use crate::media::forward::timers::Owner;
+use crate::media::forward::timers::{Owner, Timers};
+use crate::media::forward::transport::Transport;
 use crate::media::forward::{Forwarder, Sink};
 
 /// Time between the reports of a transport.
@@ -60,7 +61,7 @@ impl Forwarder {
         let Some(source) = track.source.as_mut() else { return };
         let Some(publisher) = self.transports.get(source.transport) else { return };
         let mut next =
-            (source.layers.len() > 1 && source.best.is_some()).then(|| now.next_multiple(LAYER_CHECK_INTERVAL));
+            (source.layers.len() > 1 && source.flows(now)).then(|| now.next_multiple(LAYER_CHECK_INTERVAL));
         for index in (0..).take(source.layers.len()) {
             let asks = source.takes_requests(index);
             let Some(layer) = source.layer_mut(index) else { continue };
@@ -95,13 +96,12 @@ impl Forwarder {
         }
     }
 
-    /// Starts a transport's reports once it is connected.
-    pub(super) fn schedule_reports(&mut self, now: Time, slot: usize) {
-        let Some(transport) = self.transports.get_mut(slot) else { return };
-        if transport.connected && transport.report_due.is_none() {
+    /// Starts a transport's reports; done with the first packet either way and after each silence.
+    pub(super) fn schedule_reports(timers: &mut Timers, now: Time, slot: usize, transport: &mut Transport) {
+        if transport.report_due.is_none() {
             let due = now.plus(REPORT_INTERVAL);
             transport.report_due = Some(due);
-            self.timers.arm(Owner::Transport(slot), due);
+            timers.arm(Owner::Transport(slot), due);
         }
     }
 
@@ -122,10 +122,16 @@ impl Forwarder {
             }
         }
         if transport.report_due.is_some_and(|due| due <= now) {
-            transport.report_due = transport.connected.then(|| now.plus(REPORT_INTERVAL));
+            transport.report_due = None;
             if transport.connected {
-                self.report_reception(now, slot, sink);
-                self.report_sending(now, slot, sink);
+                let received = self.report_reception(now, slot, sink);
+                let sent = self.report_sending(now, slot, sink);
+                // Without packets there is nothing to report; the next one starts it again.
+                if let Some(transport) = self.transports.get_mut(slot) {
+                    transport.report_due = (received || sent).then(|| now.plus(REPORT_INTERVAL));
+                    // Packets came: a video that was paused may fit now.
+                    transport.allocation_due.get_or_insert(now);
+                }
             }
         }
         if self.transports.get(slot).is_some_and(|transport| transport.allocation_due.is_some_and(|due| due <= now)) {
@@ -140,9 +146,9 @@ impl Forwarder {
         }
     }
 
-    /// Receiver reports on all streams that had packets since the last.
-    fn report_reception<S: Sink>(&mut self, now: Time, slot: usize, sink: &mut S) {
-        let Some(transport) = self.transports.get(slot) else { return };
+    /// Receiver reports on all streams that had packets since the last; false: on none.
+    fn report_reception<S: Sink>(&mut self, now: Time, slot: usize, sink: &mut S) -> bool {
+        let Some(transport) = self.transports.get(slot) else { return false };
         let mut reports = Vec::new();
         for track in &transport.tracks {
             let Some(source) = self.tracks.get_mut(*track).and_then(|track| track.source.as_mut()) else { continue };
@@ -154,11 +160,12 @@ impl Forwarder {
         for reports in reports.chunks(MAX_REPORTS) {
             send(transport.key, &[Box::new(rtcp::receiver_report(transport.ssrc, reports.to_vec()))], sink);
         }
+        !reports.is_empty()
     }
 
-    /// Sender reports on all streams that had packets since the last.
-    fn report_sending<S: Sink>(&mut self, now: Time, slot: usize, sink: &mut S) {
-        let Some(transport) = self.transports.get(slot) else { return };
+    /// Sender reports on all streams that had packets since the last; false: on none.
+    fn report_sending<S: Sink>(&mut self, now: Time, slot: usize, sink: &mut S) -> bool {
+        let Some(transport) = self.transports.get(slot) else { return false };
         let mut packets = Vec::new();
         for subscription in &transport.subscriptions {
             let Some(subscription) = self.subscriptions.get_mut(*subscription) else { continue };
@@ -172,6 +179,7 @@ impl Forwarder {
         for packets in packets.chunks(2 * REPORTS_A_PACKET) {
             send(transport.key, packets, sink);
         }
+        !packets.is_empty()
     }
 }
 

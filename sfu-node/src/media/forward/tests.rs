@@ -3,7 +3,9 @@
 mod adapting;
 mod audio;
 mod cost;
+mod floods;
 mod forwarding;
+mod idle;
 mod layers;
 mod losses;
 mod relay;
