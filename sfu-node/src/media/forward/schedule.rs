@@ -60,8 +60,7 @@ impl Forwarder {
         let Some(track) = self.tracks.get_mut(slot) else { return };
         let Some(source) = track.source.as_mut() else { return };
         let Some(publisher) = self.transports.get(source.transport) else { return };
-        let mut next =
-            (source.layers.len() > 1 && source.flows(now)).then(|| now.next_multiple(LAYER_CHECK_INTERVAL));
+        let mut next = (source.layers.len() > 1 && source.flows(now)).then(|| now.next_multiple(LAYER_CHECK_INTERVAL));
         for index in (0..).take(source.layers.len()) {
             let asks = source.takes_requests(index);
             let Some(layer) = source.layer_mut(index) else { continue };

@@ -380,6 +380,8 @@ impl World {
 
     fn connect(&mut self, key: TransportKey, connected: bool) {
         self.watch.now = Some(self.now);
+        // What waits came before.
+        self.forwarder.flush(&mut self.watch);
         self.watch.transports.entry(key).or_default().connected = connected;
         self.forwarder.connected(self.now, key, connected, &mut self.watch);
     }
@@ -387,6 +389,7 @@ impl World {
     fn receive(&mut self, key: TransportKey, receivers: Vec<Receiver>) {
         // New receivers are new layers: they may ask at once.
         self.watch.keyframes.remove(&key);
+        self.forwarder.flush(&mut self.watch);
         self.watch.transports.entry(key).or_default().receivers.clone_from(&receivers);
         self.forwarder.set_receivers(self.now, key, receivers, &mut self.watch);
     }
