@@ -113,7 +113,7 @@ impl Conference {
         if known.as_ref().is_some_and(|known| known.generation >= claims.generation) {
             return Err(RefusalReason::BadToken);
         }
-        if known.is_none() && self.session_count() >= self.max_sessions {
+        if known.is_none() && (self.session_count() >= self.max_sessions || self.placement.is_overloaded()) {
             return Err(RefusalReason::NoCapacity);
         }
         if let Some(known) = known {
@@ -252,6 +252,11 @@ impl Conference {
     /// What a shard was measured to carry.
     pub(crate) fn measured(&mut self, shard: ShardIndex, packets_per_second: u32) {
         self.placement.measured(shard, packets_per_second);
+    }
+
+    /// A shard leaves out video because it cannot keep up, or does not any more.
+    pub(crate) fn set_overloaded(&mut self, shard: ShardIndex, overloaded: bool) {
+        self.placement.set_overloaded(shard, overloaded);
     }
 
     /// What the batch of inputs wants done.

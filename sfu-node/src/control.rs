@@ -123,7 +123,7 @@ pub(crate) enum Report {
 /// What the control task makes known each time all shards have told their counters.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Pulse {
-    /// Load without the process's CPU.
+    /// Load; of the CPU only what the least busy shard says.
     pub(crate) load: NodeLoad,
     /// When the last of the shards answered.
     pub(crate) shard_answered: Option<Instant>,
@@ -229,6 +229,7 @@ impl<F: Fn(ShardIndex, Command) + Send + 'static> State<F> {
         let now = Instant::now();
         let traffic = self.readings.take(now, shard, stats);
         self.conference.measured(shard, traffic.packets_per_second);
+        self.conference.set_overloaded(shard, stats.relief > 0);
         let Some((all, traffic)) = self.readings.complete() else { return };
         let (sessions, tracks) = (self.conference.session_count(), self.conference.track_count());
         self.metrics.set_shards(all, sessions, tracks);
@@ -236,7 +237,7 @@ impl<F: Fn(ShardIndex, Command) + Send + 'static> State<F> {
             sessions: u32::try_from(sessions).unwrap_or(u32::MAX),
             egress_bps: traffic.egress_bps,
             packets_per_second: traffic.packets_per_second,
-            ..NodeLoad::default()
+            cpu: all.iter().map(fullness).fold(1.0, f32::min),
         };
         self.pulse.send_replace(Pulse { load, shard_answered: Some(now) });
     }
@@ -257,4 +258,9 @@ impl<F: Fn(ShardIndex, Command) + Send + 'static> State<F> {
             }
         }
     }
+}
+
+/// Share of what a shard's thread can do, 0.0 to 1.0.
+fn fullness(stats: &ShardStats) -> f32 {
+    if stats.relief > 0 { 1.0 } else { f32::from(u8::try_from(stats.busy_percent).unwrap_or(100)) / 100.0 }
 }

@@ -10,6 +10,8 @@ pub mod demux;
 pub mod dtls;
 pub mod forward;
 pub mod ice;
+mod receive_drops;
+mod relief;
 pub mod shard;
 pub mod socket;
 pub mod srtp;

@@ -97,13 +97,15 @@ struct Latest {
 /// A counter or gauge of a shard: name, help, value.
 type Shown = (&'static str, &'static str, fn(&ShardStats) -> u64);
 
-const SHARD_GAUGES: [Shown; 3] = [
+const SHARD_GAUGES: [Shown; 5] = [
     ("transports", "ICE transports open", |stats| stats.transports),
     ("receivers", "Tracks received", |stats| stats.receivers),
     ("senders", "Subscriptions sent", |stats| stats.senders),
+    ("busy_percent", "Share of a core taken in the last second", |stats| stats.busy_percent),
+    ("relief", "Steps by which video is left out for want of CPU", |stats| stats.relief),
 ];
 
-const SHARD_COUNTERS: [Shown; 25] = [
+const SHARD_COUNTERS: [Shown; 26] = [
     ("packets_received", "RTP and RTCP packets received", |stats| stats.packets_received),
     ("bytes_received", "Bytes received", |stats| stats.bytes_received),
     ("packets_sent", "RTP and RTCP packets sent", |stats| stats.packets_sent),
@@ -116,6 +118,7 @@ const SHARD_COUNTERS: [Shown; 25] = [
     ("dropped_replay", "SRTP or SRTCP seen before", |stats| stats.dropped_replay),
     ("dropped_malformed", "Malformed, or of no known section", |stats| stats.dropped_malformed),
     ("dropped_send", "The socket would not take it", |stats| stats.dropped_send),
+    ("dropped_receive", "The socket's receive buffer was full", |stats| stats.dropped_receive),
     ("nacks_received", "NACKs received", |stats| stats.nacks_received),
     ("nacks_sent", "NACKs sent", |stats| stats.nacks_sent),
     ("plis_received", "Keyframe requests received", |stats| stats.plis_received),
@@ -195,6 +198,9 @@ mod tests {
             crossings_sent: 28,
             crossings_received: 29,
             crossings_dropped: 30,
+            dropped_receive: 31,
+            busy_percent: 32,
+            relief: 33,
         };
         let metrics = Metrics::new();
         let other = ShardStats { packets_sent: 1_000, ..ShardStats::default() };
@@ -204,7 +210,7 @@ mod tests {
             let end = format!(" {value}");
             text.lines().any(|line| line.starts_with("meridian_node_") && line.ends_with(&end))
         };
-        for value in 1..=30 {
+        for value in 1..=33 {
             assert!(shown(value), "{value} is missing:\n{text}");
         }
         assert!(text.contains("meridian_node_packets_sent_total{shard=\"1\"} 1000"), "{text}");

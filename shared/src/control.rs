@@ -429,7 +429,8 @@ pub struct NodeInfo {
 pub struct NodeLoad {
     /// Sessions open.
     pub sessions: u32,
-    /// CPU of the process, 1.0 = all cores it may use.
+    /// CPU of the process, 1.0 = all cores it may use; or what of its thread the least busy media shard takes, if that is
+    /// more. 1.0 also while all shards leave out video for want of CPU: sessions are refused then.
     pub cpu: f32,
     /// Media sent, bits per second.
     pub egress_bps: u64,

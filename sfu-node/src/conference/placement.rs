@@ -16,6 +16,7 @@ pub(crate) struct Fullness {
 struct Load {
     sessions: u32,
     packets_per_second: u32,
+    overloaded: bool,
 }
 
 /// The shards and their load.
@@ -59,6 +60,18 @@ impl Placement {
         }
     }
 
+    /// A shard cannot keep up, or can again.
+    pub(crate) fn set_overloaded(&mut self, shard: ShardIndex, overloaded: bool) {
+        if let Some(load) = self.loads.get_mut(shard.place()) {
+            load.overloaded = overloaded;
+        }
+    }
+
+    /// No shard can take more.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        self.loads.iter().all(|load| load.overloaded)
+    }
+
     fn least_loaded(&self) -> ShardIndex {
         let all = ShardIndex::all(self.loads.len());
         all.min_by(|a, b| self.fill(*a).total_cmp(&self.fill(*b))).unwrap_or(ShardIndex(0))
@@ -66,7 +79,7 @@ impl Placement {
 
     /// Share of what makes a shard full; 1.0 and above: it is.
     fn fill(&self, shard: ShardIndex) -> f64 {
-        let Some(load) = self.loads.get(shard.place()) else { return f64::INFINITY };
+        let Some(load) = self.loads.get(shard.place()).filter(|load| !load.overloaded) else { return f64::INFINITY };
         let share = |is: u32, full: u32| f64::from(is) / f64::from(full.max(1));
         share(load.sessions, self.full.sessions).max(share(load.packets_per_second, self.full.packets_per_second))
     }

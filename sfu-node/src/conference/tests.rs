@@ -242,3 +242,17 @@ fn rooms_begin_on_the_shard_with_the_least_load() {
         assert_eq!(placed(&hall.conference.flush()).0, ShardIndex(expected));
     }
 }
+
+#[test]
+fn a_node_that_cannot_keep_up_refuses_new_sessions_until_it_can() {
+    let mut hall = Hall::with_shards(2, 100);
+    let (first, second) = (ShardIndex(0), ShardIndex(1));
+    hall.open("ada", 1, JOIN).unwrap();
+    hall.conference.set_overloaded(first, true);
+    hall.open("bob", 1, JOIN).unwrap();
+    hall.conference.set_overloaded(second, true);
+    assert_eq!(hall.open("eve", 1, JOIN), Err(RefusalReason::NoCapacity));
+    hall.open("bob", 2, JOIN).unwrap();
+    hall.conference.set_overloaded(first, false);
+    hall.open("eve", 1, JOIN).unwrap();
+}

@@ -111,7 +111,7 @@ impl FleetLink {
                 },
                 _ = heartbeats.tick() => {
                     let mut load = self.pulse.borrow().load;
-                    load.cpu = cpu.read();
+                    load.cpu = load.cpu.max(cpu.read());
                     socket.send(&NodeToFleet::Heartbeat(load)).await?;
                 }
                 (room, left) = rooms.ended() => rooms.restart(&room, left, &self.context),

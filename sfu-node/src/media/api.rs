@@ -353,6 +353,12 @@ pub struct ShardStats {
     pub dropped_malformed: u64,
     /// Dropped: the socket would not take it.
     pub dropped_send: u64,
+    /// Dropped by the kernel: the socket's receive buffer was full.
+    pub dropped_receive: u64,
+    /// Share of a core that the shard's thread took in the last second, per cent.
+    pub busy_percent: u64,
+    /// Steps by which it leaves out video because it cannot keep up; 0: none.
+    pub relief: u64,
     pub nacks_received: u64,
     pub nacks_sent: u64,
     pub plis_received: u64,

@@ -55,6 +55,7 @@ use self::subscriber::Subscription;
 use self::timers::{Owner, Timers};
 use self::transport::{StreamRef, Transport};
 use crate::media::api::{Event, Receiver, RoomKey, Sender, ShardIndex, ShardStats, TrackKey, TransportKey};
+use crate::media::relief::Relief;
 
 /// Where the forwarder's packets and news go.
 pub trait Sink {
@@ -77,6 +78,7 @@ pub struct Forwarder {
     subscriptions: Slab<Subscription>,
     clock: Clock,
     timers: Timers,
+    relief: Relief,
     seed: u64,
     stats: ShardStats,
     scratch: Box<Scratch>,
@@ -95,6 +97,7 @@ impl Forwarder {
             subscriptions: Slab::new(),
             clock: Clock::default(),
             timers: Timers::new(),
+            relief: Relief::NONE,
             seed,
             stats: ShardStats::default(),
             scratch: Box::new([0; MAX_RTP_LEN + 2]),
@@ -198,7 +201,11 @@ impl Forwarder {
                 Some(known) => self.change_subscription(known, track, sender),
                 None => {
                     let random = self.random(sender.ssrc.into());
-                    let added = self.subscriptions.insert(Subscription::new(slot, track, sender, random));
+                    let subscription = Subscription::new(slot, track, sender, random, self.relief);
+                    if subscription.is_paused() {
+                        sink.event(Event::Paused { transport, source: subscription.source, paused: true });
+                    }
+                    let added = self.subscriptions.insert(subscription);
                     self.join_track(added, track);
                     added
                 }

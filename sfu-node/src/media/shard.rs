@@ -4,6 +4,8 @@
 mod crossings;
 mod deadlines;
 mod gather;
+mod load;
+mod overload;
 mod rings;
 mod table;
 pub mod thread;
@@ -15,6 +17,7 @@ use rtc::crypto::RTCCryptoProvider;
 
 use self::crossings::RoomMessage;
 pub use self::crossings::{Crossings, Frame, frames};
+use self::overload::{Load, Overload};
 use self::table::Table;
 use super::api::{Command, Event, FailReason, ShardIndex, ShardStats, TransportConfig};
 use super::batch::{Route, SendBatch};
@@ -28,6 +31,11 @@ use super::transport::Happening;
 pub struct Shard {
     table: Table,
     forwarder: Forwarder,
+    overload: Overload,
+    /// Datagrams dropped at full buffers when last looked.
+    dropped_before: u64,
+    /// Datagrams not sent because the socket's buffer was full.
+    dropped_full: u64,
 }
 
 impl Shard {
@@ -41,7 +49,13 @@ impl Shard {
         identity: Identity,
         provider: Arc<dyn RTCCryptoProvider>,
     ) -> Self {
-        Self { table: Table::new(max_transports, max_segments, identity, provider), forwarder: Forwarder::new(seed) }
+        Self {
+            table: Table::new(max_transports, max_segments, identity, provider),
+            forwarder: Forwarder::new(seed),
+            overload: Overload::new(),
+            dropped_before: 0,
+            dropped_full: 0,
+        }
     }
 
     /// Counts time from `origin`, as all shards of a node must.
@@ -184,6 +198,23 @@ impl Shard {
         stats.bytes_sent += sent.bytes;
         stats.send_calls += sent.calls;
         stats.dropped_send += sent.dropped;
+        self.dropped_full += sent.full;
+    }
+
+    /// Takes how busy the thread was in about the last second, 0.0 to 1.0, and how many datagrams the kernel has dropped
+    /// because nobody took them. A shard that cannot keep up leaves out video.
+    pub fn note_load(&mut self, now: Instant, busy: f32, dropped_receive: u64) {
+        let stats = &mut self.table.stats;
+        stats.dropped_receive = dropped_receive;
+        let dropped = dropped_receive + self.dropped_full;
+        let dropping = dropped > std::mem::replace(&mut self.dropped_before, dropped);
+        let before = self.overload.relief();
+        let relief = self.overload.observe(now, Load { busy, dropping });
+        (stats.busy_percent, stats.relief) = (percent(busy), relief.steps().into());
+        if relief != before {
+            tracing::warn!(busy_percent = stats.busy_percent, steps = relief.steps(), "too much load: video left out");
+            self.forwarder.relieve(now, relief, &mut self.table);
+        }
     }
 
     /// Counts a receive call.
@@ -264,6 +295,11 @@ impl Shard {
         }
         self.table.settle(now, index);
     }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 100")]
+fn percent(share: f32) -> u64 {
+    (share.clamp(0.0, 1.0) * 100.0) as u64
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use mio::net::UdpSocket;
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 
 use super::batch::{Burst, Route, SendBatch};
+use super::receive_drops::ReceiveDrops;
 
 /// Buffers filled by one receive call.
 pub const RECEIVE_BUFFERS: usize = 16;
@@ -27,6 +28,8 @@ pub struct Sent {
     pub calls: u64,
     /// Datagrams it would not take.
     pub dropped: u64,
+    /// Of these: because the socket's buffer was full.
+    pub full: u64,
 }
 
 /// A bound UDP socket.
@@ -35,6 +38,7 @@ pub struct Socket {
     state: UdpSocketState,
     /// Bound to all addresses: answers must name the one they come from.
     any_address: bool,
+    receive_drops: ReceiveDrops,
 }
 
 impl Socket {
@@ -48,7 +52,26 @@ impl Socket {
         // The system's limit may be lower than what is asked for; it then gives what it has.
         let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), buffer);
         let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), buffer);
-        Ok(Self { socket, state, any_address: addr.ip().is_unspecified() })
+        let receive_drops = ReceiveDrops::of(&socket);
+        Ok(Self { socket, state, any_address: addr.ip().is_unspecified(), receive_drops })
+    }
+
+    /// The smaller of its kernel buffers, bytes; `None` where the system does not tell.
+    #[must_use]
+    pub fn buffer_size(&self) -> Option<usize> {
+        let socket = UdpSockRef::from(&self.socket);
+        Some(
+            self.state
+                .recv_buffer_size(socket)
+                .ok()?
+                .min(self.state.send_buffer_size(UdpSockRef::from(&self.socket)).ok()?),
+        )
+    }
+
+    /// Datagrams the kernel dropped because nobody took them in time, since the socket was bound. Reads a file.
+    #[must_use]
+    pub fn receive_drops(&self) -> u64 {
+        self.receive_drops.read()
     }
 
     /// The address bound.
@@ -102,7 +125,12 @@ impl Socket {
                 sent.packets += burst.count as u64;
                 sent.bytes += burst.bytes.len() as u64;
             }
-            Err(_) => sent.dropped += burst.count as u64,
+            Err(error) => {
+                sent.dropped += burst.count as u64;
+                if error.kind() == io::ErrorKind::WouldBlock {
+                    sent.full += burst.count as u64;
+                }
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Fits what a subscriber gets to what its path carries: layers by the estimate, probes where more would be of use.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shared::control::{Delivery, TrackKind};
 
@@ -10,6 +10,7 @@ use crate::media::forward::clock::Time;
 use crate::media::forward::egress::Egress;
 use crate::media::forward::timers::Owner;
 use crate::media::forward::{Forwarder, Sink};
+use crate::media::relief::Relief;
 
 /// How often a transport's videos are looked at anew; at once when the estimate falls.
 const ALLOCATION_INTERVAL: Duration = Duration::from_millis(250);
@@ -80,18 +81,48 @@ impl Forwarder {
             let Some(subscription) = subscriptions.get_mut(candidate.slot) else { continue };
             // With room for all there is no reason to keep a layer back that comes up only now.
             let ceiling = if shortfall.wanted.is_none() { Some(Quality::BEST) } else { candidate.given };
+            let was_paused = subscription.is_paused();
             let before = std::mem::replace(&mut subscription.ceiling, ceiling);
             if before == ceiling {
                 continue;
             }
             if before.is_none() || ceiling.is_none() {
                 subscription.pause();
-                sink.event(Event::Paused { transport: to, source: subscription.source, paused: ceiling.is_none() });
+            }
+            let paused = subscription.is_paused();
+            if paused != was_paused {
+                sink.event(Event::Paused { transport: to, source: subscription.source, paused });
             }
             changed.push(subscription.track);
         }
         for track in changed {
             self.request_keyframe(now, track, Some(slot));
+            self.serve_track(now, track, sink);
+        }
+    }
+
+    /// The shard cannot keep up, or has room again: leaves out of each video what `relief` says.
+    pub(crate) fn relieve<S: Sink>(&mut self, now: Instant, relief: Relief, sink: &mut S) {
+        self.flush(sink);
+        let now = self.clock.time(now);
+        self.relief = relief;
+        let mut changed = Vec::new();
+        for (_, subscription) in &mut self.subscriptions {
+            let was_paused = subscription.is_paused();
+            if !subscription.relieve(relief) {
+                continue;
+            }
+            let paused = subscription.is_paused();
+            let transport = self.transports.get(subscription.transport).filter(|_| paused != was_paused);
+            if let Some(transport) = transport {
+                sink.event(Event::Paused { transport: transport.key, source: subscription.source, paused });
+            }
+            changed.push(subscription.track);
+        }
+        changed.sort_unstable();
+        changed.dedup();
+        for track in changed {
+            self.request_keyframe(now, track, None);
             self.serve_track(now, track, sink);
         }
     }

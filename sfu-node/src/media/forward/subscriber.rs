@@ -22,6 +22,7 @@ use crate::media::forward::retransmission::Budget;
 use crate::media::forward::rtcp::StreamReport;
 use crate::media::forward::rtp::MAX_RTP_SENT_LEN;
 use crate::media::forward::scalability::Known;
+use crate::media::relief::{Relief, Share};
 
 /// Sender reports of two layers that disagree with their arrival by more, seconds, are not believed.
 const MAX_REPORT_ERROR: u32 = 1;
@@ -87,6 +88,8 @@ pub(crate) struct Subscription {
     /// The most that its path carries; `None`: not even the least, it is paused.
     pub(crate) ceiling: Option<Quality>,
     pub(crate) delivery: Delivery,
+    /// What the shard leaves out.
+    relief: Relief,
     numbers: Numbers,
     newest: Option<Newest>,
     packets: u32,
@@ -98,7 +101,7 @@ pub(crate) struct Subscription {
 
 impl Subscription {
     /// `random` gives the first sequence numbers (RFC 3550 section 5.1).
-    pub(crate) fn new(transport: usize, track: usize, sender: Sender, random: u64) -> Self {
+    pub(crate) fn new(transport: usize, track: usize, sender: Sender, random: u64, relief: Relief) -> Self {
         let mut subscription = Self {
             transport,
             track,
@@ -118,6 +121,7 @@ impl Subscription {
             selection: Selection::default(),
             ceiling: Some(Quality::BEST),
             delivery: sender.delivery,
+            relief,
             numbers: Numbers::new(random),
             newest: None,
             packets: 0,
@@ -159,6 +163,29 @@ impl Subscription {
         self.numbers.forget_source();
     }
 
+    /// Takes what the shard leaves out. True if that changes what goes out.
+    pub(crate) fn relieve(&mut self, relief: Relief) -> bool {
+        let before = self.share();
+        self.relief = relief;
+        let share = self.share();
+        if share == Share::Nothing {
+            self.pause();
+        }
+        share != before
+    }
+
+    fn share(&self) -> Share {
+        match self.kind {
+            TrackKind::Audio => Share::Whole,
+            TrackKind::Video => self.relief.share(self.delivery.priority > 0, self.ssrc),
+        }
+    }
+
+    /// Neither its path nor the shard carries any of it.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.ceiling.is_none() || self.share() == Share::Nothing
+    }
+
     /// Layer going out.
     pub(crate) fn current(&self) -> Option<u8> {
         self.current
@@ -185,6 +212,11 @@ impl Subscription {
     /// The most that its path carries and that is wanted; `None`: nothing.
     fn allowed(&self) -> Option<Quality> {
         let ceiling = self.ceiling.filter(|_| !self.delivery.paused)?;
+        let ceiling = match self.share() {
+            Share::Whole => ceiling,
+            Share::UpTo(layer) => ceiling.up_to(layer),
+            Share::Nothing => return None,
+        };
         Some(self.delivery.max_layer.map_or(ceiling, |wanted| ceiling.up_to(wanted)))
     }
 

@@ -9,6 +9,7 @@ mod idle;
 mod layers;
 mod losses;
 mod relay;
+mod relief;
 mod reports;
 mod robustness;
 mod scalable;

@@ -12,6 +12,7 @@ use rtc::crypto::RTCCryptoProvider;
 use rtc::crypto::providers::AwsLcRsProvider;
 
 use super::gather;
+use super::load::{LoadMeter, thread_cpu};
 use super::rings::{Bell, Rings, mesh};
 use super::{Shard, frames};
 use crate::media::api::{Command, Event, Fingerprint, ShardConfig, ShardIndex};
@@ -110,6 +111,7 @@ struct Seat {
 impl Common<'_> {
     fn prepare(&self, shard: ShardIndex) -> io::Result<Seat> {
         let mut socket = Socket::bind(self.address(shard)?, self.config.socket_buffer)?;
+        warn_of_small_buffers(&socket, self.config.socket_buffer, shard);
         let poll = Poll::new()?;
         poll.registry().register(socket.source(), SOCKET, Interest::READABLE)?;
         let bell = Arc::new(Bell::new(Waker::new(poll.registry(), WAKER)?));
@@ -138,6 +140,7 @@ impl Common<'_> {
             waiting: None,
             readable: false,
             last_turn: Duration::ZERO,
+            load: LoadMeter::default(),
         };
         let thread = thread::Builder::new().name(name).spawn(move || {
             if let Err(error) = turns.run() {
@@ -152,6 +155,18 @@ impl Common<'_> {
         let port = if first.port() == 0 { Some(0) } else { first.port().checked_add(shard.0.into()) };
         let port = port.ok_or_else(|| io::Error::other("no UDP port left for a shard"))?;
         Ok(SocketAddr::new(first.ip(), port))
+    }
+}
+
+/// Says once how to get the socket buffers asked for.
+fn warn_of_small_buffers(socket: &Socket, asked: usize, shard: ShardIndex) {
+    let granted = socket.buffer_size().unwrap_or(usize::MAX);
+    if shard == ShardIndex(0) && granted < asked {
+        tracing::warn!(
+            granted,
+            asked,
+            "small socket buffers, bursts may get lost: sysctl -w net.core.rmem_max={asked} net.core.wmem_max={asked}"
+        );
     }
 }
 
@@ -170,6 +185,7 @@ struct Turns {
     /// The socket may have more; the poll tells only of news.
     readable: bool,
     last_turn: Duration,
+    load: LoadMeter,
 }
 
 impl Turns {
@@ -188,6 +204,9 @@ impl Turns {
                 thread::sleep(gather::time(self.shard.transport_count(), self.last_turn));
             }
             let began = Instant::now();
+            if let Some(busy) = self.load.look(began, thread_cpu) {
+                self.shard.note_load(began, busy, self.socket.receive_drops());
+            }
             while let Ok(command) = self.queue.try_recv() {
                 if matches!(command, Command::Stop) {
                     self.send();
