@@ -6,6 +6,8 @@ mod answerer;
 mod codec;
 mod description;
 mod extension;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod offerer;
 mod publications;
 mod subscriptions;

@@ -16,8 +16,8 @@ use crate::{progress, repo, setup};
 const INPUT_LIMIT_SECS: u32 = 60;
 /// Memory of a target that is reported as a crash, MiB.
 const MEMORY_LIMIT_MIB: u32 = 1024;
-/// Longest input, bytes: a few datagrams, or a large description.
-const MAX_INPUT_LEN: u32 = 16 * 1024;
+/// Longest input, bytes: a story of datagrams or of descriptions.
+const MAX_INPUT_LEN: u32 = 64 * 1024;
 /// Lines of a target that crashed that are shown.
 const SHOWN_LINES: usize = 40;
 

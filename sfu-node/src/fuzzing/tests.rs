@@ -12,8 +12,19 @@ use super::*;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 5] =
-    [("forwarder", forwarder), ("payload", payload), ("rtcp", rtcp), ("rtp", rtp), ("srtp", srtp)];
+const TARGETS: [Target; 11] = [
+    ("data_packet", data_packet),
+    ("dtls", dtls),
+    ("forwarder", forwarder),
+    ("payload", payload),
+    ("rtcp", rtcp),
+    ("rtp", rtp),
+    ("sctp", sctp),
+    ("sdp", sdp),
+    ("shard", shard),
+    ("srtp", srtp),
+    ("stun", stun),
+];
 
 fn seeds_of(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(target)

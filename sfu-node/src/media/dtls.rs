@@ -1,6 +1,8 @@
 //! DTLS server of one transport (RFC 6347, RFC 5764): bytes in, bytes and events out. **Gives out keys and data only
 //! after the peer showed the certificate its description names.**
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod hello;
 
 use std::collections::VecDeque;

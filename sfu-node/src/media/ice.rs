@@ -2,6 +2,9 @@
 //! peer's nomination, keeps consent (RFC 7675). **Learns an address only from a request whose MESSAGE-INTEGRITY checks
 //! out; sends no request of its own.**
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -3,6 +3,8 @@
 
 mod crossings;
 mod deadlines;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gather;
 mod load;
 mod overload;

@@ -10,7 +10,15 @@ use rtc::rtcp::reception_report::ReceptionReport;
 use rtc::rtcp::sender_report::SenderReport;
 use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, nack_pairs_from_sequence_numbers};
 
+use livekit_protocol::data_packet::Value;
+use livekit_protocol::{ChatMessage, DataPacket, MetricsBatch, Transcription, UserPacket};
+use prost::Message as _;
+use rtc::stun::attributes::{ATTR_ICE_CONTROLLING, ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME};
+use rtc::stun::fingerprint::FINGERPRINT;
+use rtc::stun::message::{BINDING_REQUEST, Message, Setter, TransactionId};
+
 use super::*;
+use crate::media::dtls::fuzzing::client_hello;
 
 #[test]
 #[ignore = "writes fuzz/seeds"]
@@ -18,12 +26,19 @@ fn write_the_seeds() {
     rtp_seeds();
     rtcp_seeds();
     payload_seeds();
+    data_packet_seeds();
+    sdp_seeds();
+    let hello = client_hello();
+    write("dtls", "client_hello", &[&u16::try_from(hello.len()).unwrap().to_be_bytes()[..], &hello].concat());
+    write("stun", "nomination", &nomination());
     // A structured target reads any bytes as a story.
     let mut random = StdRng::seed_from_u64(9);
-    for (name, len) in [("short", 200), ("long", 3000)] {
-        let mut story = vec![0; len];
-        random.fill_bytes(&mut story);
-        write("forwarder", name, &story);
+    for target in ["dtls", "forwarder", "sctp", "shard", "stun"] {
+        for (name, len) in [("short", 200), ("long", 3000)] {
+            let mut story = vec![0; len];
+            random.fill_bytes(&mut story);
+            write(target, name, &story);
+        }
     }
 }
 
@@ -122,4 +137,57 @@ fn payload_seeds() {
     for (name, codec, payload) in seeds {
         write("payload", name, &[&[codec, 0x12, 0x34, 0x56], payload].concat());
     }
+}
+
+fn data_packet_seeds() {
+    let user = UserPacket { payload: b"hi".to_vec(), topic: Some("t".into()), ..UserPacket::default() };
+    let chat = ChatMessage { id: "1".into(), message: "hi".into(), ..ChatMessage::default() };
+    for (name, mode, value) in [
+        ("user", 0, Value::User(user)),
+        ("chat_of_an_agent", 4, Value::ChatMessage(chat)),
+        ("transcription", 4, Value::Transcription(Transcription::default())),
+        ("metrics", 8, Value::Metrics(MetricsBatch::default())),
+    ] {
+        let packet = DataPacket {
+            participant_identity: "bob".into(),
+            destination_identities: vec!["eve".into()],
+            sequence: 7,
+            value: Some(value),
+            ..DataPacket::default()
+        };
+        write("data_packet", name, &[&[mode][..], &packet.encode_to_vec()].concat());
+    }
+}
+
+/// Stories of a client that joins and then publishes, or answers what it is offered.
+fn sdp_seeds() {
+    const JOIN: &str = include_str!("../../../tests/fixtures/js_single_join_offer.sdp");
+    const PUBLISH: &str = include_str!("../../../tests/fixtures/js_single_publish_offer.sdp");
+    const NATIVE: &str = include_str!("../../../tests/fixtures/native_single_publish_offer.sdp");
+    const DUAL: &str = include_str!("../../../tests/fixtures/js_dual_publish_offer.sdp");
+    const DATA_ANSWER: &str = include_str!("../../../tests/fixtures/js_dual_subscriber_data_answer.sdp");
+    const MEDIA_ANSWER: &str = include_str!("../../../tests/fixtures/js_dual_subscriber_media_answer.sdp");
+    type Story = (&'static str, u8, &'static [(u8, &'static str)]);
+    let stories: [Story; 3] = [
+        ("single", 0, &[(0, JOIN), (5, ""), (7, ""), (0, PUBLISH), (6, ""), (0, PUBLISH)]),
+        ("native", 0, &[(5, ""), (0, NATIVE), (7, "")]),
+        ("dual", 1, &[(4, DATA_ANSWER), (5, ""), (0, DUAL), (4, MEDIA_ANSWER), (7, "")]),
+    ];
+    for (name, kind, events) in stories {
+        let events = events.iter().flat_map(|(event, text)| [&[*event][..], text.as_bytes(), b"\n\n"].concat());
+        write("sdp", name, &[kind].into_iter().chain(events).collect::<Vec<u8>>());
+    }
+}
+
+fn nomination() -> Vec<u8> {
+    let mut message = Message::new();
+    message.set_type(BINDING_REQUEST);
+    message.transaction_id = TransactionId([7; 12]);
+    message.write_header();
+    message.add(ATTR_USERNAME, b"node:peer");
+    message.add(ATTR_ICE_CONTROLLING, &[1; 8]);
+    message.add(ATTR_PRIORITY, &[0x6e, 0, 1, 0xff]);
+    message.add(ATTR_USE_CANDIDATE, &[]);
+    FINGERPRINT.add_to(&mut message).unwrap();
+    message.raw
 }

@@ -135,6 +135,16 @@ impl Table {
         }
     }
 
+    /// Nothing stays that no transport needs.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn assert_bounded(&self, most: usize) {
+        let count = self.transports.len();
+        assert!(count <= most && self.by_key.len() == count && self.speakers.len() <= count);
+        assert!(self.by_addr.len() <= count * crate::media::ice::MAX_ADDRESSES && self.by_ufrag.len() <= 2 * count);
+        assert!(self.by_addr.values().chain(self.by_ufrag.values()).all(|index| self.transports.contains(*index)));
+        assert_eq!(self.rooms.values().map(Vec::len).sum::<usize>(), count);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.transports.len()
     }

@@ -1,0 +1,4 @@
+//! Binding requests, forged and honest.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| sfu_node::fuzzing::stun(input));
