@@ -379,29 +379,34 @@ impl World {
     }
 
     fn connect(&mut self, key: TransportKey, connected: bool) {
-        self.watch.now = Some(self.now);
-        // What waits came before.
-        self.forwarder.flush(&mut self.watch);
+        self.settle();
         self.watch.transports.entry(key).or_default().connected = connected;
         self.forwarder.connected(self.now, key, connected, &mut self.watch);
     }
 
     fn receive(&mut self, key: TransportKey, receivers: Vec<Receiver>) {
+        self.settle();
         // New receivers are new layers: they may ask at once.
         self.watch.keyframes.remove(&key);
-        self.forwarder.flush(&mut self.watch);
         self.watch.transports.entry(key).or_default().receivers.clone_from(&receivers);
         self.forwarder.set_receivers(self.now, key, receivers, &mut self.watch);
     }
 
     fn send(&mut self, key: TransportKey, senders: Vec<Sender>) {
-        self.watch.now = Some(self.now);
+        self.settle();
         self.watch.transports.entry(key).or_default().senders.clone_from(&senders);
         self.forwarder.set_senders(self.now, key, senders, &mut self.watch);
     }
 
+    /// What waits goes out, as before each change.
+    fn settle(&mut self) {
+        self.watch.now = Some(self.now);
+        self.forwarder.flush(&mut self.watch);
+    }
+
     /// Time passes; what is due happens when it is due.
     fn pass(&mut self, span: Duration) {
+        self.settle();
         let end = self.now + span;
         let mut at_once = 0;
         while let Some(due) = self.forwarder.next_timeout().filter(|due| *due <= end) {
