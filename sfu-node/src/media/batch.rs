@@ -9,8 +9,8 @@ const MAX_RUN_LEN: usize = 60_000;
 const MAX_BYTES: usize = 2 * 1024 * 1024;
 /// Room first made for a peer, bytes: a packet of video.
 const QUEUE_CAPACITY: usize = 2 * 1024;
-/// What grew beyond this is shrunk after use, bytes.
-const QUEUE_KEEP: usize = 256 * 1024;
+/// What grew beyond this is shrunk after use, bytes: a keyframe needs more than every other frame.
+const QUEUE_KEEP: usize = 16 * 1024;
 
 /// The way to a peer: its address, and which of ours it talks to. A peer takes answers only from that one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
