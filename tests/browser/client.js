@@ -121,6 +121,9 @@ window.client = {
             framesDecoded: stat.framesDecoded ?? 0,
             frameHeight: stat.frameHeight ?? 0,
             totalAudioEnergy: stat.totalAudioEnergy ?? 0,
+            freezeCount: stat.freezeCount ?? 0,
+            totalFreezesDuration: stat.totalFreezesDuration ?? 0,
+            bytesReceived: stat.bytesReceived ?? 0,
           });
         }
       }

@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod crowd;
+pub mod impaired;
 pub mod join_rate;
 pub mod join_steps;
 pub mod limit;

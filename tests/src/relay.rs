@@ -1,13 +1,15 @@
-//! A path between clients and a node that can be made narrow: a UDP relay that shapes what the node sends to each client.
+//! A path between clients and a node that can be made bad: a UDP relay that shapes what the node sends to each client.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -23,12 +25,27 @@ const MAX_FLYING: usize = 4096;
 const MAX_DATAGRAM: usize = 2048;
 /// IPv4 and UDP, bytes.
 const OVERHEAD: usize = 28;
+/// What loss is counted of.
+const MILLION: u32 = 1_000_000;
+
+/// Seed of what a path loses.
+const SEED: u64 = 7;
 
 /// A running relay; ends with its value.
 pub struct Relay {
-    /// Bits per second to each client; 0: unlimited.
-    rate: Arc<AtomicU64>,
+    path: Arc<Path>,
     _tasks: JoinSet<()>,
+}
+
+/// What the way to each client is like.
+#[derive(Default)]
+struct Path {
+    /// Bits per second; 0: unlimited.
+    rate: AtomicU64,
+    /// Beyond what the rate takes, microseconds.
+    delay: AtomicU64,
+    /// Packets lost of a million.
+    loss: AtomicU32,
 }
 
 impl Relay {
@@ -38,20 +55,32 @@ impl Relay {
     /// Its address is taken.
     pub async fn start(node: SocketAddr) -> Result<Self> {
         let outside = UdpSocket::bind((RELAY_ADDRESS, node.port())).await.context("the relay's address")?;
-        let rate = Arc::new(AtomicU64::new(0));
+        let path = Arc::new(Path::default());
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(Arc::new(outside), node, Arc::clone(&rate)));
-        Ok(Self { rate, _tasks: tasks })
+        tasks.spawn(serve(Arc::new(outside), node, Arc::clone(&path)));
+        Ok(Self { path, _tasks: tasks })
     }
 
     /// Limits what goes to each client, bits per second; `None`: not at all.
     pub fn limit(&self, bits_per_second: Option<u64>) {
-        self.rate.store(bits_per_second.unwrap_or(0), Ordering::Relaxed);
+        self.path.rate.store(bits_per_second.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Delays what goes to each client.
+    pub fn delay(&self, by: Duration) {
+        self.path.delay.store(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Loses this share of what goes to each client, each packet by itself.
+    pub fn lose(&self, share: f64) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a million")]
+        let of_a_million = (share.clamp(0.0, 1.0) * f64::from(MILLION)) as u32;
+        self.path.loss.store(of_a_million, Ordering::Relaxed);
     }
 }
 
 /// Takes from clients, each through a socket of its own, so that the node tells them apart.
-async fn serve(outside: Arc<UdpSocket>, node: SocketAddr, rate: Arc<AtomicU64>) {
+async fn serve(outside: Arc<UdpSocket>, node: SocketAddr, path: Arc<Path>) {
     let mut clients: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     let mut tasks = JoinSet::new();
     let mut buffer = [0; MAX_DATAGRAM];
@@ -65,7 +94,7 @@ async fn serve(outside: Arc<UdpSocket>, node: SocketAddr, rate: Arc<AtomicU64>) 
                     continue;
                 }
                 let inside = Arc::new(inside);
-                tasks.spawn(shape(Arc::clone(&inside), Arc::clone(&outside), client, Arc::clone(&rate)));
+                tasks.spawn(shape(Arc::clone(&inside), Arc::clone(&outside), client, Arc::clone(&path)));
                 place.insert(inside)
             }
         };
@@ -77,7 +106,7 @@ async fn serve(outside: Arc<UdpSocket>, node: SocketAddr, rate: Arc<AtomicU64>) 
 }
 
 /// Brings what the node sends to one client, at the path's pace.
-async fn shape(inside: Arc<UdpSocket>, outside: Arc<UdpSocket>, client: SocketAddr, rate: Arc<AtomicU64>) {
+async fn shape(inside: Arc<UdpSocket>, outside: Arc<UdpSocket>, client: SocketAddr, path: Arc<Path>) {
     let (flying, mut landing) = mpsc::channel::<(Instant, Vec<u8>)>(MAX_FLYING);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
@@ -86,13 +115,17 @@ async fn shape(inside: Arc<UdpSocket>, outside: Arc<UdpSocket>, client: SocketAd
             let _ = outside.send_to(&datagram, client).await;
         }
     });
+    let mut random = SmallRng::seed_from_u64(SEED);
     let mut free_at = Instant::now();
     let mut buffer = [0; MAX_DATAGRAM];
     loop {
         let Ok(len) = inside.recv(&mut buffer).await else { continue };
         let now = Instant::now();
         let bits = 8 * (len + OVERHEAD) as u64;
-        let takes = match rate.load(Ordering::Relaxed) {
+        if random.random_ratio(path.loss.load(Ordering::Relaxed), MILLION) {
+            continue;
+        }
+        let takes = match path.rate.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
             rate => Duration::from_micros(bits * 1_000_000 / rate),
         };
@@ -102,7 +135,8 @@ async fn shape(inside: Arc<UdpSocket>, outside: Arc<UdpSocket>, client: SocketAd
         }
         free_at = start + takes;
         if let Some(datagram) = buffer.get(..len) {
-            let _ = flying.try_send((free_at, datagram.to_vec()));
+            let delay = Duration::from_micros(path.delay.load(Ordering::Relaxed));
+            let _ = flying.try_send((free_at + delay, datagram.to_vec()));
         }
     }
 }

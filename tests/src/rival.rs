@@ -151,3 +151,31 @@ fn livekit(binary: &Path, directory: &Path, port: u16) -> Result<(Vec<String>, D
 fn free_tcp_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn livekit_is_told_its_port_and_a_key_its_clients_have() {
+        let directory = std::env::temp_dir().join(format!("meridian-rival-test-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (words, door) = livekit(Path::new("/opt/livekit-server"), &directory, 4321).unwrap();
+        let config = fs::read_to_string(directory.join("livekit.yaml")).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+        let Door::LiveKit { url, key, secret } = door else { panic!("another protocol") };
+        assert_eq!(url, "ws://127.0.0.1:4321");
+        assert!(
+            config.starts_with("port: 4321\n") && config.ends_with(&format!("keys:\n  {key}: {secret}\n")),
+            "{config}"
+        );
+        assert_eq!(words[0], "/opt/livekit-server");
+        assert_eq!(Path::new(&words[2]), directory.join("livekit.yaml"));
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_cannot_be_measured() {
+        let missing = Kind::LiveKit(PathBuf::from("/nowhere/livekit-server"));
+        assert!(missing.installed().unwrap_err().to_string().contains("/nowhere/livekit-server"));
+    }
+}

@@ -75,6 +75,18 @@ pub struct TrackStats {
     pub frames_decoded: u64,
     /// Audio; grows with loudness and time.
     pub total_audio_energy: f64,
+    /// Video; 0 before the first frame. The native SDK does not say, nor the next ones.
+    #[serde(default)]
+    pub frame_height: u32,
+    /// Video.
+    #[serde(default)]
+    pub freeze_count: u64,
+    /// Video, seconds.
+    #[serde(default)]
+    pub total_freezes_duration: f64,
+    /// Payload.
+    #[serde(default)]
+    pub bytes_received: u64,
 }
 
 /// Another participant, as the client sees it.
@@ -114,7 +126,9 @@ impl Stats {
         self.of(identity, "audio").map_or(0.0, |track| track.total_audio_energy)
     }
 
-    fn of(&self, identity: &str, kind: &str) -> Option<&TrackStats> {
+    /// One of somebody's tracks.
+    #[must_use]
+    pub fn of(&self, identity: &str, kind: &str) -> Option<&TrackStats> {
         self.tracks.iter().find(|track| track.identity == identity && track.kind == kind)
     }
 }
@@ -147,8 +161,16 @@ impl SdkClient {
     /// # Errors
     /// When the SDK cannot connect.
     pub async fn join(&self, scene: &Scene, mode: Mode) -> Result<()> {
-        let token = access_token(&scene.room, &self.identity)?;
-        let url = scene.deployment.url().replacen("http", "ws", 1);
+        self.join_room(scene.deployment.url(), &scene.room, mode).await
+    }
+
+    /// Joins a room of a deployment at `url`, `http` or `ws`.
+    ///
+    /// # Errors
+    /// When the SDK cannot connect.
+    pub async fn join_room(&self, url: &str, room: &str, mode: Mode) -> Result<()> {
+        let token = access_token(room, &self.identity)?;
+        let url = url.replacen("http", "ws", 1);
         let options = json!({ "singlePeerConnection": mode == Mode::Single });
         self.call::<Value>("join", json!([url, token, options])).await.map(drop)
     }

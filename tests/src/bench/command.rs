@@ -12,14 +12,16 @@ use clap::{Args, ValueEnum, value_parser};
 use serde::Serialize;
 use serde_json::{Value, json};
 use xtask::repo;
+use xtask::stack::{Stack, StackConfig};
 
 use super::crowd::Habits;
 use super::measure::{Plan, Step, measure};
 use super::scenario::{Scenario, Tracks};
 use super::servers::{Servers, pinned};
-use super::{join_rate, join_steps, limit, report};
+use super::{impaired, join_rate, join_steps, limit, report};
 use crate::client::{MediaOptions, SrtpOffer};
 use crate::machine::load_average;
+use crate::relay::RELAY_ADDRESS;
 use crate::rig;
 use crate::rival::Kind;
 
@@ -61,6 +63,8 @@ pub enum What {
     Lossy,
     /// What forwarding cannot do without: sealing and sending, without a server.
     Limit,
+    /// What a Chromium viewer sees on a path that loses, delays, and becomes narrow; ours alone.
+    Impaired,
 }
 
 impl What {
@@ -76,6 +80,7 @@ impl What {
             Self::Idle => "idle",
             Self::Lossy => "lossy",
             Self::Limit => "limit",
+            Self::Impaired => "impaired",
         }
     }
 }
@@ -104,6 +109,7 @@ impl ValueEnum for Task {
             Self::One(What::Idle),
             Self::One(What::Lossy),
             Self::One(What::Limit),
+            Self::One(What::Impaired),
         ]
     }
 
@@ -192,6 +198,7 @@ fn everything(options: &Options) -> Vec<(What, Options)> {
         with(What::Lossy),
         with(What::Join),
         with(What::Idle),
+        with(What::Impaired),
     ]
 }
 
@@ -224,10 +231,13 @@ async fn measured(what: What, options: &Options, directory: &Path) -> Result<()>
     println!("{}; load average {}", what.name(), begun.load_average);
     let figures = if what == What::Limit {
         limits(options)?
+    } else if what == What::Impaired {
+        let config = StackConfig { public_address: Some(RELAY_ADDRESS), ..rig::config(&[]) };
+        json!({ "rows": rig::measure(config, async |stack| impaired::measure(stack).await).await? })
     } else {
         let config = rig::config(&pinned());
         let state = config.state_dir.clone();
-        let measurement = async |stack: &mut xtask::stack::Stack| {
+        let measurement = async |stack: &mut Stack| {
             let mut servers = Servers::new(stack, state, rivals)?;
             figures(what, options, &mut servers).await
         };
@@ -339,7 +349,7 @@ impl Options {
                 };
                 LOSSES.into_iter().map(step).collect()
             }
-            What::Join | What::Limit => Vec::new(),
+            What::Join | What::Limit | What::Impaired => Vec::new(),
         }
     }
 }

@@ -86,6 +86,7 @@ impl Peer {
     pub(crate) fn lighten(&mut self, sink: Box<dyn PacketSink>) -> anyhow::Result<()> {
         let keys = self.keys.as_ref().context("only a connection that offers one SRTP profile can receive lightly")?;
         self.light = Some(Light::new(keys, sink)?);
+        self.socket.stop_waking();
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
@@ -45,7 +46,9 @@ impl Batch {
 
 /// A bound socket.
 pub(crate) struct MediaSocket {
-    socket: UdpSocket,
+    socket: std::net::UdpSocket,
+    /// The same, where arrivals wake its task; without, an arrival wakes nobody, which costs receiver and sender less.
+    waking: Option<UdpSocket>,
     state: UdpSocketState,
     local: SocketAddr,
 }
@@ -56,13 +59,14 @@ impl MediaSocket {
     /// # Errors
     /// What the system says.
     pub(crate) async fn bind(bind: SocketAddr) -> io::Result<Self> {
-        let socket = UdpSocket::bind(bind).await?;
+        let waking = UdpSocket::bind(bind).await?;
+        let socket = std::net::UdpSocket::from(waking.as_fd().try_clone_to_owned()?);
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         // A remote receiver gets single packets; coalesced ones would make the sender look cheaper than it is.
         setsockopt(&socket, sockopt::UdpGroSegment, &false)?;
         state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER)?;
         let local = socket.local_addr()?;
-        Ok(Self { socket, state, local })
+        Ok(Self { socket, waking: Some(waking), state, local })
     }
 
     /// Where it is bound.
@@ -70,9 +74,17 @@ impl MediaSocket {
         self.local
     }
 
-    /// Waits until something can be received. Cancel safe.
+    /// From now on somebody looks at it without being woken.
+    pub(crate) fn stop_waking(&mut self) {
+        self.waking = None;
+    }
+
+    /// Waits until something can be received; does not wait when nothing wakes. Cancel safe.
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await
+        match &self.waking {
+            Some(waking) => waking.readable().await,
+            None => Ok(()),
+        }
     }
 
     /// Receives a batch; how many came, 0 when there is nothing.
@@ -80,10 +92,13 @@ impl MediaSocket {
     /// # Errors
     /// What the system says.
     pub(crate) fn receive(&self, batch: &mut Batch) -> io::Result<usize> {
-        let Self { socket, state, .. } = self;
         let Batch { buffers, metas } = batch;
         let mut slices: Vec<IoSliceMut<'_>> = buffers.iter_mut().map(|b| IoSliceMut::new(b)).collect();
-        let read = socket.try_io(Interest::READABLE, || state.recv(UdpSockRef::from(socket), &mut slices, metas));
+        let mut read = || self.state.recv(UdpSockRef::from(&self.socket), &mut slices, metas);
+        let read = match &self.waking {
+            Some(waking) => waking.try_io(Interest::READABLE, read),
+            None => read(),
+        };
         match read {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             // A peer's ICMP answer to something sent earlier.
@@ -94,6 +109,6 @@ impl MediaSocket {
 
     /// Sends one datagram; what the socket does not take now is lost, as on a network.
     pub(crate) fn send(&self, to: SocketAddr, datagram: &[u8]) {
-        let _ = self.socket.try_send_to(datagram, to);
+        let _ = self.socket.send_to(datagram, to);
     }
 }

@@ -155,3 +155,84 @@ fn set(object: &mut Value, name: &str, value: Value) {
         fields.insert(name.to_owned(), value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio_tungstenite::accept_hdr_async;
+    use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+
+    use super::*;
+
+    /// Speaks Janus's API to one client: opens a session and a handle, then answers each message with what `say` says,
+    /// under the message's transaction. Gives what it heard.
+    async fn janus(listener: TcpListener, say: fn(&Value) -> Vec<Value>) -> Vec<Value> {
+        let (stream, _) = listener.accept().await.unwrap();
+        #[expect(clippy::result_large_err, reason = "tungstenite's callback")]
+        let agree = |_: &Request, mut response: Response| {
+            response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(PROTOCOL));
+            Ok(response)
+        };
+        let mut socket = accept_hdr_async(stream, agree).await.unwrap();
+        let mut heard = Vec::new();
+        while let Some(Ok(frame)) = socket.next().await {
+            let Frame::Text(text) = frame else { continue };
+            let message: Value = serde_json::from_str(&text).unwrap();
+            let answers = match message["janus"].as_str().unwrap() {
+                "create" => vec![json!({ "janus": "success", "data": { "id": 11 } })],
+                "attach" => vec![json!({ "janus": "success", "data": { "id": 22 } })],
+                _ => say(&message),
+            };
+            for mut answer in answers {
+                set(&mut answer, "transaction", message["transaction"].clone());
+                socket.send(Frame::text(answer.to_string())).await.unwrap();
+            }
+            heard.push(message);
+        }
+        heard
+    }
+
+    /// Asks the plugin once; what came of it, and what Janus heard.
+    async fn ask(say: fn(&Value) -> Vec<Value>) -> (Result<Reply>, Vec<Value>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(janus(listener, say));
+        let mut api = Api::attach(&url).await.unwrap();
+        let reply = api.message(json!({ "request": "join" }), Some(("offer", "v=0".to_owned()))).await;
+        drop(api);
+        (reply, server.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_acknowledgement_is_no_answer() {
+        let (reply, heard) = ask(|_| {
+            vec![
+                json!({ "janus": "ack" }),
+                json!({ "janus": "event", "plugindata": { "data": { "videoroom": "joined" } }, "jsep": { "sdp": "v=1" } }),
+            ]
+        })
+        .await;
+        let reply = reply.unwrap();
+        assert_eq!((reply.data["videoroom"].as_str(), reply.sdp.as_deref()), (Some("joined"), Some("v=1")));
+        let asked = heard.last().unwrap();
+        assert_eq!((&asked["session_id"], &asked["handle_id"]), (&json!(11), &json!(22)));
+        assert_eq!(asked["jsep"], json!({ "type": "offer", "sdp": "v=0" }));
+    }
+
+    #[tokio::test]
+    async fn refusals_of_janus_and_of_its_plugin_are_errors() {
+        let (reply, _) = ask(|_| vec![json!({ "janus": "error", "error": { "code": 458 } })]).await;
+        assert!(reply.err().unwrap().to_string().contains("458"));
+        let (reply, _) = ask(|_| {
+            vec![json!({ "janus": "event", "plugindata": { "data": { "error_code": 426, "error": "No such room" } } })]
+        })
+        .await;
+        assert!(reply.err().unwrap().to_string().contains("No such room"));
+    }
+
+    #[tokio::test]
+    async fn a_hangup_ends_the_wait() {
+        let (reply, _) = ask(|_| vec![json!({ "janus": "hangup", "reason": "DTLS alert" })]).await;
+        assert!(reply.err().unwrap().to_string().contains("DTLS alert"));
+    }
+}
