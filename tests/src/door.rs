@@ -45,7 +45,7 @@ impl Door {
     /// # Errors
     /// The server refuses, or there is no socket for media.
     pub async fn publish(&self, room: u64, id: u64, tracks: Vec<Publish>, media: &MediaOptions) -> Result<Caller> {
-        self.join(room, id, tracks, media, None).await
+        self.join(room, id, tracks, media, None, Seen::ByAll).await
     }
 
     /// Joins as a subscriber of everything these publishers, who are there already, send.
@@ -61,7 +61,7 @@ impl Door {
         sink: Box<dyn PacketSink>,
     ) -> Result<Caller> {
         Ok(match self {
-            Self::LiveKit { .. } => self.join(room, id, Vec::new(), media, Some(sink)).await?,
+            Self::LiveKit { .. } => self.join(room, id, Vec::new(), media, Some(sink), Seen::ByNobody).await?,
             Self::Janus { url } => {
                 let role = Role::Subscriber { publishers: publishers.to_vec(), sink };
                 Caller::Janus { clients: vec![JanusClient::join(url, room, media, role).await?], waiting: None }
@@ -81,7 +81,7 @@ impl Door {
         media: &MediaOptions,
         sink: Box<dyn PacketSink>,
     ) -> Result<Caller> {
-        self.join(room, id, tracks, media, Some(sink)).await
+        self.join(room, id, tracks, media, Some(sink), Seen::ByAll).await
     }
 
     async fn join(
@@ -91,10 +91,11 @@ impl Door {
         mut tracks: Vec<Publish>,
         media: &MediaOptions,
         sink: Option<Box<dyn PacketSink>>,
+        seen: Seen,
     ) -> Result<Caller> {
         Ok(match self {
             Self::LiveKit { url, key, secret } => {
-                let options = livekit_options(url, key, secret, room, id)?;
+                let options = livekit_options(url, key, secret, room, id, seen)?;
                 let options = ClientOptions { publish: tracks, media: media.clone(), ..options };
                 Caller::LiveKit(Client::join_with(options, sink).await?)
             }
@@ -110,8 +111,20 @@ impl Door {
     }
 }
 
-fn livekit_options(url: &str, key: &str, secret: &str, room: u64, id: u64) -> Result<ClientOptions> {
-    let claims = serde_json::to_value(join_claims(key, &format!("bench-{room}"), &format!("participant-{id}")))?;
+/// Who is told of a participant. Janus tells nobody of its subscribers, and `LiveKit`'s protocol would tell a thousand of a
+/// thousand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    ByAll,
+    ByNobody,
+}
+
+fn livekit_options(url: &str, key: &str, secret: &str, room: u64, id: u64, seen: Seen) -> Result<ClientOptions> {
+    let mut claims = join_claims(key, &format!("bench-{room}"), &format!("participant-{id}"));
+    if let Some(grant) = &mut claims.video {
+        grant.hidden = seen == Seen::ByNobody;
+    }
+    let claims = serde_json::to_value(claims)?;
     let token = forge(&json!({ "alg": "HS256", "typ": "JWT" }), &claims, Some(secret.as_bytes()));
     Ok(ClientOptions::new(url, &token))
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use serde_json::json;
+use serde_json::{Value, json};
 use str0m::Event;
 use str0m::change::{SdpAnswer, SdpOffer};
 use str0m::media::{Direction, MediaKind};
@@ -91,7 +91,18 @@ impl JanusClient {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (up, connected) = watch::channel(false);
         let socket = peer.socket.local();
-        let task = Task { api, peer, outgoing, sink, light: media.light, sent: Vec::new(), up, inbox };
+        let task = Task {
+            api,
+            peer,
+            outgoing,
+            sink,
+            light: media.light,
+            sent: Vec::new(),
+            established: false,
+            connected: false,
+            up,
+            inbox,
+        };
         Ok(Self { commands, connected, task: tokio::spawn(task.run()).abort_handle(), socket })
     }
 
@@ -197,7 +208,7 @@ enum Wake {
     Command(Option<Command>),
     KeepAlive,
     Readable,
-    /// Something is due, or Janus said something.
+    Heard(Value),
     Due,
 }
 
@@ -210,6 +221,10 @@ struct Task {
     light: bool,
     /// When each media packet was sent, nanoseconds of Unix time.
     sent: Vec<u64>,
+    /// Janus says that its side of the media connection is up: only then others can subscribe to it.
+    established: bool,
+    /// So is ours.
+    connected: bool,
     up: watch::Sender<bool>,
     inbox: mpsc::Receiver<Command>,
 }
@@ -227,7 +242,7 @@ impl Task {
             let due = self.outgoing.iter().filter_map(Outgoing::due).min();
             let deadline = due.map_or(self.peer.deadline(), |due| due.min(self.peer.deadline()));
             let wake = tokio::select! {
-                heard = self.api.hear() => heard.map(|_| Wake::Due)?,
+                heard = self.api.hear() => Wake::Heard(heard?),
                 command = self.inbox.recv() => Wake::Command(command),
                 _ = self.peer.readable() => Wake::Readable,
                 () = sleep_until(deadline.into()) => Wake::Due,
@@ -247,6 +262,7 @@ impl Task {
                 Wake::Readable => {
                     self.peer.receive()?;
                 }
+                Wake::Heard(message) => self.established |= is_up(&message),
                 Wake::Due => {}
             }
             self.tick()?;
@@ -267,7 +283,7 @@ impl Task {
                     }
                 }
                 Event::Connected => {
-                    self.up.send_replace(true);
+                    self.connected = true;
                     if self.light
                         && let Some(sink) = self.sink.take()
                     {
@@ -282,11 +298,17 @@ impl Task {
                 _ => {}
             }
         }
-        if *self.up.borrow() {
+        if self.established && self.connected {
+            self.up.send_if_modified(|up| !std::mem::replace(up, true));
             for track in &mut self.outgoing {
                 track.send_due(now, &mut self.peer, &mut self.sent)?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether this is Janus's event that a media connection is up.
+fn is_up(message: &Value) -> bool {
+    message.get("janus").and_then(Value::as_str) == Some("webrtcup")
 }
