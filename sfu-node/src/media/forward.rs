@@ -7,7 +7,8 @@ mod bandwidth;
 mod cache;
 pub(crate) mod clock;
 mod crossing;
-mod dependency;
+mod demand;
+pub(crate) mod dependency;
 mod descriptor;
 mod egress;
 mod fanout;
@@ -45,8 +46,9 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use self::clock::{Clock, wrap32};
+use self::clock::{Clock, Time, wrap32};
 pub use self::crossing::Record;
+use self::demand::Demand;
 use self::egress::Scratch;
 use self::fanout::Fanout;
 use self::publisher::{Route, Source, Track};
@@ -198,7 +200,7 @@ impl Forwarder {
             let known = before.iter().copied().find(by_ssrc);
             let track = self.track_slot(sender.source);
             let subscription = match known {
-                Some(known) => self.change_subscription(known, track, sender),
+                Some(known) => self.change_subscription(now, known, track, sender),
                 None => {
                     let random = self.random(sender.ssrc.into());
                     let subscription = Subscription::new(slot, track, sender, random, self.relief);
@@ -224,6 +226,7 @@ impl Forwarder {
         if let Some(entry) = self.transports.get_mut(slot) {
             entry.subscriptions = after;
         }
+        self.schedule_demand(slot);
         for track in tracks {
             self.set_routes(track);
             self.request_keyframe(now, track, Some(slot));
@@ -315,7 +318,7 @@ impl Forwarder {
         self.drop_unused(track);
     }
 
-    fn change_subscription(&mut self, known: usize, track: usize, sender: Sender) -> usize {
+    fn change_subscription(&mut self, now: Time, known: usize, track: usize, sender: Sender) -> usize {
         let Some(subscription) = self.subscriptions.get_mut(known) else { return known };
         let old = subscription.track;
         if old != track {
@@ -323,6 +326,11 @@ impl Forwarder {
             subscription.source = sender.source;
             subscription.kind = sender.kind;
             subscription.forget_source();
+            subscription.demand = Demand::new(sender.delivery);
+        }
+        subscription.demand.ask(now, sender.delivery);
+        if subscription.delivery().paused {
+            subscription.pause();
         }
         subscription.configure(sender);
         if old != track {

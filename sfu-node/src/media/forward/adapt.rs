@@ -58,7 +58,7 @@ impl Forwarder {
                 audio += source.live_rates(now).map(|(_, rate)| rate).sum::<u64>();
                 continue;
             }
-            let Delivery { paused: false, max_layer, max_frame_rate, priority } = subscription.delivery else {
+            let Delivery { paused: false, max_layer, max_frame_rate, priority } = subscription.delivery() else {
                 continue;
             };
             flowing |= source.flows(now);

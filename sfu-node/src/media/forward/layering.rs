@@ -13,6 +13,8 @@ const HISTORY: u16 = 64;
 pub(crate) struct Frame {
     /// Counts up by one with each frame of the stream.
     pub(crate) number: u16,
+    /// Of the targets it speaks of; 0: they are not known.
+    pub(crate) generation: u32,
     /// The packet is the frame's first.
     pub(crate) first: bool,
     /// The packet is the frame's last.
@@ -33,6 +35,7 @@ impl Default for Frame {
     fn default() -> Self {
         Self {
             number: 0,
+            generation: 0,
             first: false,
             last: false,
             unit_start: false,

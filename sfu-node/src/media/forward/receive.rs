@@ -135,7 +135,8 @@ impl Forwarder {
             layer.keyframe.settle();
         }
         let disturbed = layer.missing.next_due().is_some() || layer.keyframe.next_due().is_some();
-        let risen = !source.lives(incoming.layer) && source.choose_layer();
+        let rearranged = layer.layering.take_change();
+        let risen = (!source.lives(incoming.layer) && source.choose_layer()) || rearranged;
         let unwatched = source.layers.len() > 1 && !timers.is_armed(Owner::Track(track));
         if first {
             for slot in &entry.subscriptions {

@@ -19,6 +19,8 @@ pub(crate) struct Layering {
     known: Option<Box<Known>>,
     /// Timestamp of the newest packet.
     timestamp: Option<u32>,
+    /// Generation and active targets when it was last asked.
+    told: (u32, u32),
 }
 
 /// Of a stream with layers.
@@ -55,6 +57,12 @@ impl Layering {
         self.known.as_deref()
     }
 
+    /// What there is to choose from is something else than when this was last asked.
+    pub(crate) fn take_change(&mut self) -> bool {
+        let now = self.known.as_ref().map_or((0, 0), |known| (known.generation, known.active));
+        std::mem::replace(&mut self.told, now) != now
+    }
+
     /// Takes a packet's place in the layers. `late`: it fills a hole.
     pub(crate) fn read(&mut self, now: Time, codec: Codec, packet: &SourcePacket<'_>, late: bool) -> Frame {
         if TrackKind::Audio == kind(codec) {
@@ -83,9 +91,12 @@ impl Layering {
             let plain = Frame { number, first, last, ..Frame::default() };
             let known = self.known.as_ref().and_then(|known| known.template(number, template, packet));
             let Some(Template { spatial, temporal, targets, switches, needs }) = known else { return plain };
-            return Frame { spatial, temporal, targets, switches, needs, ..plain };
+            let generation = self.known.as_ref().map_or(0, |known| known.generation);
+            return Frame { generation, spatial, temporal, targets, switches, needs, ..plain };
         }
-        descriptor::frame(codec, packet.payload, packet.marker).filter(|_| self.known.is_some()).unwrap_or_default()
+        let Some(known) = self.known.as_ref() else { return Frame::default() };
+        let frame = descriptor::frame(codec, packet.payload, packet.marker);
+        frame.map(|frame| Frame { generation: known.generation, ..frame }).unwrap_or_default()
     }
 
     fn learn_structure(&mut self, packet: &SourcePacket<'_>, late: bool) {

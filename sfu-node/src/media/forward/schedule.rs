@@ -136,11 +136,14 @@ impl Forwarder {
         if self.transports.get(slot).is_some_and(|transport| transport.allocation_due.is_some_and(|due| due <= now)) {
             self.allocate(now, slot, sink);
         }
+        if self.transports.get(slot).is_some_and(|transport| transport.demand_due.is_some_and(|due| due <= now)) {
+            self.take_demand(now, slot, sink);
+        }
         self.pad(now, slot, sink);
         let Some(transport) = self.transports.get_mut(slot) else { return };
         let probe_due = transport.bandwidth.as_mut().and_then(|bandwidth| bandwidth.next_due(now));
-        let due = [transport.feedback_due, transport.report_due, transport.allocation_due, probe_due];
-        if let Some(next) = due.into_iter().flatten().min() {
+        let own = [transport.feedback_due, transport.report_due, transport.allocation_due, transport.demand_due];
+        if let Some(next) = own.into_iter().chain([probe_due]).flatten().min() {
             self.timers.arm(Owner::Transport(slot), next);
         }
     }

@@ -10,6 +10,7 @@ use crate::media::forward::Sink;
 use crate::media::forward::allocation::Quality;
 use crate::media::forward::cache::SourcePacket;
 use crate::media::forward::clock::{Time, ntp_to_rtp, rtp_units, wrap16, wrap32};
+use crate::media::forward::demand::Demand;
 use crate::media::forward::dependency;
 use crate::media::forward::egress::{Body, Egress, OSN_LEN};
 use crate::media::forward::header::{self, Copied, Fixed, MAX_MID};
@@ -87,7 +88,7 @@ pub(crate) struct Subscription {
     selection: Selection,
     /// The most that its path carries; `None`: not even the least, it is paused.
     pub(crate) ceiling: Option<Quality>,
-    pub(crate) delivery: Delivery,
+    pub(crate) demand: Demand,
     /// What the shard leaves out.
     relief: Relief,
     numbers: Numbers,
@@ -120,7 +121,7 @@ impl Subscription {
             current: None,
             selection: Selection::default(),
             ceiling: Some(Quality::BEST),
-            delivery: sender.delivery,
+            demand: Demand::new(sender.delivery),
             relief,
             numbers: Numbers::new(random),
             newest: None,
@@ -136,15 +137,16 @@ impl Subscription {
 
     /// Takes what a later description may have changed.
     pub(crate) fn configure(&mut self, sender: Sender) {
-        self.delivery = sender.delivery;
-        if self.delivery.paused {
-            self.pause();
-        }
         self.rtx_ssrc = sender.rtx_ssrc;
         self.payload_types = sender.payload_types;
         self.ids = sender.extensions;
         self.mid = sender.mid.bytes().take(MAX_MID).collect();
         self.cname = Bytes::from(sender.cname.into_bytes());
+    }
+
+    /// What is to be sent of the track: as was asked for last, but for a burst of wishes.
+    pub(crate) fn delivery(&self) -> Delivery {
+        self.demand.taken()
     }
 
     /// Sets how the source's payload types go out.
@@ -177,7 +179,7 @@ impl Subscription {
     fn share(&self) -> Share {
         match self.kind {
             TrackKind::Audio => Share::Whole,
-            TrackKind::Video => self.relief.share(self.delivery.priority > 0, self.ssrc),
+            TrackKind::Video => self.relief.share(self.delivery().priority > 0, self.ssrc),
         }
     }
 
@@ -211,13 +213,13 @@ impl Subscription {
 
     /// The most that its path carries and that is wanted; `None`: nothing.
     fn allowed(&self) -> Option<Quality> {
-        let ceiling = self.ceiling.filter(|_| !self.delivery.paused)?;
+        let ceiling = self.ceiling.filter(|_| !self.delivery().paused)?;
         let ceiling = match self.share() {
             Share::Whole => ceiling,
             Share::UpTo(layer) => ceiling.up_to(layer),
             Share::Nothing => return None,
         };
-        Some(self.delivery.max_layer.map_or(ceiling, |wanted| ceiling.up_to(wanted)))
+        Some(self.delivery().max_layer.map_or(ceiling, |wanted| ceiling.up_to(wanted)))
     }
 
     /// What is to go out of a layer.
@@ -226,7 +228,7 @@ impl Subscription {
         let allowed = self.allowed().unwrap_or(Quality::BEST);
         let (inside, spatial) =
             if known.is_spatial() { (true, allowed.layer) } else { (allowed.layer == layer, u8::MAX) };
-        let temporal = source.temporal_for(self.delivery.max_frame_rate);
+        let temporal = source.temporal_for(self.delivery().max_frame_rate);
         let temporal = if inside { temporal.min(allowed.temporal) } else { temporal };
         Some((known.choose(Reach { spatial, temporal }), known))
     }
@@ -396,7 +398,9 @@ impl Subscription {
         let frame = &incoming.frame;
         let Some((wanted, known)) = self.wanted_of(source, incoming.layer) else { return };
         let generation = known.generation;
-        if !incoming.late && self.selection.turn(&known.targets, generation, frame, wanted) {
+        // A frame that waited while a new structure came knows nothing of its targets.
+        let speaks = !incoming.late && frame.generation == generation;
+        if speaks && self.selection.turn(&known.targets, generation, frame, wanted) {
             let begun = self.place(incoming);
             let target = self.selection.target();
             if let Some((run, place)) = begun {

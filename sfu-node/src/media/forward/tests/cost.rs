@@ -4,7 +4,7 @@ use super::*;
 use crate::media::forward::allocation::Quality;
 
 /// Drops what it gets, as a socket would.
-struct Nowhere;
+pub(crate) struct Nowhere;
 
 impl Sink for Nowhere {
     fn rtp(&mut self, _to: TransportKey, header: &[u8], payload: &[u8]) {

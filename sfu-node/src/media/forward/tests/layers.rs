@@ -163,3 +163,23 @@ fn a_subscriber_gets_no_more_than_it_wants() {
     assert_eq!(call.layer_now(), Some(2));
     call.viewer.assert_decodable();
 }
+
+#[test]
+fn of_a_burst_of_sizes_the_last_is_served_and_few_keyframes_are_asked_for() {
+    let mut call = Simulcast::new();
+    call.active = [true; 3];
+    call.run(30);
+    let to = call.viewer.transport;
+    let mut seen = vec![];
+    for step in 0..50 {
+        let delivery = Delivery { max_layer: Some(2 - step % 3), ..Delivery::default() };
+        call.world.forwarder.set_senders(call.world.now, to, vec![wanting(delivery)], &mut call.world.out);
+        seen.push(call.world.forwarder.subscriptions.iter().next().unwrap().1.delivery());
+        call.world.pass(Duration::from_millis(5));
+    }
+    seen.dedup();
+    assert!((2..=4).contains(&seen.len()), "in 250 ms: {seen:?}");
+    call.run(30);
+    assert_eq!(call.layer_now(), Some(1), "what was asked for last");
+    call.viewer.assert_decodable();
+}

@@ -3,6 +3,7 @@
 use rtc::rtcp::packet::Packet;
 use shared::control::Delivery;
 
+use super::cost::Nowhere;
 use super::*;
 use crate::media::forward::allocation::Quality;
 use crate::media::forward::dependency::tests::{Kind, kind, mandatory, put_structure};
@@ -28,6 +29,8 @@ struct Encoder3 {
     unit: usize,
     /// Says so in dependency descriptors.
     describes: bool,
+    /// Targets that are on, said with the next unit.
+    active: Option<u32>,
     spatial: u8,
 }
 
@@ -55,6 +58,7 @@ impl Encoder3 {
             number: 65_530,
             unit: 0,
             describes: true,
+            active: None,
             spatial: 3,
         }
     }
@@ -75,8 +79,11 @@ impl Encoder3 {
                 let (first, last) = (index == 0, index + 1 == count);
                 let mut descriptor = mandatory(first, last, (self.offset + u32::from(place)) & 0x3f, self.number);
                 if keyframe && first && spatial == 0 {
-                    descriptor.put(0b10000, 5);
+                    descriptor.put(if self.active.is_some() { 0b11000 } else { 0b10000 }, 5);
                     put_structure(&mut descriptor, self.offset, &self.kinds, true);
+                    self.active.map(|active| descriptor.put(active, 9));
+                } else if let Some(active) = self.active.filter(|_| first && spatial == 0) {
+                    descriptor.put(0b01000, 5).put(active, 9);
                 }
                 let mut elements = vec![1, 1, b'v'];
                 if self.describes {
@@ -320,6 +327,22 @@ fn a_layer_that_is_turned_off_is_not_waited_for() {
 }
 
 #[test]
+fn a_layer_turned_off_between_keyframes_makes_way_for_the_one_below() {
+    for (key, asked) in [(true, 1), (false, 0)] {
+        let mut call = Call::new(key);
+        call.run(20);
+        call.encoder.spatial = 2;
+        call.encoder.active = Some(0b11_1111);
+        assert_eq!(call.run(40), asked, "key {key}");
+        assert_eq!(call.decoder.shows(20), (1, 2));
+        call.encoder.spatial = 3;
+        call.encoder.active = Some(0b1_1111_1111);
+        assert_eq!(call.run(40), 1, "and again the way up");
+        assert_eq!(call.decoder.shows(20), (2, 2));
+    }
+}
+
+#[test]
 fn without_a_descriptor_the_payload_tells_the_layers() {
     for key in [true, false] {
         let mut call = Call::new(key);
@@ -380,4 +403,33 @@ fn late_packets_and_retransmissions_are_those_of_their_layers() {
         }
         assert!(unfilled > 0 || layer == 2, "numbers kept for what is not wanted go out empty");
     }
+}
+
+#[test]
+fn choosing_layers_allocates_nothing() {
+    let mut call = Call::new(true);
+    let transports: Vec<u64> = (30..40).collect();
+    for key in &transports {
+        let ssrc = 4000 + 10 * u32::try_from(*key).unwrap();
+        let mut watching = sender(CAMERA, ssrc, vec![VP9_DOWN]);
+        watching.delivery.max_layer = Some((key % 3) as u8);
+        call.world.viewer(*key, vec![watching]);
+    }
+    call.run(20);
+    let packets: Vec<_> = (0..500).flat_map(|unit| call.encoder.unit(unit % 50 == 0)).collect();
+    let (mut forwarder, mut now) = (call.world.forwarder, call.world.now);
+    // What is remembered of packets sent grows first.
+    let (first, packets) = packets.split_at(6 * 300);
+    first.iter().for_each(|packet| forwarder.on_rtp(now, ADA, packet, &mut Nowhere));
+    forwarder.flush(&mut Nowhere);
+    let before = forwarder.stats().packets_sent;
+    let counted = allocation_counter::measure(|| {
+        for packet in packets {
+            now += Duration::from_micros(50);
+            forwarder.on_rtp(now, ADA, packet, &mut Nowhere);
+        }
+    });
+    forwarder.flush(&mut Nowhere);
+    assert!(forwarder.stats().packets_sent - before > 200 * 11);
+    assert_eq!(counted.count_total, 0);
 }
