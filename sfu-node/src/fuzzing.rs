@@ -3,7 +3,7 @@
 
 pub use crate::media::datachannel::fuzzing::{data_packet, sctp};
 pub use crate::media::dtls::fuzzing::dtls;
-pub use crate::media::forward::fuzzing::{forwarder, payload, rtcp, rtp};
+pub use crate::media::forward::fuzzing::{dependency, forwarder, payload, rtcp, rtp};
 pub use crate::media::ice::fuzzing::stun;
 pub use crate::media::shard::fuzzing::shard;
 pub use crate::media::srtp::fuzzing::srtp;

@@ -12,8 +12,9 @@ use super::*;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 12] = [
     ("data_packet", data_packet),
+    ("dependency", dependency),
     ("dtls", dtls),
     ("forwarder", forwarder),
     ("payload", payload),

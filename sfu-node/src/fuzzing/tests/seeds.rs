@@ -19,6 +19,7 @@ use rtc::stun::message::{BINDING_REQUEST, Message, Setter, TransactionId};
 
 use super::*;
 use crate::media::dtls::fuzzing::client_hello;
+use crate::media::forward::dependency::tests::{mandatory, put_structure, two_by_two};
 
 #[test]
 #[ignore = "writes fuzz/seeds"]
@@ -31,6 +32,7 @@ fn write_the_seeds() {
     let hello = client_hello();
     write("dtls", "client_hello", &[&u16::try_from(hello.len()).unwrap().to_be_bytes()[..], &hello].concat());
     write("stun", "nomination", &nomination());
+    dependency_seeds();
     // A structured target reads any bytes as a story.
     let mut random = StdRng::seed_from_u64(9);
     for target in ["dtls", "forwarder", "sctp", "shard", "stun"] {
@@ -117,6 +119,20 @@ fn rtcp_seeds() {
     .concat();
     let words = u8::try_from((body.len() + 8) / 4).unwrap();
     write("rtcp", "transport_wide", &[&[0x8f, 205, 0, words, 0, 0, 0, 1, 0, 0, 0, 2], &body[..]].concat());
+}
+
+fn dependency_seeds() {
+    for (name, kinds) in [("two_by_two", two_by_two(false)), ("two_by_two_key", two_by_two(true))] {
+        let mut first = mandatory(true, false, 60, 7);
+        first.put(0b10000, 5);
+        put_structure(&mut first, 60, &kinds, true);
+        // Its own indications, differences and targets that are on.
+        let mut second = mandatory(true, true, 61, 8);
+        second.put(0b01110, 5).put(0b0111, 4).put(0b1000_0111, 8).put(0b01, 2).put(1, 4).put(0, 2);
+        let (first, second) = (first.bytes(), second.bytes());
+        let len = u8::try_from(first.len()).unwrap();
+        write("dependency", name, &[&[len, 0b0011][..], &first, &second].concat());
+    }
 }
 
 fn payload_seeds() {

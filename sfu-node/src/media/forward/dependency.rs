@@ -155,7 +155,8 @@ impl Extended {
     }
 }
 
-/// Writes a descriptor that says which decode targets are on into `out`; gives its length. `None`: it does not fit.
+/// Writes a descriptor that says which decode targets are on into `out`; gives its length. `None`: it does not fit,
+/// or is of another structure than `known`.
 pub(crate) fn write_active(descriptor: &[u8], known: &Structure, active: u32, out: &mut [u8]) -> Option<usize> {
     let mut writer = Writer { out, at: 0 };
     let mut reader = Bits { bytes: descriptor, at: 0 };
@@ -170,8 +171,8 @@ pub(crate) fn write_active(descriptor: &[u8], known: &Structure, active: u32, ou
     writer.write(1, 1)?;
     writer.copy(&mut reader, 3)?;
     let mut structure = Bits { bytes: descriptor, at: AFTER_FLAGS };
-    if descriptor.get(MANDATORY)? & 0x80 != 0 {
-        Structure::read(&mut structure).ok()?;
+    if descriptor.get(MANDATORY)? & 0x80 != 0 && Structure::read(&mut structure).ok().as_ref() != Some(known) {
+        return None;
     }
     writer.copy(&mut reader, structure.at - AFTER_FLAGS)?;
     writer.write(active, known.targets)?;

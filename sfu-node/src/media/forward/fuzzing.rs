@@ -14,12 +14,14 @@ use bytes::Bytes;
 pub use self::room::forwarder;
 use crate::media::api::{Codec, ExtensionIds};
 use crate::media::forward::bandwidth::feedback::Feedback;
+use crate::media::forward::dependency::{Extended, Mandatory, write_active};
 use crate::media::forward::header::{self, Copied, Fixed, MAX_HEADER, MAX_MID, Own};
 use crate::media::forward::keyframe::starts_keyframe;
+use crate::media::forward::layering::Reach;
 use crate::media::forward::picture::{PictureIds, PictureShift};
 use crate::media::forward::rtcp::{self, Said, StreamReport};
 use crate::media::forward::rtp::{MAX_RTP_LEN, RtpPacket};
-use crate::media::forward::{red, twcc};
+use crate::media::forward::{descriptor, red, twcc};
 use crate::media::srtp::rtp_header_len;
 
 const CODECS: [Codec; 9] =
@@ -95,6 +97,9 @@ pub fn payload(input: &[u8]) {
     let Some(([codec, picture, low, tl0], payload)) = input.split_first_chunk::<4>() else { return };
     let codec = CODECS[usize::from(*codec) % CODECS.len()];
     starts_keyframe(codec, payload);
+    if let Some(frame) = descriptor::frame(codec, payload, false) {
+        assert!(frame.spatial < 3 && frame.temporal < 4 && frame.targets != 0);
+    }
     if let Some((pt, block)) = red::primary(payload) {
         assert!(pt < 128 && payload.ends_with(block) && block.len() < payload.len());
     }
@@ -114,6 +119,27 @@ pub fn payload(input: &[u8]) {
     again.rewrite(&mut shifted, back);
     assert_eq!(shifted, payload);
     assert_eq!(starts_keyframe(codec, &shifted), starts_keyframe(codec, payload));
+}
+
+/// Two dependency descriptors, the first of which may bring a structure: one that is told which targets are on says the
+/// same as before.
+pub fn dependency(input: &[u8]) {
+    let Some(([len, active], descriptors)) = input.split_first_chunk::<2>() else { return };
+    let (first, second) = descriptors.split_at(descriptors.len().min((*len).into()));
+    let Some(structure) = Extended::read(first, None).ok().and_then(|extended| extended.structure) else { return };
+    let (targets, active) = (structure.targets(), u32::from(*active) & structure.all());
+    for reach in (0..4).flat_map(|spatial| (0..4).map(move |temporal| Reach { spatial, temporal })) {
+        let chosen = targets.choose(structure.all(), reach);
+        assert!(targets.includes(chosen, chosen) || targets.len() == 0);
+    }
+    for descriptor in [first, second] {
+        let mut room = [0; 255];
+        let Some(len) = write_active(descriptor, &structure, active, &mut room) else { continue };
+        assert_eq!(Mandatory::read(&room[..len]), Mandatory::read(descriptor));
+        let Ok(before) = Extended::read(descriptor, Some(&structure)) else { continue };
+        let after = Extended { active: Some(active), ..before };
+        assert_eq!(Extended::read(&room[..len], Some(&structure)), Ok(after));
+    }
 }
 
 /// RTCP of a peer: what is heard is bounded by what was sent.
