@@ -67,6 +67,12 @@ window.client = {
     return [...room.localParticipant.trackPublications.values()].map((publication) => publication.trackSid);
   },
 
+  /** Publishes the camera alone, as one scalable stream of a codec. */
+  async publishCamera(videoCodec, scalabilityMode) {
+    const options = { videoCodec, scalabilityMode, backupCodec: false };
+    await room.localParticipant.setCameraEnabled(true, undefined, options);
+  },
+
   async setMicrophone(on) {
     await room.localParticipant.setMicrophoneEnabled(on);
   },
@@ -120,6 +126,7 @@ window.client = {
             packetsLost: stat.packetsLost,
             framesDecoded: stat.framesDecoded ?? 0,
             frameHeight: stat.frameHeight ?? 0,
+            mimeType: report.get(stat.codecId)?.mimeType ?? "",
             totalAudioEnergy: stat.totalAudioEnergy ?? 0,
             freezeCount: stat.freezeCount ?? 0,
             totalFreezesDuration: stat.totalFreezesDuration ?? 0,

@@ -73,6 +73,9 @@ pub struct TrackStats {
     pub kind: String,
     /// Video.
     pub frames_decoded: u64,
+    /// `video/VP9`, …; the native SDK does not say.
+    #[serde(default)]
+    pub mime_type: String,
     /// Audio; grows with loudness and time.
     pub total_audio_energy: f64,
     /// Video; 0 before the first frame. The native SDK does not say, nor the next ones.
@@ -117,7 +120,13 @@ impl Stats {
     /// Frames decoded of somebody's video.
     #[must_use]
     pub fn frames(&self, identity: &str) -> u64 {
-        self.of(identity, "video").map_or(0, |track| track.frames_decoded)
+        self.video(identity).map_or(0, |track| track.frames_decoded)
+    }
+
+    /// Somebody's video.
+    #[must_use]
+    pub fn video(&self, identity: &str) -> Option<&TrackStats> {
+        self.of(identity, "video")
     }
 
     /// Audio energy heard of somebody.
@@ -181,6 +190,14 @@ impl SdkClient {
     /// When the SDK cannot publish.
     pub async fn publish(&self) -> Result<()> {
         self.call::<Value>("publish", json!([])).await.map(drop)
+    }
+
+    /// Publishes its camera alone, as one stream of a codec with a scalability mode (W3C webrtc-svc).
+    ///
+    /// # Errors
+    /// When the SDK cannot publish.
+    pub async fn publish_camera(&self, codec: &str, scalability_mode: &str) -> Result<()> {
+        self.call::<Value>("publishCamera", json!([codec, scalability_mode])).await.map(drop)
     }
 
     /// Mutes or unmutes its microphone.
