@@ -1,6 +1,7 @@
 //! Data channels of one transport: SCTP over DTLS (RFC 8831), DCEP (RFC 8832), LiveKit's three labels. Bytes in,
 //! messages out. **Goes by label, never by stream id; what a peer does not read is bounded and dropped.**
 
+mod forward_tsn;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod packet;
@@ -21,6 +22,7 @@ use rtc::sctp::{
 };
 use rtc::shared::TransportProtocol;
 
+use self::forward_tsn::Acknowledged;
 use super::api::DataRole;
 
 /// Longest message taken or sent, bytes: what livekit-client sends at most, plus the stamp.
@@ -122,6 +124,7 @@ pub struct DataChannels {
     early: VecDeque<(Instant, Bytes)>,
     early_len: usize,
     outgoing: VecDeque<Bytes>,
+    acknowledged: Acknowledged,
     /// The library gave up on what the peer sent.
     broken: bool,
     /// It did, and nobody has counted it yet.
@@ -147,6 +150,7 @@ impl DataChannels {
             early: VecDeque::new(),
             early_len: 0,
             outgoing: VecDeque::new(),
+            acknowledged: Acknowledged::default(),
             broken: false,
             uncounted: false,
         }
@@ -189,6 +193,9 @@ impl DataChannels {
     }
 
     fn take_packet(&mut self, now: Instant, packet: Bytes, received: &mut Vec<Message>) {
+        if !self.acknowledged.lets_in(&packet) {
+            return;
+        }
         match self.endpoint.handle(now, PEER, None, packet) {
             Some((handle, DatagramEvent::AssociationEvent(event))) => {
                 if let Some((_, association)) = self.associations.iter_mut().find(|(h, _)| *h == handle) {
@@ -237,7 +244,11 @@ impl DataChannels {
                 }
             }
         }
-        self.outgoing.pop_front()
+        let packet = self.outgoing.pop_front()?;
+        if self.established {
+            self.acknowledged.note(&packet);
+        }
+        Some(packet)
     }
 
     /// When to call [`DataChannels::handle_timeout`].

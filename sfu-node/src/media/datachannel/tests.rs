@@ -157,3 +157,36 @@ fn packets_that_make_no_sense_never_panic() {
     assert!(heard >= 80, "what is whole gets through: {heard}");
     assert!(noticed > 0, "changed packets have a right checksum");
 }
+
+#[test]
+fn a_peer_that_skips_a_thousand_million_numbers_is_not_followed() {
+    let (now, mut server, mut received) = (Instant::now(), DataChannels::new(DataRole::Both), Vec::new());
+    let mut client = Client::dial(now);
+    client.run(now, &mut server, &mut received, |_, _| {});
+    client.open(now);
+    client.say(now, b"before");
+    client.run(now, &mut server, &mut received, |_, _| {});
+    // A DATA chunk's first field is its number.
+    let data = client.sent.iter().rev().find(|packet| packet[12] == 0).unwrap().clone();
+    let last = u32::from_be_bytes(data[16..20].try_into().unwrap());
+    let skip = |ahead: u32| {
+        let mut packet = data[..8].to_vec();
+        packet.extend([0, 0, 0, 0, 192, 0, 0, 8]);
+        packet.extend(last.wrapping_add(ahead).to_be_bytes());
+        let checksum = crc32c(&packet).to_le_bytes();
+        packet[8..12].copy_from_slice(&checksum);
+        Bytes::from(packet)
+    };
+    for ahead in [20_000, 1 << 30, (1 << 31) - 1] {
+        server.handle_packet(now, skip(ahead), &mut received);
+    }
+    client.say(now, b"after");
+    client.run(now, &mut server, &mut received, |_, _| {});
+    let heard: Vec<&[u8]> = received.iter().map(|message| &message.data[..]).collect();
+    assert_eq!(heard, [&b"before"[..], b"after"]);
+    // A few are followed: what comes with their numbers now is out of date.
+    server.handle_packet(now, skip(100), &mut received);
+    client.say(now, b"skipped");
+    client.run(now, &mut server, &mut received, |_, _| {});
+    assert_eq!(received.len(), 2);
+}
