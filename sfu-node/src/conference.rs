@@ -2,7 +2,7 @@
 //! **Pure: no I/O, no clock.** What a batch of inputs changed goes out in [`Conference::flush`].
 
 pub(crate) mod placement;
-mod relays;
+pub(crate) mod relays;
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -13,6 +13,8 @@ pub mod ice;
 mod receive_drops;
 mod relief;
 pub mod shard;
+#[cfg(test)]
+mod simulation;
 pub mod socket;
 pub mod srtp;
 pub mod transport;

@@ -1,6 +1,6 @@
 //! What every story begins with: a fresh room on a running deployment, and people who join it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -33,7 +33,15 @@ impl Deployment {
     /// # Errors
     /// Something did not build, start or become ready.
     pub fn start(nodes: usize) -> anyhow::Result<Arc<Self>> {
-        Self::start_told(nodes, None)
+        Self::start_told(nodes, |config| config)
+    }
+
+    /// One node of so many media threads, with more arguments for it.
+    ///
+    /// # Errors
+    /// As [`Deployment::start`].
+    pub fn of_shards(shards: u16, node_args: Vec<String>) -> anyhow::Result<Arc<Self>> {
+        Self::start_told(1, |config| StackConfig { shards, node_args, ..config })
     }
 
     /// One node, with a relay between it and its clients.
@@ -41,17 +49,16 @@ impl Deployment {
     /// # Errors
     /// As [`Deployment::start`].
     pub async fn behind_relay() -> anyhow::Result<(Arc<Self>, Relay)> {
-        let start = || Self::start_told(1, Some(RELAY_ADDRESS));
+        let start = || Self::start_told(1, |config| StackConfig { public_address: Some(RELAY_ADDRESS), ..config });
         let deployment = tokio::task::spawn_blocking(start).await??;
         let relay = Relay::start(deployment.media_address().context("no node")?).await?;
         Ok((deployment, relay))
     }
 
-    fn start_told(nodes: usize, public_address: Option<IpAddr>) -> anyhow::Result<Arc<Self>> {
+    fn start_told(nodes: usize, told: impl FnOnce(StackConfig) -> StackConfig) -> anyhow::Result<Arc<Self>> {
         let state_dir = std::env::temp_dir().join(unique("meridian-test"));
         let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-        let config = StackConfig { public_address, ..StackConfig::for_tests(nodes, state_dir.clone()) };
-        let mut stack = Stack::start(config)?;
+        let mut stack = Stack::start(told(StackConfig::for_tests(nodes, state_dir.clone())))?;
         let url = stack.url();
         let metrics = stack.nodes().iter().map(xtask::node::Node::http_addr).collect();
         let media = stack.nodes().iter().map(xtask::node::Node::udp_addr).collect();

@@ -28,6 +28,8 @@ use super::dtls::Identity;
 use super::forward::Forwarder;
 use super::socket::Sent;
 use super::transport::Happening;
+#[cfg(test)]
+use super::{api::TransportKey, srtp::Srtp};
 
 /// Transports and forwarder.
 pub struct Shard {
@@ -247,6 +249,15 @@ impl Shard {
             padding_sent: forwarded.padding_sent,
             ..stats
         }
+    }
+
+    /// As if DTLS had come up with these keys.
+    #[cfg(test)]
+    pub(crate) fn skip_dtls(&mut self, now: Instant, key: TransportKey, srtp: Srtp) {
+        let Some(index) = self.table.index_of(key) else { return };
+        let Some((transport, _)) = self.table.transport(index) else { return };
+        let connected = transport.skip_dtls(srtp);
+        self.carry_out(now, index, vec![connected]);
     }
 
     fn open(&mut self, now: Instant, config: &TransportConfig) {

@@ -20,6 +20,10 @@ pub(crate) struct KeyframeRequest {
 impl KeyframeRequest {
     /// Somebody needs a keyframe. The request is due at once, or when the throttle allows.
     pub(crate) fn want(&mut self, now: Time) {
+        // What was asked at this instant serves this one too, whichever shard it comes from.
+        if self.next.is_some() && self.last == Some(now) {
+            return;
+        }
         let earliest = self.last.map_or(now, |last| last.plus(MIN_INTERVAL).max(now));
         self.next = Some(self.next.map_or(earliest, |next| next.min(earliest)));
     }
@@ -28,6 +32,11 @@ impl KeyframeRequest {
     pub(crate) fn settle(&mut self) {
         self.next = None;
         self.repeats = 0;
+    }
+
+    /// True when somebody needs one, for a shard that only passes it on.
+    pub(crate) fn take_wanted(&mut self) -> bool {
+        self.next.take().is_some()
     }
 
     /// When to send.
@@ -66,6 +75,8 @@ mod tests {
             sent.push(due.0);
         }
         assert_eq!(sent, [500_000, 1_500_000, 3_500_000, 7_500_000, 11_500_000, 15_500_000]);
+        request.want(Time(15_500_000));
+        assert_eq!(request.next_due(), Some(Time(19_500_000)), "asked at this instant already");
         request.settle();
         assert_eq!(request.next_due(), None);
         request.want(Time(15_500_001));

@@ -68,13 +68,11 @@ impl Forwarder {
                 layer.keyframe.settle();
             }
             if let Some(from) = publisher.relayed_from {
-                if layer.keyframe.take_due(now) {
-                    // Who receives the track repeats the request.
-                    layer.keyframe.settle();
+                // Who receives the track throttles and repeats.
+                if layer.keyframe.take_wanted() {
                     let wanted = Crossing::KeyframeWanted { track: track.key, layer: index };
                     wanted.write(|record| sink.cross(from, record));
                 }
-                next = [next, layer.keyframe.next_due()].into_iter().flatten().min();
                 continue;
             }
             let Some(ssrc) = layer.ssrc else { continue };
