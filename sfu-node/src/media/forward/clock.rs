@@ -11,6 +11,8 @@ const ORIGIN: Time = Time(1_000_000_000);
 /// NTP seconds of the time line's zero: 2025-01-01. Receivers expect a date after 1970, not the right one.
 const NTP_EPOCH: u64 = 3_944_678_400;
 const MICROS_PER_SECOND: u64 = 1_000_000;
+/// Deadlines are met in whole milliseconds.
+pub(crate) const TICK: u64 = 1000;
 
 impl Time {
     /// Microseconds since `earlier`; 0 when it is later.
@@ -27,6 +29,12 @@ impl Time {
     pub(crate) fn next_multiple(self, duration: Duration) -> Self {
         let step = micros(duration).max(1);
         Self((self.0 / step).saturating_add(1).saturating_mul(step))
+    }
+
+    /// The whole millisecond a deadline is met in. Where it is rounded to that at once, nobody who looks a little earlier
+    /// takes it for due.
+    pub(crate) fn deadline(self) -> Self {
+        Self(self.0.div_ceil(TICK).saturating_mul(TICK))
     }
 
     /// Whether it is a multiple of `duration`.
@@ -141,6 +149,7 @@ mod tests {
         assert_eq!(Time(999).next_multiple(Duration::from_millis(1)), Time(1000));
         assert_eq!(Time(1000).next_multiple(Duration::from_millis(1)), Time(2000));
         assert!(Time(2000).is_multiple(Duration::from_millis(1)) && !Time(2001).is_multiple(Duration::from_millis(1)));
+        assert_eq!((Time(1001).deadline(), Time(2000).deadline()), (Time(2000), Time(2000)));
         assert_eq!(Time(1_500_000).abs_send_time(), [0x06, 0x00, 0x00]);
         assert_eq!(Time(64_000_000).abs_send_time(), [0, 0, 0]);
         assert_eq!(Time(1_000_000).rtp_units(90_000), 90_000);

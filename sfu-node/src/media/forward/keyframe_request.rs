@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::media::forward::clock::{Time, micros};
+use crate::media::forward::clock::Time;
 
 /// Least time between two requests for one layer.
 const MIN_INTERVAL: Duration = Duration::from_millis(500);
@@ -24,7 +24,7 @@ impl KeyframeRequest {
         if self.next.is_some() && self.last == Some(now) {
             return;
         }
-        let earliest = self.last.map_or(now, |last| last.plus(MIN_INTERVAL).max(now));
+        let earliest = self.last.map_or(now, |last| last.plus(MIN_INTERVAL).deadline().max(now));
         self.next = Some(self.next.map_or(earliest, |next| next.min(earliest)));
     }
 
@@ -52,7 +52,7 @@ impl KeyframeRequest {
         let wait = MIN_INTERVAL.saturating_mul(1 << self.repeats.min(3)).min(MAX_INTERVAL);
         self.repeats = self.repeats.saturating_add(1);
         self.last = Some(now);
-        self.next = Some(Time(now.0.saturating_add(micros(wait))));
+        self.next = Some(now.plus(wait).deadline());
         true
     }
 }

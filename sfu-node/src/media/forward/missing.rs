@@ -36,7 +36,7 @@ impl Missing {
             self.holes.clear();
             return false;
         }
-        let due = now.plus(REORDER_WAIT);
+        let due = now.plus(REORDER_WAIT).deadline();
         self.holes.extend((newest - count..newest).map(|sequence| Hole { sequence, due, requests: 0 }));
         true
     }
@@ -65,7 +65,7 @@ impl Missing {
             if hole.requests == MAX_REQUESTS {
                 return false;
             }
-            hole.due = now.plus(FIRST_RETRY * (1 << hole.requests));
+            hole.due = now.plus(FIRST_RETRY * (1 << hole.requests)).deadline();
             hole.requests += 1;
             due.push(hole.sequence);
             true

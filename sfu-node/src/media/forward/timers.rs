@@ -1,10 +1,7 @@
 //! Deadlines of transports and tracks, in milliseconds: a deadline is met in the one it ends in, never before.
 
-use crate::media::forward::clock::Time;
+use crate::media::forward::clock::{TICK, Time};
 use crate::media::wheel::Wheel;
-
-/// Microseconds of a tick.
-const TICK: u64 = 1000;
 
 /// Whose deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
