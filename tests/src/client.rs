@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use livekit_protocol::{
-    DataPacket, JoinRequest, JoinResponse, LeaveRequest, ParticipantInfo, TrackInfo, signal_request, signal_response,
+    DataPacket, JoinRequest, JoinResponse, LeaveRequest, ParticipantInfo, TrackInfo, UserPacket, data_packet,
+    signal_request, signal_response,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -231,6 +232,21 @@ impl Observed {
     pub fn flow(&self, kind: char) -> Option<&Flow> {
         self.flows.iter().find(|(sid, _)| sid.strip_prefix("TR_").is_some_and(|s| s.starts_with(kind))).map(|(_, f)| f)
     }
+
+    /// Who said what first on the data channel of this label.
+    #[must_use]
+    pub fn said(&self, label: &str) -> Option<(String, String)> {
+        let (_, packet) = self.data.iter().find(|(l, _)| l == label)?;
+        let data_packet::Value::User(user) = packet.value.as_ref()? else { return None };
+        Some((packet.participant_identity.clone(), String::from_utf8_lossy(&user.payload).into_owned()))
+    }
+}
+
+/// A user's data packet.
+#[must_use]
+pub fn text(payload: &str) -> DataPacket {
+    let user = UserPacket { payload: payload.as_bytes().to_vec(), ..UserPacket::default() };
+    DataPacket { value: Some(data_packet::Value::User(user)), ..DataPacket::default() }
 }
 
 /// Takes received packets instead of [`Observed`], where that would be too slow.

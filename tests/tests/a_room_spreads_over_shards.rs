@@ -5,9 +5,8 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use livekit_protocol::{DataPacket, UserPacket, data_packet};
 use meridian_tests::browser::Browser;
-use meridian_tests::client::{Client, Observed, Publish};
+use meridian_tests::client::{Client, Observed, Publish, text};
 use meridian_tests::scene::{Deployment, Scene};
 use meridian_tests::sdk::{Mode, PATIENCE};
 
@@ -53,17 +52,6 @@ async fn join(scene: &Scene, identity: &str) -> Client {
     client
 }
 
-fn text(payload: &str) -> DataPacket {
-    let user = UserPacket { payload: payload.as_bytes().to_vec(), ..UserPacket::default() };
-    DataPacket { value: Some(data_packet::Value::User(user)), ..DataPacket::default() }
-}
-
-fn said(o: &Observed, label: &str) -> Option<(String, String)> {
-    let (_, packet) = o.data.iter().find(|(l, _)| l == label)?;
-    let data_packet::Value::User(user) = packet.value.as_ref()? else { return None };
-    Some((packet.participant_identity.clone(), String::from_utf8_lossy(&user.payload).into_owned()))
-}
-
 #[tokio::test]
 async fn media_keyframes_and_data_cross() -> Result<()> {
     let scene = Scene::on(two_shards().await?);
@@ -93,7 +81,7 @@ async fn media_keyframes_and_data_cross() -> Result<()> {
     for label in ["_reliable", "_lossy"] {
         ada.send_data(label, text("hello")).await?;
         for client in [&mut bob, &mut cleo, &mut dan] {
-            let heard = client.until("a data packet", |o| said(o, label)).await?;
+            let heard = client.until("a data packet", |o| o.said(label)).await?;
             assert_eq!(heard, ("ada".to_owned(), "hello".to_owned()));
         }
     }

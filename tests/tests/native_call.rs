@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use livekit_protocol::signal_response::Message as Response;
-use livekit_protocol::{DataPacket, UserPacket, data_packet};
-use meridian_tests::client::{Client, ClientOptions, Observed, Publish, SrtpOffer};
+use meridian_tests::client::{Client, ClientOptions, Observed, Publish, SrtpOffer, text};
 use meridian_tests::scene::Scene;
 use meridian_tests::signal::Mode;
 
@@ -30,18 +29,6 @@ async fn hears_and_sees(client: &mut Client) -> bool {
     client.until("audio and video", flows).await.unwrap()
 }
 
-fn text(payload: &str) -> DataPacket {
-    let user = UserPacket { payload: payload.as_bytes().to_vec(), ..UserPacket::default() };
-    DataPacket { value: Some(data_packet::Value::User(user)), ..DataPacket::default() }
-}
-
-/// Who said what on this channel.
-fn said(o: &Observed, label: &str) -> Option<(String, String)> {
-    let (_, packet) = o.data.iter().find(|(l, _)| l == label)?;
-    let data_packet::Value::User(user) = packet.value.as_ref()? else { return None };
-    Some((packet.participant_identity.clone(), String::from_utf8_lossy(&user.payload).into_owned()))
-}
-
 async fn call_in(ada_mode: Mode, bob_mode: Mode) {
     let scene = Scene::open().await.unwrap();
     let mut ada = with_media(scene.options("ada").unwrap());
@@ -57,11 +44,11 @@ async fn call_in(ada_mode: Mode, bob_mode: Mode) {
 
     for label in ["_reliable", "_lossy"] {
         ada.send_data(label, text("hello")).await.unwrap();
-        let heard = bob.until("a data packet", |o| said(o, label)).await.unwrap();
+        let heard = bob.until("a data packet", |o| o.said(label)).await.unwrap();
         assert_eq!(heard, ("ada".to_owned(), "hello".to_owned()));
     }
     bob.send_data("_reliable", text("hello back")).await.unwrap();
-    let heard = ada.until("an answer", |o| said(o, "_reliable")).await.unwrap();
+    let heard = ada.until("an answer", |o| o.said("_reliable")).await.unwrap();
     assert_eq!(heard, ("bob".to_owned(), "hello back".to_owned()));
 
     ada.mute("camera", true).await.unwrap();

@@ -27,7 +27,7 @@ use crate::media::srtp::rtp_header_len;
 const CODECS: [Codec; 9] =
     [Codec::Vp8, Codec::Vp9, Codec::H264, Codec::Av1, Codec::H265, Codec::Opus, Codec::Red, Codec::Pcmu, Codec::Pcma];
 /// Ids for all that is copied or written.
-const IDS: ExtensionIds = ExtensionIds {
+pub(super) const IDS: ExtensionIds = ExtensionIds {
     mid: Some(1),
     rid: Some(2),
     repaired_rid: Some(3),
@@ -45,12 +45,7 @@ pub fn rtp(packet: &[u8]) {
     let header_len = rtp_header_len(packet).expect("SRTP takes what the forwarder takes");
     assert!(packet.len() <= MAX_RTP_LEN && packet[header_len..].starts_with(rtp.payload));
     let element = |id: Option<u8>| rtp.extensions.element(id).unwrap_or_default();
-    let copied = Copied {
-        audio_level: element(IDS.audio_level),
-        dependency: element(IDS.dependency_descriptor),
-        capture_time: element(IDS.abs_capture_time),
-        playout_delay: element(IDS.playout_delay),
-    };
+    let copied = Copied::read(&rtp.extensions, &IDS);
     for id in 0..=u8::MAX {
         let len = rtp.extensions.element(Some(id)).map_or(0, <[u8]>::len);
         assert!(len <= header_len);

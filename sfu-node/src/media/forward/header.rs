@@ -1,6 +1,7 @@
 //! Writes the RTP header of a forwarded packet: the subscriber's numbers and header-extension ids (RFC 8285).
 
 use crate::media::api::ExtensionIds;
+use crate::media::forward::rtp::Extensions;
 
 /// Longest header written: fixed part, and all elements in two-byte form with the longest dependency descriptor.
 pub(crate) const MAX_HEADER: usize = 352;
@@ -28,6 +29,19 @@ pub(crate) struct Copied<'a> {
     pub(crate) dependency: &'a [u8],
     pub(crate) capture_time: &'a [u8],
     pub(crate) playout_delay: &'a [u8],
+}
+
+impl<'a> Copied<'a> {
+    /// What of a received packet is copied; `ids` are those of its section.
+    pub(crate) fn read(extensions: &Extensions<'a>, ids: &ExtensionIds) -> Self {
+        let element = |id: Option<u8>| extensions.element(id).unwrap_or_default();
+        Self {
+            audio_level: element(ids.audio_level),
+            dependency: element(ids.dependency_descriptor),
+            capture_time: element(ids.abs_capture_time),
+            playout_delay: element(ids.playout_delay),
+        }
+    }
 }
 
 /// Extensions this hop writes anew.

@@ -98,13 +98,7 @@ impl Forwarder {
             Arrival::Late { .. } => layer.missing.fill(sequence),
             _ => {}
         }
-        let element = |id: Option<u8>| rtp.extensions.element(id).unwrap_or_default();
-        let copied = Copied {
-            audio_level: element(ids.audio_level),
-            dependency: element(ids.dependency_descriptor),
-            capture_time: element(ids.abs_capture_time),
-            playout_delay: element(ids.playout_delay),
-        };
+        let copied = Copied::read(&rtp.extensions, &ids);
         let packet = SourcePacket { sequence, timestamp: rtp.timestamp, marker: rtp.marker, slot, copied, payload };
         Some(Some((describe(now, pt.codec, stream.layer, layer, late, packet), first)))
     }

@@ -34,17 +34,7 @@ const ADA: TransportKey = TransportKey(10);
 const CAMERA: TrackKey = TrackKey(100);
 const MICROPHONE: TrackKey = TrackKey(101);
 
-const UP: ExtensionIds = ExtensionIds {
-    mid: Some(1),
-    rid: Some(2),
-    repaired_rid: Some(3),
-    transport_cc: Some(4),
-    abs_send_time: Some(5),
-    audio_level: Some(6),
-    dependency_descriptor: Some(7),
-    abs_capture_time: Some(8),
-    playout_delay: Some(9),
-};
+const UP: ExtensionIds = super::fuzzing::IDS;
 const DOWN: ExtensionIds = ExtensionIds {
     mid: Some(9),
     rid: None,
