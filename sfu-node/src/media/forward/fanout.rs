@@ -37,7 +37,7 @@ pub(crate) struct Fanout {
 
 impl Fanout {
     /// The packet can wait with those that do: same track, and near enough that it is not kept in their place.
-    fn takes(&self, track: usize, packet: &Incoming<'_>) -> bool {
+    pub(super) fn takes(&self, track: usize, packet: &Incoming<'_>) -> bool {
         let near = |pending: &Pending| pending.sequence.abs_diff(packet.packet.sequence) < MAX_PENDING as u64;
         let after = self.packets.iter().all(|pending| pending.layer != packet.layer || near(pending));
         self.packets.is_empty() || (self.track == track && after && !packet.keyframe && !self.packets.is_full())
@@ -85,12 +85,5 @@ impl Forwarder {
         self.fanout.track = track;
         self.fanout.now = now;
         self.fanout.packets.push(Pending { layer, epoch, late, keyframe, frame, pictures, sequence });
-    }
-
-    /// Sends what waits if this packet cannot wait with it.
-    pub(super) fn make_way<S: Sink>(&mut self, track: usize, incoming: &Incoming<'_>, sink: &mut S) {
-        if !self.fanout.takes(track, incoming) {
-            self.flush(sink);
-        }
     }
 }

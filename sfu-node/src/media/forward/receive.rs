@@ -112,10 +112,9 @@ impl Forwarder {
         first: bool,
         sink: &mut S,
     ) {
-        if first {
+        if first || !self.fanout.takes(track, incoming) {
             self.flush(sink);
         }
-        self.make_way(track, incoming, sink);
         let Self { transports, tracks, subscriptions, timers, .. } = self;
         let Some(entry) = tracks.get_mut(track) else { return };
         let Some(source) = entry.source.as_mut() else { return };

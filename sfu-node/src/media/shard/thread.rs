@@ -209,7 +209,7 @@ impl Turns {
             }
             while let Ok(command) = self.queue.try_recv() {
                 if matches!(command, Command::Stop) {
-                    self.send();
+                    send(&mut self.shard, &self.socket);
                     return Ok(());
                 }
                 self.shard.handle_command(began, command);
@@ -221,7 +221,7 @@ impl Turns {
                 self.shard.handle_timeout(now);
             }
             self.cross();
-            self.send();
+            send(&mut self.shard, &self.socket);
             self.report();
             self.last_turn = began.elapsed();
         }
@@ -252,8 +252,7 @@ impl Turns {
             for (route, datagram) in self.inbox.datagrams(filled) {
                 self.shard.handle_datagram(now, route, datagram);
                 if self.shard.is_full() {
-                    let sent = self.socket.send(self.shard.batch());
-                    self.shard.note_sent(sent);
+                    send(&mut self.shard, &self.socket);
                 }
             }
             // A call that finds fewer datagrams than it could take has emptied the socket; the poll tells of the next.
@@ -270,8 +269,7 @@ impl Turns {
             for frame in frames(bytes) {
                 shard.handle_crossing(now, from, frame);
                 if shard.is_full() {
-                    let sent = socket.send(shard.batch());
-                    shard.note_sent(sent);
+                    send(shard, socket);
                 }
             }
         });
@@ -287,11 +285,6 @@ impl Turns {
         self.overdue = self.rings.retry();
     }
 
-    fn send(&mut self) {
-        let sent = self.socket.send(self.shard.batch());
-        self.shard.note_sent(sent);
-    }
-
     fn report(&mut self) {
         while let Some(event) = self.waiting.take().or_else(|| self.shard.poll_event()) {
             if let Err(TrySendError::Full(event)) = self.events.try_send(event) {
@@ -300,6 +293,12 @@ impl Turns {
             }
         }
     }
+}
+
+/// Sends what the shard has to send.
+fn send(shard: &mut Shard, socket: &Socket) {
+    let sent = socket.send(shard.batch());
+    shard.note_sent(sent);
 }
 
 #[cfg(test)]
