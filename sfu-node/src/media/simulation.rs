@@ -118,6 +118,8 @@ impl World {
         }
         let lost = |event: &Event| matches!(event, Event::Failed { .. } | Event::Disconnected(_));
         assert!(!self.node.events.iter().any(lost), "{:?}", self.node.events);
+        let paused = |event: &Event| matches!(event, Event::Paused { paused: true, .. });
+        assert!(!self.node.events.iter().any(paused), "what is lost at random pauses no video: {:?}", self.node.events);
         self.outcome.traces.range_mut(PUBLISHER..).for_each(|(_, trace)| trace.sort_unstable());
         self.outcome.stats = self.node.stats();
         self.outcome.keyframes += self.publisher.keyframes;
@@ -211,7 +213,7 @@ impl World {
         let place = usize::try_from(key).unwrap();
         let at = self.node.shard(place);
         let weather = Weather {
-            lost: [0, 5, 10, 15, 20, 30][place % 6],
+            lost: [0, 10, 50, 100, 20, 75][place % 6],
             repeated: 10,
             delay: Duration::from_millis(4 * key),
             overtaken: 20,

@@ -89,10 +89,12 @@ impl Bandwidth {
         self.heard = true;
         let usage = self.trend.usage();
         self.rate.heard(now, Outcome { usage, acknowledged: self.arrived.rate(), lost, told });
-        if let Some(result) = self.prober.take_result(now, self.rate.target()).filter(|_| usage != Usage::Over) {
+        if let Some(result) =
+            self.prober.take_result(now, self.rate.target(), self.rate.loss()).filter(|_| usage != Usage::Over)
+        {
             self.rate.probed(result);
         }
-        if usage == Usage::Over {
+        if usage == Usage::Over || self.rate.decreased() == Some(now) {
             self.prober.stop(now);
         }
         Ok(())
@@ -135,7 +137,7 @@ impl Bandwidth {
     /// When padding is to be looked at again.
     pub(crate) fn next_due(&mut self, now: Time) -> Option<Time> {
         // A cluster nobody answers for is done with here.
-        self.prober.take_result(now, self.rate.target());
+        self.prober.take_result(now, self.rate.target(), self.rate.loss());
         self.prober.next_due(now)
     }
 

@@ -5,8 +5,11 @@ use std::time::Duration;
 use super::history::Sent;
 use crate::media::forward::clock::{Time, micros, whole};
 
-/// How long a cluster lasts.
+/// How long a cluster lasts at least; longer where so few packets go out in it that they would tell nothing.
 const LENGTH: Duration = Duration::from_millis(50);
+const ENOUGH_PACKETS: u32 = 10;
+/// How long it lasts at most.
+const MAX_LENGTH: Duration = Duration::from_millis(500);
 /// Time between two looks at how much padding is due.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
 /// How long after its end a cluster's feedback is waited for.
@@ -15,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const MIN_PACKETS: u32 = 5;
 /// Share of a cluster's packets that must have arrived.
 const MIN_ARRIVED: f64 = 0.8;
+/// The path's own loss is believed up to here.
+const MAX_LOSS: f64 = 0.1;
 /// Arriving slower than sent by more: the path's limit was met; a little less is safe.
 const SLOWED: f64 = 0.9;
 const SAFE: f64 = 0.95;
@@ -94,7 +99,7 @@ impl Prober {
     /// When padding is to be looked at again, or an unanswered cluster given up.
     pub(crate) fn next_due(&self, now: Time) -> Option<Time> {
         let cluster = self.cluster.as_ref()?;
-        Some(if cluster.is_open(now) { now.plus(TICK) } else { cluster.began.plus(LENGTH + PATIENCE) })
+        Some(if cluster.is_open(now) { now.plus(TICK) } else { cluster.began.plus(MAX_LENGTH + PATIENCE) })
     }
 
     /// Feedback told of one of the cluster's packets.
@@ -105,12 +110,13 @@ impl Prober {
     }
 
     /// The cluster's result in bits per second, when enough of it is told of. Done with it then; also, without a
-    /// result, when too little came in time.
-    pub(crate) fn take_result(&mut self, now: Time, estimate: f64) -> Option<f64> {
+    /// result, when too little came in time. `loss`: share of packets that the path loses anyway, not counted against it.
+    pub(crate) fn take_result(&mut self, now: Time, estimate: f64, loss: f64) -> Option<f64> {
         let cluster = self.cluster.as_ref().filter(|cluster| !cluster.is_open(now))?;
         let enough = (f64::from(cluster.packets) * MIN_ARRIVED).max(f64::from(MIN_PACKETS));
         let result = if f64::from(cluster.told.packets) >= enough { cluster.told.rate() } else { None };
-        if result.is_none() && now < cluster.began.plus(LENGTH + PATIENCE) {
+        let result = result.map(|rate| rate / (1.0 - loss.min(MAX_LOSS)));
+        if result.is_none() && now < cluster.began.plus(MAX_LENGTH + PATIENCE) {
             return None;
         }
         self.cluster = None;
@@ -129,7 +135,8 @@ impl Prober {
 
 impl Cluster {
     fn is_open(&self, now: Time) -> bool {
-        now.since(self.began) < micros(LENGTH)
+        let open = now.since(self.began);
+        open < micros(LENGTH) || (self.packets < ENOUGH_PACKETS && open < micros(MAX_LENGTH))
     }
 }
 
@@ -163,20 +170,46 @@ mod tests {
 
     /// Sends a cluster over a path that delivers at most `capacity` bits per second; gives the result.
     fn probe(prober: &mut Prober, start: u64, estimate: f64, wanted: f64, capacity: f64) -> Option<f64> {
+        probe_with(prober, start, (estimate, wanted), (capacity, u64::MAX), 1000)
+    }
+
+    /// The same with packets of so many bytes; one of so many is lost.
+    fn probe_with(
+        prober: &mut Prober,
+        start: u64,
+        (estimate, wanted): (f64, f64),
+        (capacity, one_lost_of): (f64, u64),
+        size: u16,
+    ) -> Option<f64> {
         let mut now = Time(start);
         assert!(prober.begin(now, estimate, wanted));
         let (mut packets, mut free) = (vec![], 0.0_f64);
         while prober.current(now) != 0 {
             while prober.padding_due(now) > 0 {
-                prober.sent(now, 1000);
-                let sent = Sent { at: now, size: 1000, cluster: prober.current(now), ..Sent::default() };
-                free = free.max(now.0 as f64) + 8e9 / capacity;
+                prober.sent(now, size);
+                let sent = Sent { at: now, size, cluster: prober.current(now), ..Sent::default() };
+                free = free.max(now.0 as f64) + f64::from(size) * 8e6 / capacity;
                 packets.push((sent, whole(free).cast_signed() + 20_000));
             }
             now = now.plus(TICK);
         }
-        packets.iter().for_each(|(sent, arrival)| prober.told(sent, *arrival));
-        prober.take_result(now, estimate)
+        let arrives = |place: &u64| !(place + 5).is_multiple_of(one_lost_of);
+        let arrived = (0..).zip(&packets).filter(|(place, _)| arrives(place));
+        arrived.for_each(|(_, (sent, arrival))| prober.told(sent, *arrival));
+        let loss = if one_lost_of == u64::MAX { 0.0 } else { 1.0 / one_lost_of as f64 };
+        prober.take_result(now, estimate, loss)
+    }
+
+    #[test]
+    fn a_probe_of_little_lasts_until_it_tells_something() {
+        let result = probe_with(&mut Prober::default(), 0, (60e3, 130e3), (1e9, u64::MAX), 320).unwrap();
+        assert!((110e3..160e3).contains(&result), "{result}");
+    }
+
+    #[test]
+    fn what_the_path_loses_anyway_is_not_held_against_a_probe() {
+        let result = probe_with(&mut Prober::default(), 0, (1e6, 2e6), (1e9, 10), 320).unwrap();
+        assert!((2.0e6..2.3e6).contains(&result), "{result}");
     }
 
     #[test]
@@ -201,9 +234,9 @@ mod tests {
         let mut prober = Prober::default();
         assert!(prober.begin(Time(0), 1e6, 2e6));
         prober.sent(Time(0), 1000);
-        assert_eq!(prober.take_result(Time(100_000), 1e6), None);
-        assert!(!prober.begin(Time(100_000), 1e6, 2e6), "still waiting");
-        assert_eq!(prober.take_result(Time(1_050_000), 1e6), None);
-        assert!(prober.begin(Time(2_050_000), 1e6, 2e6));
+        assert_eq!(prober.take_result(Time(600_000), 1e6, 0.0), None);
+        assert!(!prober.begin(Time(600_000), 1e6, 2e6), "still waiting");
+        assert_eq!(prober.take_result(Time(1_500_000), 1e6, 0.0), None);
+        assert!(prober.begin(Time(2_500_000), 1e6, 2e6));
     }
 }

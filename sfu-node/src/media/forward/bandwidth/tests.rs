@@ -15,6 +15,8 @@ use crate::media::forward::twcc::ArrivalRecorder;
 const STEP: u64 = 1_000;
 const FRAME: u64 = 33_000;
 const FEEDBACK: u64 = 100_000;
+/// What a packet of padding alone has, bytes.
+const PADDING: usize = 275;
 const LAYERS: [u64; 3] = [150_000, 500_000, 1_700_000];
 
 struct Path {
@@ -138,7 +140,7 @@ impl Run {
             }
         }
         while self.bandwidth.padding_due(now) > 0 {
-            self.send(1_000);
+            self.send(PADDING);
         }
         self.bandwidth.next_due(now);
     }
