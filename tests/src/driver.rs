@@ -19,7 +19,7 @@ use tokio::time::timeout;
 /// How long the process may take until it answers its first line.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Longest a call may take: above every limit a call carries itself.
-const CALL_LIMIT: Duration = Duration::from_secs(90);
+const CALL_LIMIT: Duration = Duration::from_secs(150);
 /// How long it may take to end once its stdin is closed.
 const END_LIMIT: Duration = Duration::from_secs(5);
 /// Id of the line that says the process is ready.

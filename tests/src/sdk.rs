@@ -1,6 +1,7 @@
 //! LiveKit's own SDKs, unmodified, as participants of a story: livekit-client in Chromium, the native core in Python.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -284,14 +285,22 @@ impl SdkClient {
         self.call::<Value>("setQuality", json!([identity, quality])).await.map(drop)
     }
 
-    /// Waits until somebody's camera arrives with so many lines.
+    /// Waits until somebody's camera arrives with this height; `limit` is at most two minutes.
     ///
     /// # Errors
     /// When it does not in time.
     pub async fn sees_height(&self, identity: &str, height: u32, limit: Duration) -> Result<()> {
+        self.sees_lines(identity, height..=height, limit).await
+    }
+
+    /// Waits until somebody's camera arrives with a height in this range; `limit` is at most two minutes.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn sees_lines(&self, identity: &str, lines: RangeInclusive<u32>, limit: Duration) -> Result<()> {
         let options = json!({ "timeoutMs": u64::try_from(limit.as_millis())? });
-        let seen = self.call::<Value>("waitForHeight", json!([identity, height, options])).await;
-        seen.map(drop).with_context(|| format!("{} waits for {height} lines of {identity}", self.identity))
+        let seen = self.call::<Value>("waitForHeight", json!([identity, lines.start(), lines.end(), options])).await;
+        seen.map(drop).with_context(|| format!("{} waits for {lines:?} lines of {identity}", self.identity))
     }
 
     /// Leaves the room.
