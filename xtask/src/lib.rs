@@ -4,6 +4,7 @@ pub mod bench;
 pub mod dev;
 pub mod edge;
 pub mod fuzz;
+mod infra;
 pub mod node;
 pub mod page;
 pub mod process;

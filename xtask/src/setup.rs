@@ -9,6 +9,7 @@ pub mod wasm_bindgen;
 pub mod wasm_target;
 
 mod apt;
+mod infra;
 mod stamp;
 
 use std::time::Instant;
@@ -33,7 +34,10 @@ const WRANGLER_NODE: Step =
     Step { name: "Node.js for wrangler", done: node::is_fit_for_wrangler, act: node::install_for_wrangler };
 const CHROMIUM: Step = Step { name: "Chromium", done: chromium::is_present, act: chromium::install };
 const CARGO_FUZZ: Step = Step { name: "cargo-fuzz", done: cargo_fuzz::is_done, act: cargo_fuzz::install };
-const PYTHON: Step = Step { name: "Python clients", done: python::is_done, act: python::install };
+const PYTHON: Step = Step { name: "Python clients", done: || python::SDKS.is_done(), act: || python::SDKS.install() };
+const INFRA_PROGRAMS: Step =
+    Step { name: "programs that check what is deployed", done: infra::is_done, act: infra::install };
+const CHECKOV: Step = Step { name: "checkov", done: || python::CHECKOV.is_done(), act: || python::CHECKOV.install() };
 
 /// What building and running the stack on bare workerd needs.
 ///
@@ -67,6 +71,20 @@ pub fn for_tests() -> Result<()> {
 /// When it cannot be installed, in one line.
 pub fn for_fuzz() -> Result<()> {
     run(&[CARGO_FUZZ])
+}
+
+/// What the checks of Terraform, unit and images need and can be had here.
+///
+/// # Errors
+/// The first step that fails, in one line.
+pub fn for_infra() -> Result<()> {
+    run(&[INFRA_PROGRAMS, CHECKOV])
+}
+
+/// Whether the PATH has this program.
+pub(crate) fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
 fn run(steps: &[Step]) -> Result<()> {

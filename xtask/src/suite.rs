@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::infra::{self, Check, Outcome};
 use crate::setup::wasm_target;
 use crate::stack::{Build, Profile};
 use crate::{page, repo, setup, wasm};
@@ -17,6 +18,9 @@ pub struct Suite {
     /// Only the system tests whose file has this in its name.
     #[arg(long)]
     only: Option<String>,
+    /// Only the checks of what is deployed: Terraform, unit, images.
+    #[arg(long, conflicts_with = "only")]
+    infra: bool,
 }
 
 #[derive(Default)]
@@ -25,6 +29,8 @@ struct Tally {
     failed: u32,
     /// Names of what failed, for the end.
     failures: Vec<String>,
+    /// Names of what could not be looked at, and why.
+    skipped: Vec<String>,
 }
 
 impl Suite {
@@ -34,6 +40,10 @@ impl Suite {
     /// When setup fails, or anything failed: after the summary line.
     pub fn run(&self) -> Result<()> {
         let mut tally = Tally::default();
+        if self.infra {
+            tally.infra();
+            return tally.close();
+        }
         if let Err(error) = setup::for_tests() {
             tally.fail("setup", &error);
             return tally.close();
@@ -51,6 +61,7 @@ impl Suite {
             }
             None => tally.fail("clippy for the Worker", &"no std for it"),
         }
+        tally.infra();
         tally.tests("unit tests", cargo_test().args(["--workspace", "--exclude", "meridian-tests"]));
         tally.build();
         tally.tests("system tests", &mut system_tests());
@@ -87,6 +98,24 @@ impl Tally {
             }
             Ok(status) => self.fail(name, &status),
             Err(error) => self.fail(name, &error),
+        }
+    }
+
+    /// What is deployed, each check as one test.
+    fn infra(&mut self) {
+        for Check { name, run } in infra::checks() {
+            let started = headline(&name);
+            match run() {
+                Ok(Outcome::Passed) => {
+                    self.passed += 1;
+                    println!("{name}: ok, {:.0} s", started.elapsed().as_secs_f32());
+                }
+                Ok(Outcome::Skipped(reason)) => {
+                    eprintln!("{name}: SKIPPED ({reason})");
+                    self.skipped.push(format!("{name} ({reason})"));
+                }
+                Err(error) => self.fail(&name, &format!("{error:#}")),
+            }
         }
     }
 
@@ -140,6 +169,9 @@ impl Tally {
     }
 
     fn close(self) -> Result<()> {
+        for skipped in &self.skipped {
+            println!("SKIPPED: {skipped}");
+        }
         for failure in &self.failures {
             println!("failed: {failure}");
         }

@@ -1,4 +1,4 @@
-//! LiveKit's Python SDKs, in a virtual environment of their own.
+//! Python packages, each set in a virtual environment of its own.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,44 +8,73 @@ use anyhow::{Context, Result};
 use super::{apt, stamp};
 use crate::{progress, repo};
 
-const STAMP: &str = "python";
+/// A virtual environment.
+pub struct Venv {
+    /// For the progress.
+    packages: &'static str,
+    /// Name of its stamp.
+    stamp: &'static str,
+    /// Its directory, in the state's.
+    directory: &'static str,
+    /// The list of packages, in the repository.
+    requirements: &'static str,
+}
+
+/// LiveKit's Python SDKs.
+pub(super) const SDKS: Venv = Venv {
+    packages: "the Python SDKs",
+    stamp: "python",
+    directory: "venv",
+    requirements: "tests/python/requirements.txt",
+};
+/// The scanner of the infrastructure checks.
+pub(crate) const CHECKOV: Venv =
+    Venv { packages: "checkov", stamp: "checkov", directory: "venv-infra", requirements: "terraform/requirements.txt" };
 
 /// The interpreter that has the SDKs.
 #[must_use]
 pub fn interpreter() -> PathBuf {
-    directory().join("bin/python")
+    SDKS.program("python")
 }
 
-pub(super) fn is_done() -> bool {
-    requirements().is_ok_and(|wanted| stamp::matches(STAMP, &wanted)) && interpreter().exists()
-}
-
-pub(super) fn install() -> Result<()> {
-    if create().is_err() {
-        // Debian packs venv apart from the interpreter.
-        apt::install(&["python3", "python3-venv"])?;
-        create()?;
+impl Venv {
+    /// A program in it.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.directory().join("bin").join(name)
     }
-    let mut pip = Command::new(interpreter());
-    pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--requirement"]).arg(requirements_file());
-    progress::run("installing the Python SDKs", &mut pip)?;
-    stamp::write(STAMP, &requirements()?)
-}
 
-fn create() -> Result<()> {
-    let mut python = Command::new("python3");
-    python.args(["-m", "venv", "--clear"]).arg(directory());
-    progress::run("creating a virtual environment", &mut python)
-}
+    pub(super) fn is_done(&self) -> bool {
+        self.wanted().is_ok_and(|wanted| stamp::matches(self.stamp, &wanted)) && self.program("python").exists()
+    }
 
-fn directory() -> PathBuf {
-    repo::state_dir().join("venv")
-}
+    pub(super) fn install(&self) -> Result<()> {
+        if self.create().is_err() {
+            // Debian packs venv apart from the interpreter.
+            apt::install(&["python3", "python3-venv"])?;
+            self.create()?;
+        }
+        let mut pip = Command::new(self.program("python"));
+        pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--requirement"])
+            .arg(self.requirements_file());
+        progress::run(&format!("installing {}", self.packages), &mut pip)?;
+        stamp::write(self.stamp, &self.wanted()?)
+    }
 
-fn requirements_file() -> PathBuf {
-    repo::root().join("tests/python/requirements.txt")
-}
+    fn create(&self) -> Result<()> {
+        let mut python = Command::new("python3");
+        python.args(["-m", "venv", "--clear"]).arg(self.directory());
+        progress::run("creating a virtual environment", &mut python)
+    }
 
-fn requirements() -> Result<String> {
-    std::fs::read_to_string(requirements_file()).context("reading tests/python/requirements.txt")
+    fn directory(&self) -> PathBuf {
+        repo::state_dir().join(self.directory)
+    }
+
+    fn requirements_file(&self) -> PathBuf {
+        repo::root().join(self.requirements)
+    }
+
+    fn wanted(&self) -> Result<String> {
+        std::fs::read_to_string(self.requirements_file()).with_context(|| format!("reading {}", self.requirements))
+    }
 }

@@ -1,0 +1,187 @@
+//! Checks of what is deployed, as far as they go without a cloud: Terraform, user data, the unit, the images.
+//! **What cannot be checked here is said loudly, and is no success.**
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, bail};
+
+use crate::repo;
+use crate::setup::{self, python};
+
+mod terraform;
+mod unit;
+
+/// How a check ended, unless it failed.
+pub(crate) enum Outcome {
+    /// All is as it should be.
+    Passed,
+    /// Not looked at, and what is missing for it.
+    Skipped(String),
+}
+
+/// A check that counts as one test.
+pub(crate) struct Check {
+    /// What is looked at.
+    pub(crate) name: String,
+    /// Looks.
+    pub(crate) run: Box<dyn FnOnce() -> Result<Outcome>>,
+}
+
+impl Check {
+    fn new(name: impl Into<String>, run: impl FnOnce() -> Result<Outcome> + 'static) -> Self {
+        Self { name: name.into(), run: Box::new(run) }
+    }
+}
+
+/// Everything there is to check, in order.
+pub(crate) fn checks() -> Vec<Check> {
+    let mut checks = vec![Check::new("tools of the infrastructure checks", || {
+        setup::for_infra()?;
+        Ok(Outcome::Passed)
+    })];
+    checks.extend(terraform::checks());
+    checks.push(Check::new("cloud-init schema", unit::user_data));
+    checks.push(Check::new("systemd unit", unit::unit));
+    checks.push(Check::new("checkov", checkov));
+    checks.push(Check::new("shellcheck", shellcheck));
+    checks
+}
+
+/// Known weaknesses in Terraform and Containerfile; a finding passes only with a reason beside it.
+fn checkov() -> Result<Outcome> {
+    let program = python::CHECKOV.program("checkov");
+    let tree = tree("checkov")?;
+    // It knows the file by its name alone.
+    fs::copy(repo::root().join("sfu-node/package/Containerfile"), tree.join("Dockerfile"))?;
+    if let Some((file, line)) = unexplained(&tree)?.first() {
+        bail!("{}: no reason given: {line}", file.display());
+    }
+    let mut command = Command::new(program);
+    command.args(["--quiet", "--compact", "--skip-download", "--framework", "terraform", "dockerfile", "--directory"]);
+    succeed(command.arg(&tree))?;
+    Ok(Outcome::Passed)
+}
+
+/// Lines that silence a finding without saying why.
+fn unexplained(tree: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let mut found = Vec::new();
+    for file in files(tree)? {
+        let text = fs::read_to_string(&file)?;
+        let silenced = text.lines().filter_map(|line| line.split_once("checkov:skip="));
+        let bare = silenced.filter(|(_, rest)| rest.split_once(':').is_none_or(|(_, reason)| reason.trim().is_empty()));
+        found.extend(bare.map(|(_, rest)| (file.clone(), rest.to_owned())));
+    }
+    Ok(found)
+}
+
+fn shellcheck() -> Result<Outcome> {
+    let scripts = [
+        "terraform/modules/node-config/files/meridian-install",
+        "sfu-node/package/postinst",
+        "sfu-node/package/postrm",
+    ];
+    let mut command = Command::new("shellcheck");
+    run_if_present(command.current_dir(repo::root()).args(scripts))
+}
+
+/// A fresh copy of the Terraform files: nothing that a run leaves behind gets into the working copy.
+fn tree(name: &str) -> Result<PathBuf> {
+    let target = state().join(name);
+    let _ = fs::remove_dir_all(&target);
+    let source = repo::root().join("terraform");
+    for file in files(&source)? {
+        let copy = target.join(file.strip_prefix(&source)?);
+        fs::create_dir_all(copy.parent().context("a file has a directory")?)?;
+        fs::copy(&file, &copy).with_context(|| format!("copying {}", file.display()))?;
+    }
+    Ok(target)
+}
+
+/// All files below a directory but Terraform's own.
+fn files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let entries = fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?;
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(".terraform") {
+            continue;
+        }
+        if entry.file_type()?.is_dir() { found.extend(files(&entry.path())?) } else { found.push(entry.path()) }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Where checks work.
+fn state() -> PathBuf {
+    repo::state_dir().join("infra")
+}
+
+/// Runs a tool; an error holds all it said.
+fn succeed(command: &mut Command) -> Result<Output> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("cannot run {program}"))?;
+    if !output.status.success() {
+        bail!("{program}: {}\n{}", output.status, said(&output));
+    }
+    Ok(output)
+}
+
+/// As [`succeed`], but a tool that this machine does not have skips the check.
+fn run_if_present(command: &mut Command) -> Result<Outcome> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    if !setup::on_path(&program) {
+        return Ok(Outcome::Skipped(format!("{program} is not installed")));
+    }
+    succeed(command)?;
+    Ok(Outcome::Passed)
+}
+
+fn said(output: &Output) -> String {
+    let text = |bytes| String::from_utf8_lossy(bytes).trim().to_owned();
+    format!("{}\n{}", text(&output.stdout), text(&output.stderr)).trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cloud_modules_have_the_same_inputs_and_outputs() {
+        let read = |cloud: &str, file: &str| {
+            fs::read_to_string(repo::root().join("terraform/modules").join(cloud).join(file)).unwrap()
+        };
+        for file in ["variables.tf", "config.tf"] {
+            for cloud in ["hcloud", "digitalocean"] {
+                assert_eq!(read("aws", file), read(cloud, file), "{file} of {cloud}");
+            }
+        }
+        for cloud in ["aws", "hcloud", "digitalocean"] {
+            let outputs = read(cloud, "outputs.tf");
+            for part in ["output \"nodes\"", " ipv4 ", " ipv6 ", " region "] {
+                assert!(outputs.contains(part), "{part} of {cloud}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_silenced_finding_needs_a_reason() {
+        let directory = std::env::temp_dir().join(format!("meridian-infra-test-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("a.tf"), "#checkov:skip=CKV_1: it is meant so\n#checkov:skip=CKV_2\n").unwrap();
+        let found = unexplained(&directory).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(found, [(directory.join("a.tf"), "CKV_2".to_owned())]);
+    }
+
+    #[test]
+    fn terraform_files_stay_short() {
+        for file in files(&repo::root().join("terraform")).unwrap() {
+            let terraform = file.extension().is_some_and(|extension| extension == "tf");
+            let lines = fs::read_to_string(&file).unwrap().lines().count();
+            assert!(!terraform || lines <= 150, "{} has {lines} lines", file.display());
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `terraform fmt`, `validate` and `test` of every module and example. Providers come from wherever the environment
+//! says (`TF_CLI_CONFIG_FILE`, a mirror, or the registry); where they cannot be had, the check is skipped, loudly.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::{Check, Outcome, said, state, succeed, tree};
+use crate::{repo, setup};
+
+/// What the repository has; `.` is the whole fleet.
+const MODULES: [&str; 8] = [
+    ".",
+    "modules/node-config",
+    "modules/aws",
+    "modules/hcloud",
+    "modules/digitalocean",
+    "modules/dns",
+    "examples/one-region",
+    "examples/global",
+];
+const MISSING: &str = "terraform is not installed: https://developer.hashicorp.com/terraform/install (1.9 or later)";
+/// What `init` says when nobody gives it a provider.
+const NO_PROVIDER: [&str; 3] =
+    ["Failed to query available provider packages", "Failed to install provider", "could not connect to"];
+
+pub(super) fn checks() -> Vec<Check> {
+    if !setup::on_path("terraform") {
+        return vec![Check::new("terraform", || Ok(Outcome::Skipped(MISSING.to_owned())))];
+    }
+    let format = || {
+        succeed(terraform(&repo::root().join("terraform"), "fmt").args(["fmt", "-check", "-diff", "-recursive"]))?;
+        Ok(Outcome::Passed)
+    };
+    let mut checks = vec![Check::new("terraform fmt", format)];
+    checks.extend(MODULES.map(|module| Check::new(format!("terraform test: {module}"), move || test(module))));
+    checks
+}
+
+fn test(module: &'static str) -> Result<Outcome> {
+    let name = name(module);
+    let tree = tree(&format!("test-{name}"))?;
+    let directory = tree.join(module);
+    if fs::read_dir(directory.join("tests")).map_or(0, Iterator::count) == 0 {
+        bail!("{module} has no tests");
+    }
+    let init = terraform(&directory, &name).args(["init", "-backend=false", "-input=false", "-no-color"]).output()?;
+    if !init.status.success() {
+        let text = said(&init);
+        if NO_PROVIDER.iter().any(|message| text.contains(message)) {
+            let hint = "its providers cannot be had: set TF_CLI_CONFIG_FILE to a file that names a mirror";
+            return Ok(Outcome::Skipped(hint.to_owned()));
+        }
+        bail!("terraform init: {text}");
+    }
+    succeed(terraform(&directory, &name).args(["validate", "-no-color"]))?;
+    let output = succeed(terraform(&directory, &name).args(["test", "-no-color"]))?;
+    let text = said(&output);
+    let summary = text.lines().find(|line| line.starts_with("Success!")).context("terraform test ran no tests")?;
+    println!("  {module}: {summary}");
+    Ok(Outcome::Passed)
+}
+
+/// What the node-config module makes of its example: user data, and the drop-in over the unit. `None` without Terraform.
+pub(super) fn rendered() -> Result<Option<(String, String)>> {
+    if !setup::on_path("terraform") {
+        return Ok(None);
+    }
+    let directory = tree("render")?.join("modules/node-config");
+    let run = |arguments: &[&str]| succeed(terraform(&directory, "render").args(arguments));
+    run(&["init", "-backend=false", "-input=false", "-no-color"])?;
+    run(&["apply", "-auto-approve", "-input=false", "-no-color", "-var-file=tests/example.tfvars.json"])?;
+    let output = |name: &str| Ok::<_, anyhow::Error>(String::from_utf8(run(&["output", "-raw", name])?.stdout)?);
+    Ok(Some((output("user_data")?, output("unit_drop_in")?)))
+}
+
+fn terraform(directory: &Path, name: &str) -> Command {
+    let mut command = Command::new("terraform");
+    command.current_dir(directory).env("TF_DATA_DIR", data(name)).env("CHECKPOINT_DISABLE", "1");
+    // Each module's providers are fetched once; the cache must be there before Terraform is.
+    let cache = state().join("plugins");
+    if std::env::var_os("TF_PLUGIN_CACHE_DIR").is_none() && fs::create_dir_all(&cache).is_ok() {
+        command.env("TF_PLUGIN_CACHE_DIR", cache).env("TF_PLUGIN_CACHE_MAY_BREAK_DEPENDENCY_LOCK_FILE", "1");
+    }
+    command
+}
+
+fn data(name: &str) -> PathBuf {
+    state().join("data").join(name)
+}
+
+fn name(module: &str) -> String {
+    if module == "." { "fleet".to_owned() } else { module.replace('/', "-") }
+}

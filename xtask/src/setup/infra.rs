@@ -1,0 +1,29 @@
+//! The programs that read what is deployed: cloud-init, promtool, shellcheck, systemd-analyze.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::{apt, on_path};
+
+/// Programs and their Debian packages.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("cloud-init", "cloud-init"),
+    ("promtool", "prometheus"),
+    ("shellcheck", "shellcheck"),
+    ("systemd-analyze", "systemd"),
+];
+
+fn missing() -> Vec<&'static str> {
+    PROGRAMS.iter().filter(|(program, _)| !on_path(program)).map(|(_, package)| *package).collect()
+}
+
+/// Nothing is missing, or nothing can be done about it: the checks that want it say so.
+pub(super) fn is_done() -> bool {
+    // On a machine that systemd runs, cloud-init would take part in the next boot and Prometheus would start.
+    missing().is_empty() || !apt::is_usable() || Path::new("/run/systemd/system").exists()
+}
+
+pub(super) fn install() -> Result<()> {
+    apt::install(&missing())
+}
