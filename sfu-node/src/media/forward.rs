@@ -3,7 +3,7 @@
 
 mod adapt;
 mod allocation;
-mod bandwidth;
+pub(crate) mod bandwidth;
 mod cache;
 pub(crate) mod clock;
 mod crossing;
@@ -36,7 +36,7 @@ mod schedule;
 mod sequence;
 mod subscriber;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod timers;
 mod transport;
 pub(crate) mod twcc;

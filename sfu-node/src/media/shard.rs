@@ -216,7 +216,12 @@ impl Shard {
         let relief = self.overload.observe(now, Load { busy, dropping });
         (stats.busy_percent, stats.relief) = (percent(busy), relief.steps().into());
         if relief != before {
-            tracing::warn!(busy_percent = stats.busy_percent, steps = relief.steps(), "too much load: video left out");
+            let (busy_percent, steps) = (stats.busy_percent, relief.steps());
+            if relief > before {
+                tracing::warn!(busy_percent, steps, "too much load: video left out");
+            } else {
+                tracing::info!(busy_percent, steps, "load fell: video comes back");
+            }
             self.forwarder.relieve(now, relief, &mut self.table);
         }
     }

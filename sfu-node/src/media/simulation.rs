@@ -1,10 +1,14 @@
 //! The whole packet path but DTLS in virtual time, over virtual paths that lose, delay, reorder and repeat: ICE, SRTP,
 //! forwarder, and what crosses between shards. **One seed is one run; it is the same with one shard and with three.**
 
+mod judge;
+mod label;
 mod link;
 mod node;
+mod paths;
 mod peer;
 mod publisher;
+mod stream;
 mod viewer;
 
 use std::cmp::Reverse;
@@ -15,11 +19,13 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use self::judge::Shown;
 use self::link::{Link, Weather};
 use self::node::Node;
 use self::peer::Datagram;
 use self::publisher::{CAMERA, Publisher};
-use self::viewer::{Judgement, PATIENCE, Viewer};
+use self::stream::PATIENCE;
+use self::viewer::{Judgement, Viewer};
 use crate::media::api::{Command, Event, ShardIndex, ShardStats};
 
 /// Seeds in the usual test run; `MERIDIAN_SIM_SEEDS` asks for more.
@@ -63,6 +69,8 @@ struct Outcome {
 struct World {
     origin: Instant,
     now: Instant,
+    /// Peers come and go, layers stop, streams restart; else nothing happens by itself.
+    eventful: bool,
     seconds: usize,
     node: Node,
     publisher: Publisher,
@@ -78,11 +86,21 @@ struct World {
 
 impl World {
     fn new(seed: u64, shards: usize) -> Self {
+        let ms = Duration::from_millis;
+        let rough = Weather { lost: 30, repeated: 20, overtaken: 50, jitter: ms(1), ..Weather::fair(ms(20)) };
+        let mut world = Self::with_publisher(seed, shards, rough);
+        world.eventful = true;
+        world.schedule(world.now, Turn::Story, Vec::new());
+        world
+    }
+
+    fn with_publisher(seed: u64, shards: usize, weather: Weather) -> Self {
         let origin = Instant::now();
         let mut world = Self {
             origin,
             // Off the grid of the node's own periods: who is first at one instant is nobody's business.
             now: origin + Duration::from_micros(1_337),
+            eventful: false,
             seconds: 0,
             node: Node::new(origin, shards),
             publisher: Publisher::new(origin, PUBLISHER, 0, seed),
@@ -100,13 +118,26 @@ impl World {
                 keyframes: 0,
             },
         };
-        world.publish();
-        world.schedule(world.now, Turn::Story, Vec::new());
+        world.publish(weather);
         world
     }
 
     fn run(mut self) -> Outcome {
-        while let Some(Reverse((at, turn, _, datagram))) = self.queue.pop() {
+        self.run_until(self.now + Duration::from_secs(1_000));
+        let lost = |event: &Event| matches!(event, Event::Failed { .. } | Event::Disconnected(_));
+        assert!(!self.node.events.iter().any(lost), "{:?}", self.node.events);
+        let paused = |event: &Event| matches!(event, Event::Paused { paused: true, .. });
+        assert!(!self.node.events.iter().any(paused), "what is lost at random pauses no video: {:?}", self.node.events);
+        self.outcome.traces.range_mut(PUBLISHER..).for_each(|(_, trace)| trace.sort_unstable());
+        self.outcome.stats = self.node.stats();
+        self.outcome.keyframes += self.publisher.keyframes;
+        self.outcome
+    }
+
+    /// Everything that happens until then, or all that does.
+    fn run_until(&mut self, end: Instant) {
+        while self.queue.peek().is_some_and(|Reverse((at, ..))| *at <= end) {
+            let Some(Reverse((at, turn, _, datagram))) = self.queue.pop() else { return };
             while let Some(due) = self.node.next_timeout().filter(|due| *due <= at) {
                 self.now = self.now.max(due);
                 self.node.handle_timeout(self.now);
@@ -116,14 +147,6 @@ impl World {
             self.take(turn, datagram);
             self.send_down();
         }
-        let lost = |event: &Event| matches!(event, Event::Failed { .. } | Event::Disconnected(_));
-        assert!(!self.node.events.iter().any(lost), "{:?}", self.node.events);
-        let paused = |event: &Event| matches!(event, Event::Paused { paused: true, .. });
-        assert!(!self.node.events.iter().any(paused), "what is lost at random pauses no video: {:?}", self.node.events);
-        self.outcome.traces.range_mut(PUBLISHER..).for_each(|(_, trace)| trace.sort_unstable());
-        self.outcome.stats = self.node.stats();
-        self.outcome.keyframes += self.publisher.keyframes;
-        self.outcome
     }
 
     fn take(&mut self, turn: Turn, datagram: Vec<u8>) {
@@ -144,7 +167,7 @@ impl World {
                 }
             }
             Turn::Own(key) if key == self.publisher.peer.key.0 => {
-                if self.seconds < LENGTH {
+                if !self.eventful || self.seconds < LENGTH {
                     let datagrams = self.publisher.act(self.now);
                     self.send_up(key, datagrams);
                     self.schedule(self.publisher.next(), turn, Vec::new());
@@ -179,7 +202,7 @@ impl World {
                 self.node.command(self.now, self.publisher_at, Command::Close(old));
                 let start = self.publisher.start + 1;
                 self.publisher = Publisher::new(self.now, old.0 + 1, start, self.random.random());
-                self.publish();
+                self.publish(self.links[&old.0].0.weather);
             }
             60 => self.publisher.active = [true, false, false],
             64 => self.publisher.active = [true; 3],
@@ -198,11 +221,10 @@ impl World {
         }
     }
 
-    fn publish(&mut self) {
+    fn publish(&mut self, weather: Weather) {
         let key = self.publisher.peer.key.0;
         self.publisher_at = self.node.shard(usize::try_from(key).unwrap());
-        let ms = Duration::from_millis;
-        self.connect_links(key, Weather { lost: 30, repeated: 20, delay: ms(20), overtaken: 50, jitter: ms(1) });
+        self.connect_links(key, weather);
         self.node.connect(self.now, self.publisher_at, &mut self.publisher.peer);
         let receivers = Command::SetReceivers(self.publisher.peer.key, self.publisher.receivers());
         self.node.command(self.now, self.publisher_at, receivers);
@@ -211,16 +233,25 @@ impl World {
 
     fn join(&mut self, key: u64) {
         let place = usize::try_from(key).unwrap();
-        let at = self.node.shard(place);
         let weather = Weather {
             lost: [0, 10, 50, 100, 20, 75][place % 6],
             repeated: 10,
-            delay: Duration::from_millis(4 * key),
             overtaken: 20,
             jitter: Duration::from_micros(200),
+            ..Weather::fair(Duration::from_millis(4 * key))
         };
+        let viewer = self.viewer(key);
+        self.add(viewer, weather);
+    }
+
+    fn viewer(&mut self, key: u64) -> Viewer {
+        let at = self.node.shard(usize::try_from(key).unwrap());
+        Viewer::new(self.now, self.origin, key, at, self.random.random())
+    }
+
+    fn add(&mut self, mut viewer: Viewer, weather: Weather) {
+        let (key, at) = (viewer.peer.key.0, viewer.at);
         self.connect_links(key, weather);
-        let mut viewer = Viewer::new(self.now, self.origin, key, at, self.random.random());
         self.node.connect(self.now, at, &mut viewer.peer);
         self.node.command(self.now, at, Command::SetSenders(viewer.peer.key, viewer.senders()));
         self.viewers.insert(key, viewer);
@@ -240,7 +271,7 @@ impl World {
 
     fn send_up(&mut self, key: u64, datagrams: Vec<Vec<u8>>) {
         for datagram in datagrams {
-            let arrivals = self.links.get_mut(&key).unwrap().0.carry(self.now);
+            let arrivals = self.links.get_mut(&key).unwrap().0.carry(self.now, datagram.len());
             arrivals.into_iter().for_each(|at| self.schedule(at, Turn::Up(key), datagram.clone()));
         }
     }
@@ -254,7 +285,7 @@ impl World {
                 continue;
             }
             self.trace(key, &datagram);
-            let arrivals = self.links.get_mut(&key).unwrap().1.carry(self.now);
+            let arrivals = self.links.get_mut(&key).unwrap().1.carry(self.now, datagram.len());
             arrivals.into_iter().for_each(|at| self.schedule(at, Turn::Down(key), datagram.clone()));
         }
     }
@@ -269,7 +300,7 @@ impl World {
         };
         let digest = self.trace(key, &plain);
         let weather = self.links[&key].1.weather;
-        let arrivals = Link::new(weather, digest).carry(self.now);
+        let arrivals = Link::new(weather, digest).carry(self.now, plain.len());
         arrivals.into_iter().for_each(|at| self.schedule(at, Turn::Down(key), plain.clone()));
     }
 
@@ -318,6 +349,14 @@ fn every_viewer_gets_a_stream_that_decodes_and_the_number_of_shards_is_not_seen(
         assert!(lost * 1000 < packets, "seed {seed}: {lost} lost of {packets}");
         assert!(sum(|j| j.switches) > 50, "seed {seed}: {:?}", one.judgements);
         assert!((0..3).all(|layer| one.judgements.iter().any(|j| j.layers[layer] > 500)), "{:?}", one.judgements);
+        let shown = |what: fn(&Judgement) -> &[Shown], layer, temporal| {
+            let frames = one.judgements.iter().flat_map(what);
+            frames.filter(|shown| (shown.layer, shown.temporal) == (layer, temporal)).count()
+        };
+        for (layer, temporal) in (0..9).map(|n| (n / 3, n % 3)) {
+            let (camera, screen) = (shown(|j| &j.camera, layer, temporal), shown(|j| &j.screen, layer, temporal));
+            assert!(camera > 200 && screen > 200, "seed {seed}: {layer}/{temporal}: {camera} and {screen} shown");
+        }
         assert!(one.judgements.iter().all(|j| j.audio > 500), "{:?}", one.judgements);
         let stats = one.stats[0];
         assert!(stats.nacks_sent > 100 && stats.nacks_received > 100 && stats.retransmissions_sent > 100, "{stats:?}");

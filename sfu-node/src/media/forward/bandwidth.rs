@@ -1,5 +1,7 @@
 //! How much a transport can be sent: what left, what its transport-wide feedback says became of it, and probes for more.
 
+#[cfg(test)]
+pub(crate) mod bounds;
 pub(crate) mod feedback;
 mod history;
 mod probe;
@@ -21,6 +23,8 @@ pub(crate) const OVERHEAD: usize = 20 + 8 + 16;
 /// Span over which the rate that arrives is measured, microseconds.
 const ACKNOWLEDGED_SPAN: i64 = 500_000;
 const BUCKETS: usize = 10;
+/// Buckets of the newest of it: where a path has become narrower, what came before says nothing.
+const LATELY: usize = 4;
 const BUCKET: i64 = ACKNOWLEDGED_SPAN / BUCKETS.cast_signed() as i64;
 /// Reference times wrap at 24 bits.
 const REFERENCE_WRAP: i64 = 1 << 24;
@@ -88,7 +92,8 @@ impl Bandwidth {
         }
         self.heard = true;
         let usage = self.trend.usage();
-        self.rate.heard(now, Outcome { usage, acknowledged: self.arrived.rate(), lost, told });
+        let (acknowledged, lately) = (self.arrived.rate(BUCKETS), self.arrived.rate(LATELY));
+        self.rate.heard(now, Outcome { usage, acknowledged, lately, lost, told });
         if let Some(result) =
             self.prober.take_result(now, self.rate.target(), self.rate.loss()).filter(|_| usage != Usage::Over)
         {
@@ -181,15 +186,16 @@ impl Arrived {
         }
     }
 
-    /// Bits per second over the buckets that are full; `None` before there are some.
-    fn rate(&self) -> Option<f64> {
+    /// Bits per second over the last `most` buckets that are full; `None` before there are some.
+    fn rate(&self, most: usize) -> Option<f64> {
         let newest = self.newest?;
-        if self.filled < 2 {
+        let filled = self.filled.min(most.cast_signed() as i64);
+        if filled < 2 {
             return None;
         }
-        let full = (1..=self.filled).filter_map(|back| self.buckets.get(place(newest - back)));
+        let full = (1..=filled).filter_map(|back| self.buckets.get(place(newest - back)));
         let bytes: u64 = full.sum();
-        Some(bytes as f64 * 8.0 * 1e6 / (self.filled * BUCKET) as f64)
+        Some(bytes as f64 * 8.0 * 1e6 / (filled * BUCKET) as f64)
     }
 }
 

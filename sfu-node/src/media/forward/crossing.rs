@@ -7,13 +7,17 @@ use arrayvec::ArrayVec;
 use crate::media::api::{MAX_LAYERS, TrackKey};
 use crate::media::forward::cache::SourcePacket;
 use crate::media::forward::clock::Time;
+use crate::media::forward::dependency::Template;
 use crate::media::forward::header::Copied;
-use crate::media::forward::meter::Meter;
+use crate::media::forward::layering::MAX_TARGETS;
+use crate::media::forward::meter::{Meter, TargetMeter};
 use crate::media::forward::reception::SenderClocks;
+use crate::media::forward::scalability::Learnt;
 
 /// Longest header extension element (RFC 8285 section 4.3), bytes.
 const MAX_ELEMENT: usize = 255;
-/// Longest record without a packet's payload, bytes: four extension elements and the fixed part.
+/// Longest record without a packet's payload, bytes: four extension elements and the fixed part. What was learnt of a
+/// stream's layers takes less.
 const MAX_HEAD: usize = 4 * MAX_ELEMENT + 64;
 /// A time or number that is not there.
 const NONE: u64 = u64::MAX;
@@ -24,12 +28,17 @@ const KEYFRAME_WANTED: u8 = 3;
 const STANDING: u8 = 4;
 const CLOCKS: u8 = 5;
 const PACKET: u8 = 6;
+const LAYERS: u8 = 7;
 
 const FIRST: u8 = 1;
 const LATE: u8 = 2;
 const REPAIRED: u8 = 4;
 const MARKER: u8 = 8;
 const LIVE: u8 = 1;
+const LAYERED: u8 = 1;
+const DESCRIBED: u8 = 2;
+const TIMED: u8 = 4;
+const METERED: u8 = 8;
 
 /// A record for another shard, in two parts that belong together.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +62,8 @@ pub(crate) enum Crossing<'a> {
     KeyframeWanted { track: TrackKey, layer: u8 },
     /// To a new follower: the track's layers as they are, and the offset of its publisher's clock.
     Standing { track: TrackKey, ntp_offset: Option<u64>, layers: ArrayVec<Standing, MAX_LAYERS> },
+    /// To a new follower, before the standing: what is known of a stream's scalable structure.
+    Layers { track: TrackKey, layer: u8, slot: u8, learnt: Box<Learnt> },
     /// To followers: a sender report of a layer, and the offset of its publisher's clock.
     Clocks { track: TrackKey, layer: u8, clocks: SenderClocks, ntp_offset: u64 },
     /// To followers: a packet.
@@ -103,6 +114,11 @@ impl<'a> Crossing<'a> {
                 head.number(ntp_offset.unwrap_or(0));
                 layers.iter().for_each(|layer| head.standing(layer));
             }
+            Self::Layers { track, layer, slot, learnt } => {
+                head.kind(LAYERS, *track);
+                head.put(&[*layer, *slot]);
+                head.learnt(learnt);
+            }
             Self::Clocks { track, layer, clocks, ntp_offset } => {
                 head.kind(CLOCKS, *track);
                 head.byte(*layer);
@@ -136,6 +152,7 @@ impl<'a> Crossing<'a> {
             }
             CLOCKS => Self::Clocks { track, layer: rest.byte()?, clocks: rest.clocks()??, ntp_offset: rest.number()? },
             PACKET => Self::Packet(rest.packet(track)?),
+            LAYERS => Self::Layers { track, layer: rest.byte()?, slot: rest.byte()?, learnt: Box::new(rest.learnt()?) },
             _ => return None,
         })
     }
@@ -164,6 +181,10 @@ impl Head {
         self.put(&number.to_le_bytes());
     }
 
+    fn numbers32(&mut self, numbers: &[u32]) {
+        numbers.iter().for_each(|number| self.number32(*number));
+    }
+
     fn kind(&mut self, kind: u8, track: TrackKey) {
         self.byte(kind);
         self.number(track.0);
@@ -184,6 +205,31 @@ impl Head {
         self.number(standing.meter.bytes);
         self.number(standing.meter.rate.unwrap_or(NONE));
         self.clocks(standing.clocks);
+    }
+
+    fn learnt(&mut self, learnt: &Learnt) {
+        let Learnt { descriptor, layered, active, generation, described, meter, seen, timestamp, told } = learnt;
+        let flags = [
+            (*layered, LAYERED),
+            (described.is_some(), DESCRIBED),
+            (timestamp.is_some(), TIMED),
+            (meter.known.is_some(), METERED),
+        ];
+        self.byte(flags.iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag));
+        self.numbers32(&[*active, *generation, *seen, timestamp.unwrap_or(0), told.0, told.1]);
+        let (number, template) = described.unwrap_or_default();
+        self.put(&number.to_le_bytes());
+        self.put(&[template.spatial, template.temporal]);
+        self.number32(template.targets);
+        self.number32(template.switches);
+        self.number(template.needs);
+        self.number(meter.began.map_or(NONE, |began| began.0));
+        self.numbers32(&meter.bytes);
+        self.numbers32(&meter.frames);
+        let (rates, frames) = meter.known.unwrap_or_default();
+        rates.iter().for_each(|rate| self.number(*rate));
+        self.numbers32(&frames);
+        self.put(descriptor);
     }
 
     fn packet(&mut self, handed: &Handed<'_>) {
@@ -253,6 +299,32 @@ impl<'a> Rest<'a> {
         Some(Standing { layer, epoch, slot, live: flags & LIVE != 0, last, meter, clocks: self.clocks()? })
     }
 
+    fn learnt(&mut self) -> Option<Learnt> {
+        let flags = self.byte()?;
+        let has = |flag: u8| flags & flag != 0;
+        let (active, generation, seen) = (self.number32()?, self.number32()?, self.number32()?);
+        let timestamp = self.number32()?;
+        let told = (self.number32()?, self.number32()?);
+        let number = self.take().map(u16::from_le_bytes)?;
+        let [spatial, temporal] = self.take()?;
+        let (targets, switches, needs) = (self.number32()?, self.number32()?, self.number()?);
+        let described = has(DESCRIBED).then_some((number, Template { spatial, temporal, targets, switches, needs }));
+        let began = Some(self.number()?).filter(|began| *began != NONE).map(Time);
+        let (bytes, frames) = (self.numbers32()?, self.numbers32()?);
+        let rates = (0..MAX_TARGETS).map(|_| self.number()).collect::<Option<ArrayVec<u64, MAX_TARGETS>>>()?;
+        let known = (rates.into_inner().ok()?, self.numbers32()?);
+        let meter = TargetMeter { began, bytes, frames, known: has(METERED).then_some(known) };
+        let mut descriptor = ArrayVec::new();
+        descriptor.try_extend_from_slice(std::mem::take(&mut self.0)).ok()?;
+        let timestamp = has(TIMED).then_some(timestamp);
+        Some(Learnt { descriptor, layered: has(LAYERED), active, generation, described, meter, seen, timestamp, told })
+    }
+
+    fn numbers32<const N: usize>(&mut self) -> Option<[u32; N]> {
+        let numbers = (0..N).map(|_| self.number32()).collect::<Option<ArrayVec<u32, N>>>()?;
+        numbers.into_inner().ok()
+    }
+
     fn packet(&mut self, track: TrackKey) -> Option<Handed<'a>> {
         let [layer, slot, flags] = self.take()?;
         let epoch = self.number32()?;
@@ -288,6 +360,20 @@ mod tests {
         let standing = Standing { layer: 1, epoch: 2, slot: 3, live: true, last: Time(4), meter, clocks: Some(clocks) };
         let silent = Standing { layer: 2, live: false, clocks: None, ..standing };
         let copied = Copied { audio_level: &[1], dependency: &[9; 255], capture_time: &[], playout_delay: &[1, 2, 3] };
+        let template = Template { spatial: 1, temporal: 2, targets: 3, switches: 4, needs: 5 };
+        let meter_known = Some(([6; 32], [7; 8]));
+        let targets = TargetMeter { began: Some(Time(1)), bytes: [2; 32], frames: [3; 8], known: meter_known };
+        let learnt = Learnt {
+            descriptor: [9; 255].into_iter().collect(),
+            layered: true,
+            active: 7,
+            generation: 8,
+            described: Some((10, template)),
+            meter: targets,
+            seen: 11,
+            timestamp: Some(12),
+            told: (13, 14),
+        };
         let packet =
             SourcePacket { sequence: 1 << 40, timestamp: u32::MAX, marker: true, slot: 1, copied, payload: &[5; 1000] };
         let handed = Handed { track, layer: 2, epoch: 3, first: true, late: false, repaired: true, packet };
@@ -297,6 +383,8 @@ mod tests {
             Crossing::KeyframeWanted { track, layer: 2 },
             Crossing::Standing { track, ntp_offset: Some(0), layers: [standing, silent].into_iter().collect() },
             Crossing::Standing { track, ntp_offset: None, layers: ArrayVec::new() },
+            Crossing::Layers { track, layer: 2, slot: 1, learnt: Box::new(learnt) },
+            Crossing::Layers { track, layer: 0, slot: 0, learnt: Box::default() },
             Crossing::Clocks { track, layer: 1, clocks, ntp_offset: u64::MAX },
             Crossing::Packet(handed),
         ]

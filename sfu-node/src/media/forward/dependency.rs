@@ -155,6 +155,11 @@ impl Extended {
     }
 }
 
+/// The descriptor may bring a new structure, or say which decode targets are on.
+pub(crate) fn brings_layers(descriptor: &[u8]) -> bool {
+    descriptor.get(MANDATORY).is_some_and(|flags| flags & 0xc0 != 0)
+}
+
 /// Writes a descriptor that says which decode targets are on into `out`; gives its length. `None`: it does not fit,
 /// or is of another structure than `known`.
 pub(crate) fn write_active(descriptor: &[u8], known: &Structure, active: u32, out: &mut [u8]) -> Option<usize> {

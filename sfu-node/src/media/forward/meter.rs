@@ -12,7 +12,7 @@ const HEADER: usize = 24;
 const SPAN: Duration = Duration::from_millis(500);
 
 /// Temporal layers whose frames are counted (three bits in most codecs).
-const TEMPORAL: usize = 8;
+pub(crate) const TEMPORAL: usize = 8;
 
 /// Counts bytes as they go over the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,13 +50,13 @@ impl Meter {
 }
 
 /// Counts what each decode target of a stream costs, and its frames by temporal layer.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct TargetMeter {
-    began: Option<Time>,
-    bytes: [u32; MAX_TARGETS],
-    frames: [u32; TEMPORAL],
+    pub(crate) began: Option<Time>,
+    pub(crate) bytes: [u32; MAX_TARGETS],
+    pub(crate) frames: [u32; TEMPORAL],
     /// Bits per second and frames a minute, of the spans before, smoothed.
-    known: Option<([u64; MAX_TARGETS], [u32; TEMPORAL])>,
+    pub(crate) known: Option<([u64; MAX_TARGETS], [u32; TEMPORAL])>,
 }
 
 impl TargetMeter {

@@ -7,6 +7,7 @@ use shared::control::TrackKind;
 use crate::media::api::{Codec, Receiver, TransportKey};
 use crate::media::forward::cache::SourcePacket;
 use crate::media::forward::clock::{Time, micros};
+use crate::media::forward::dependency;
 use crate::media::forward::header::Copied;
 use crate::media::forward::keyframe::starts_keyframe;
 use crate::media::forward::picture::PictureIds;
@@ -21,6 +22,14 @@ use crate::media::forward::{Forwarder, Sink};
 
 /// A layer takes another SSRC at most this often: a client that changes it with each packet costs nobody else.
 const MIN_REBIND_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A packet that is new to its layer.
+struct Numbered<'p> {
+    codec: Codec,
+    late: bool,
+    first: bool,
+    packet: SourcePacket<'p>,
+}
 
 impl Forwarder {
     /// Takes a plain RTP packet. What it causes to be sent may wait for [`Forwarder::flush`].
@@ -47,19 +56,19 @@ impl Forwarder {
             Self::schedule_reports(&mut self.timers, now, slot, transport);
         }
         let numbers = self.take_numbers(now, stream, &rtp);
-        let Some((incoming, first)) = numbers? else { return Some(()) };
+        let Some(Numbered { codec, late, first, packet }) = numbers? else { return Some(()) };
+        if brings_layers(codec, &packet) {
+            self.flush(sink);
+        }
+        let source = self.tracks.get_mut(stream.track)?.source.as_mut()?;
+        let incoming = describe(now, codec, stream.layer, source.layer_mut(stream.layer)?, late, packet);
         self.relay(stream, &incoming, first, sink);
         self.deliver(now, stream.track, &incoming, first, sink);
         Some(())
     }
 
     /// Reads what the packet is of its layer. `None`: malformed. `Some(None)`: of no use (a duplicate, padding).
-    fn take_numbers<'p>(
-        &mut self,
-        now: Time,
-        stream: StreamRef,
-        rtp: &RtpPacket<'p>,
-    ) -> Option<Option<(Incoming<'p>, bool)>> {
+    fn take_numbers<'p>(&mut self, now: Time, stream: StreamRef, rtp: &RtpPacket<'p>) -> Option<Option<Numbered<'p>>> {
         let source = self.tracks.get_mut(stream.track)?.source.as_mut()?;
         let (slot, sequence, payload) = if stream.repair {
             let slot = source.repaired_slot(rtp.payload_type)?;
@@ -100,7 +109,7 @@ impl Forwarder {
         }
         let copied = Copied::read(&rtp.extensions, &ids);
         let packet = SourcePacket { sequence, timestamp: rtp.timestamp, marker: rtp.marker, slot, copied, payload };
-        Some(Some((describe(now, pt.codec, stream.layer, layer, late, packet), first)))
+        Some(Some(Numbered { codec: pt.codec, late, first, packet }))
     }
 
     /// Keeps the packet for the track's subscribers; it goes out at the next [`Forwarder::flush`] or before.
@@ -213,6 +222,11 @@ impl Forwarder {
         }
         Some(stream)
     }
+}
+
+/// The packet may say that its stream has other layers from now on: what waits before it is judged by those it was of.
+pub(super) fn brings_layers(codec: Codec, packet: &SourcePacket<'_>) -> bool {
+    dependency::brings_layers(packet.copied.dependency) || starts_keyframe(codec, packet.payload)
 }
 
 /// What is the same for all subscribers of a packet, whichever shard they are on.

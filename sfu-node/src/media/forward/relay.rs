@@ -6,8 +6,9 @@ use std::time::Instant;
 use crate::media::api::{Receiver, RoomKey, ShardIndex, ShardSet, TrackKey, TransportKey};
 use crate::media::forward::clock::Time;
 use crate::media::forward::crossing::{Crossing, Handed, Standing};
-use crate::media::forward::receive::describe;
+use crate::media::forward::receive::{brings_layers, describe};
 use crate::media::forward::reception::SenderClocks;
+use crate::media::forward::scalability::Learnt;
 use crate::media::forward::subscriber::Incoming;
 use crate::media::forward::transport::StreamRef;
 use crate::media::forward::{Forwarder, Sink};
@@ -48,6 +49,9 @@ impl Forwarder {
             Some(Crossing::KeyframeWanted { track, layer }) => self.want_keyframe(now, track, layer, sink),
             Some(Crossing::Standing { track, ntp_offset, layers }) => {
                 self.take_standing(now, from, track, ntp_offset, &layers, sink);
+            }
+            Some(Crossing::Layers { track, layer, slot, learnt }) => {
+                self.take_learnt(from, track, (layer, slot), *learnt);
             }
             Some(Crossing::Clocks { track, layer, clocks, ntp_offset }) => {
                 self.take_clocks(from, track, layer, clocks, ntp_offset);
@@ -95,6 +99,11 @@ impl Forwarder {
         track.followers.insert(follower);
         if let Some(source) = &track.source {
             let ntp_offset = self.transports.get(source.transport).and_then(|publisher| publisher.ntp_offset);
+            for (layer, known) in (0..).zip(&source.layers) {
+                let Some(learnt) = known.layering.learnt().map(Box::new) else { continue };
+                let layers = Crossing::Layers { track: key, layer, slot: known.slot, learnt };
+                layers.write(|record| sink.cross(follower, record));
+            }
             let standing = Crossing::Standing { track: key, ntp_offset, layers: source.standing() };
             standing.write(|record| sink.cross(follower, record));
         }
@@ -145,6 +154,15 @@ impl Forwarder {
         self.serve_track(now, slot, sink);
     }
 
+    fn take_learnt(&mut self, from: ShardIndex, key: TrackKey, (layer, payload_type): (u8, u8), learnt: Learnt) {
+        let Some(slot) = self.slot_relayed_by(from, key) else { return };
+        let Some(source) = self.tracks.get_mut(slot).and_then(|track| track.source.as_mut()) else { return };
+        let Some(codec) = source.payload_type(payload_type).map(|pt| pt.codec) else { return };
+        if let Some(layer) = source.layer_mut(layer) {
+            layer.layering.take_learnt(codec, learnt);
+        }
+    }
+
     fn take_clocks(&mut self, from: ShardIndex, key: TrackKey, layer: u8, clocks: SenderClocks, ntp_offset: u64) {
         let Some(slot) = self.slot_relayed_by(from, key) else { return };
         let Some(source) = self.tracks.get_mut(slot).and_then(|track| track.source.as_mut()) else { return };
@@ -161,6 +179,10 @@ impl Forwarder {
         let source = self.tracks.get_mut(slot)?.source.as_mut()?;
         let packet = handed.packet;
         let codec = source.payload_type(packet.slot)?.codec;
+        if brings_layers(codec, &packet) {
+            self.flush(sink);
+        }
+        let source = self.tracks.get_mut(slot)?.source.as_mut()?;
         let layer = source.layer_mut(handed.layer)?;
         if layer.epoch != handed.epoch {
             (layer.epoch, layer.clocks) = (handed.epoch, None);

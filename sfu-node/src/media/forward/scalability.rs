@@ -1,17 +1,37 @@
 //! What is known of one received stream's layers: their structure, which are on, and what each of them costs.
 
+use arrayvec::ArrayVec;
 use shared::control::TrackKind;
 
 use crate::media::api::Codec;
 use crate::media::forward::cache::SourcePacket;
 use crate::media::forward::clock::Time;
 use crate::media::forward::dependency::{Extended, Mandatory, Structure, Template};
-use crate::media::forward::descriptor;
+use crate::media::forward::descriptor::{self, targets as layers_of};
 use crate::media::forward::layering::{Frame, Reach, Target, Targets};
 use crate::media::forward::meter::TargetMeter;
 
 /// A frame rate asked for is met by a layer that is this much slower, frames per second (LiveKit's).
 const FRAME_RATE_TOLERANCE: u32 = 3;
+
+/// Longest dependency descriptor (one length byte, RFC 8285 section 4.3), bytes.
+pub(crate) const MAX_DESCRIPTOR: usize = 255;
+
+/// What was learnt of a stream with layers, for another shard.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Learnt {
+    /// The dependency descriptor that brought the structure; empty: there is none.
+    pub(crate) descriptor: ArrayVec<u8, MAX_DESCRIPTOR>,
+    /// There are layers to choose from.
+    pub(crate) layered: bool,
+    pub(crate) active: u32,
+    pub(crate) generation: u32,
+    pub(crate) described: Option<(u16, Template)>,
+    pub(crate) meter: TargetMeter,
+    pub(crate) seen: u32,
+    pub(crate) timestamp: Option<u32>,
+    pub(crate) told: (u32, u32),
+}
 
 /// A stream's layers; nothing is kept of a stream that has only one.
 #[derive(Debug, Default)]
@@ -28,6 +48,8 @@ pub(crate) struct Layering {
 pub(crate) struct Known {
     /// What the dependency descriptor says.
     structure: Option<Structure>,
+    /// The descriptor that said it.
+    descriptor: ArrayVec<u8, MAX_DESCRIPTOR>,
     pub(crate) targets: Targets,
     /// Targets that are on, one bit each.
     pub(crate) active: u32,
@@ -55,6 +77,35 @@ impl Layering {
     /// What there is to choose from.
     pub(crate) fn known(&self) -> Option<&Known> {
         self.known.as_deref()
+    }
+
+    /// What another shard is to know of it; `None`: nothing.
+    pub(crate) fn learnt(&self) -> Option<Learnt> {
+        let Known { structure, descriptor, targets, active, generation, described, meter, seen } = self.known()?;
+        Some(Learnt {
+            descriptor: structure.as_ref().map(|_| descriptor.clone()).unwrap_or_default(),
+            layered: targets.len() > 0,
+            active: *active,
+            generation: *generation,
+            described: *described,
+            meter: meter.clone(),
+            seen: *seen,
+            timestamp: self.timestamp,
+            told: self.told,
+        })
+    }
+
+    /// Takes over what another shard learnt.
+    pub(crate) fn take_learnt(&mut self, codec: Codec, learnt: Learnt) {
+        let Learnt { descriptor, layered, active, generation, described, meter, seen, timestamp, told } = learnt;
+        let structure = Extended::read(&descriptor, None).ok().and_then(|extended| extended.structure);
+        let targets = match &structure {
+            Some(structure) => structure.targets(),
+            None if layered => layers_of(codec),
+            None => Targets::default(),
+        };
+        let known = Known { structure, descriptor, targets, active, generation, described, meter, seen };
+        (self.known, self.timestamp, self.told) = (Some(Box::new(known)), timestamp, told);
     }
 
     /// What there is to choose from is something else than when this was last asked.
@@ -118,6 +169,7 @@ impl Layering {
         if let Some(structure) = structure.filter(|structure| known.structure.as_ref() != Some(structure)) {
             known.replace(structure.targets());
             known.structure = Some(structure);
+            known.descriptor = descriptor.iter().copied().take(MAX_DESCRIPTOR).collect();
         }
         if let Some(active) = active {
             known.active = active;
@@ -145,6 +197,7 @@ impl Known {
     fn new(targets: Targets) -> Self {
         Self {
             structure: None,
+            descriptor: ArrayVec::new(),
             targets,
             active: u32::MAX,
             generation: 1,

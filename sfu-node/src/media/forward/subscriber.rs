@@ -22,14 +22,11 @@ use crate::media::forward::red;
 use crate::media::forward::retransmission::Budget;
 use crate::media::forward::rtcp::StreamReport;
 use crate::media::forward::rtp::MAX_RTP_SENT_LEN;
-use crate::media::forward::scalability::Known;
+use crate::media::forward::scalability::{Known, MAX_DESCRIPTOR};
 use crate::media::relief::{Relief, Share};
 
 /// Sender reports of two layers that disagree with their arrival by more, seconds, are not believed.
 const MAX_REPORT_ERROR: u32 = 1;
-
-/// Longest dependency descriptor (one length byte, RFC 8285 section 4.3), bytes.
-const MAX_DESCRIPTOR: usize = 255;
 
 /// The P bit (RFC 3550 section 5.1).
 const PADDING_FLAG: u8 = 0x20;
@@ -260,7 +257,7 @@ impl Subscription {
         let Some((run, place)) = self.place(incoming) else { return };
         let new = place >= self.numbers.next();
         if new && !run.target.takes(&incoming.frame) {
-            return self.numbers.leave_out(place, incoming.pictures.picture());
+            return self.leave_out(incoming, &run, place);
         }
         if new && incoming.packet.payload.is_empty() {
             return self.numbers.leave_out(place, None);
@@ -445,6 +442,31 @@ impl Subscription {
         if let Some((_, place)) = self.place(incoming).filter(|(_, place)| *place >= self.numbers.next()) {
             self.numbers.leave_out(place, None);
         }
+    }
+
+    /// A packet is not wanted. Frames before it that are still to come keep their ids, too, not only their numbers.
+    fn leave_out(&mut self, incoming: &Incoming<'_>, run: &Run, place: u64) {
+        let shift = self.picture_shift(run, place);
+        if let Some(newest) = self.newest.as_mut() {
+            let raise = |known: &mut u16, other: u16, bits: u32| {
+                let ahead = other.wrapping_sub(*known) << (16 - bits);
+                if ahead.cast_signed() > 0 {
+                    *known = other;
+                }
+            };
+            if let Some(picture) = incoming.pictures.picture() {
+                // It takes no id of its own: the next one gets the one it would have had.
+                raise(&mut newest.picture, picture.wrapping_add(shift.picture).wrapping_sub(1), 15);
+            }
+            if let Some(tl0) = incoming.pictures.tl0().filter(|_| incoming.frame.temporal > 0) {
+                let tl0 = tl0.wrapping_add(shift.tl0);
+                if tl0.wrapping_sub(newest.tl0).cast_signed() > 0 {
+                    newest.tl0 = tl0;
+                }
+            }
+            raise(&mut newest.frame, incoming.frame.number.wrapping_add(run.shift.frame), 16);
+        }
+        self.numbers.leave_out(place, incoming.pictures.picture());
     }
 
     /// What is added to the picture ids of a packet: those of pictures left out before it do not count.

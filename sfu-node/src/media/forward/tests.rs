@@ -3,6 +3,7 @@
 mod adapting;
 mod audio;
 mod cost;
+pub(crate) mod encoder3;
 mod floods;
 mod forwarding;
 mod idle;

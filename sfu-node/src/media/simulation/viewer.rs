@@ -1,7 +1,6 @@
 //! A subscriber: puts its stream together, asks again for what is missing, tells what arrived, wants now this layer and
 //! now that; and judges what it got.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -10,14 +9,18 @@ use rtc::rtcp::packet::Packet;
 use rtc::rtcp::reception_report::ReceptionReport;
 use shared::control::{Delivery, TrackKind};
 
+use super::judge::{self, Shown};
+use super::label::Label;
 use super::peer::{Datagram, Peer};
-use super::publisher::{CAMERA, Label, MICROPHONE, OPUS, VP8};
-use crate::media::api::{ExtensionIds, PayloadType, Sender, ShardIndex};
+use super::publisher::{CAMERA, MICROPHONE, OPUS, SCREEN, VP8, VP9};
+use super::stream::{Got, Stream};
+use crate::media::api::{ExtensionIds, PayloadType, Sender, ShardIndex, TrackKey};
 use crate::media::forward::clock::Time;
 use crate::media::forward::rtcp::{self, Said};
 use crate::media::forward::rtp::RtpPacket;
 use crate::media::forward::twcc::ArrivalRecorder;
 
+const DEPENDENCY: u8 = 4;
 const IDS: ExtensionIds = ExtensionIds {
     mid: Some(9),
     rid: None,
@@ -25,43 +28,18 @@ const IDS: ExtensionIds = ExtensionIds {
     transport_cc: Some(8),
     abs_send_time: Some(7),
     audio_level: Some(5),
-    dependency_descriptor: None,
+    dependency_descriptor: Some(DEPENDENCY),
     abs_capture_time: None,
     playout_delay: None,
 };
 /// Time between two looks at what is missing.
 const LOOK: Duration = Duration::from_millis(20);
-/// Time between two requests for one packet.
+/// Least time between two requests for one packet.
 const RETRY: Duration = Duration::from_millis(120);
-/// A packet this late is of no use.
-pub(super) const PATIENCE: Duration = Duration::from_millis(1500);
+/// Time between two requests for a keyframe.
+const KEYFRAME_RETRY: Duration = Duration::from_millis(700);
 const FEEDBACK: Duration = Duration::from_millis(100);
 const REPORTS: Duration = Duration::from_secs(1);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Got {
-    marker: bool,
-    timestamp: u32,
-    payload: Vec<u8>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Hole {
-    since: Instant,
-    asked: Option<Instant>,
-    requests: u32,
-}
-
-/// A received stream.
-#[derive(Debug, Default)]
-struct Stream {
-    packets: BTreeMap<u64, Got>,
-    highest: Option<u64>,
-    holes: BTreeMap<u64, Hole>,
-    /// Given up, and how often they were asked for.
-    lost: BTreeMap<u64, u32>,
-    last_report: u32,
-}
 
 /// What a viewer makes of what it got.
 #[derive(Debug, Default)]
@@ -70,68 +48,104 @@ pub(super) struct Judgement {
     pub(super) lost: usize,
     pub(super) switches: usize,
     pub(super) layers: [usize; 3],
+    /// Frames of the camera and of the screen that could be shown.
+    pub(super) camera: Vec<Shown>,
+    pub(super) screen: Vec<Shown>,
     pub(super) audio: usize,
+}
+
+/// A video that is subscribed to.
+struct Video {
+    source: TrackKey,
+    ssrc: u32,
+    stream: Stream,
+    /// The last sender report, and when it came.
+    last_report: Option<(u32, Instant)>,
+    needs_keyframe: bool,
+    asked_keyframe: Option<Instant>,
+    delivery: Delivery,
 }
 
 pub(super) struct Viewer {
     pub(super) peer: Peer,
     pub(super) at: ShardIndex,
-    /// Its SSRCs: video, its RTX, audio.
-    ssrcs: [u32; 3],
-    video: Stream,
+    videos: [Video; 2],
+    audio_ssrc: u32,
     audio: Stream,
     arrivals: ArrivalRecorder,
     origin: Instant,
     next: [Instant; 4],
-    needs_keyframe: bool,
-    asked_keyframe: Option<Instant>,
     random: StdRng,
-    pub(super) delivery: Delivery,
+    /// It does not change its mind, and forgets with a keyframe what came before, as browsers do.
+    pub(super) steady: bool,
+    /// What came of the camera and the microphone, each once: when and how many bytes.
+    pub(super) received: Vec<(Instant, usize)>,
+    /// At least as long as a round trip.
+    pub(super) retry: Duration,
 }
 
 impl Viewer {
     pub(super) fn new(now: Instant, origin: Instant, key: u64, at: ShardIndex, seed: u64) -> Self {
         let ssrc = 1_000_000 + 10 * u32::try_from(key).unwrap();
+        let video = |source, ssrc| Video {
+            source,
+            ssrc,
+            stream: Stream::default(),
+            last_report: None,
+            needs_keyframe: false,
+            asked_keyframe: None,
+            delivery: Delivery::default(),
+        };
         Self {
             peer: Peer::new(now, key),
             at,
-            ssrcs: [ssrc, ssrc + 1, ssrc + 2],
-            video: Stream::default(),
+            videos: [video(CAMERA, ssrc), video(SCREEN, ssrc + 3)],
+            audio_ssrc: ssrc + 2,
             audio: Stream::default(),
             arrivals: ArrivalRecorder::new(),
             origin,
             next: [now + LOOK, now + FEEDBACK, now + REPORTS, now + Duration::from_secs(3)],
-            needs_keyframe: false,
-            asked_keyframe: None,
             random: StdRng::seed_from_u64(seed),
-            delivery: Delivery::default(),
+            steady: false,
+            received: Vec::new(),
+            retry: RETRY,
         }
     }
 
     pub(super) fn senders(&self) -> Vec<Sender> {
-        let video = Sender {
+        let [camera, screen] = &self.videos;
+        let camera = Sender {
             source: CAMERA,
             kind: TrackKind::Video,
             mid: "7".into(),
-            ssrc: self.ssrcs[0],
-            rtx_ssrc: Some(self.ssrcs[1]),
+            ssrc: camera.ssrc,
+            rtx_ssrc: Some(camera.ssrc + 1),
             described: true,
             payload_types: vec![PayloadType { pt: 120, rtx_pt: Some(121), ..VP8 }],
             extensions: IDS,
             cname: "PA_ada".into(),
-            delivery: self.delivery,
+            delivery: camera.delivery,
+        };
+        let screen = Sender {
+            source: SCREEN,
+            mid: "9".into(),
+            ssrc: screen.ssrc,
+            rtx_ssrc: Some(screen.ssrc + 1),
+            payload_types: vec![PayloadType { pt: 122, rtx_pt: Some(123), ..VP9 }],
+            delivery: screen.delivery,
+            ..camera.clone()
         };
         let audio = Sender {
             source: MICROPHONE,
             kind: TrackKind::Audio,
             mid: "8".into(),
-            ssrc: self.ssrcs[2],
+            ssrc: self.audio_ssrc,
             rtx_ssrc: None,
             payload_types: vec![PayloadType { pt: 109, ..OPUS }],
             delivery: Delivery::default(),
-            ..video.clone()
+            ..camera.clone()
         };
-        vec![video, audio]
+        if self.steady { vec![camera, audio] } else { vec![camera, audio, screen] }
     }
 
     pub(super) fn next(&self) -> Instant {
@@ -147,41 +161,43 @@ impl Viewer {
         }
         if now >= self.next[1] {
             self.next[1] += FEEDBACK;
-            while let Some(report) = self.arrivals.report(1, self.ssrcs[0]) {
+            while let Some(report) = self.arrivals.report(1, self.videos[0].ssrc) {
                 out.push(self.peer.protect_rtcp(&[Box::new(report)]));
             }
         }
         if now >= self.next[2] {
             self.next[2] += REPORTS;
-            // No delay: sender reports are answered at once where there was one.
-            let video = ReceptionReport {
-                ssrc: self.ssrcs[0],
-                last_sender_report: self.video.last_report,
-                ..Default::default()
+            let report = |video: &mut Video| {
+                let (last_sender_report, at) = video.last_report.unwrap_or((0, now));
+                let delay = u32::try_from((now - at).as_micros() * 65_536 / 1_000_000).unwrap();
+                ReceptionReport { ssrc: video.ssrc, last_sender_report, delay, ..Default::default() }
             };
-            self.video.last_report = 0;
-            out.push(self.peer.protect_rtcp(&[Box::new(rtcp::receiver_report(1, vec![video]))]));
+            let reports = self.videos.iter_mut().map(report).collect();
+            out.push(self.peer.protect_rtcp(&[Box::new(rtcp::receiver_report(1, reports))]));
         }
         let changes = now >= self.next[3];
         if changes {
             self.next[3] += Duration::from_millis(self.random.random_range(800..4000));
-            let max_layer = [None, Some(0), Some(1), Some(2)][self.random.random_range(0..4)];
-            let paused = self.random.random_range(0..8) == 0;
-            self.delivery = Delivery { paused, max_layer, ..Delivery::default() };
+            let Self { random, videos, .. } = self;
+            for video in videos {
+                let max_layer = [None, Some(0), Some(1), Some(2)][random.random_range(0..4)];
+                let max_frame_rate = [None, Some(15), Some(7)][random.random_range(0..3)];
+                let paused = random.random_range(0..8) == 0;
+                video.delivery = Delivery { paused, max_layer, max_frame_rate, ..Delivery::default() };
+            }
         }
-        (out, changes)
+        (out, changes && !self.steady)
     }
 
     pub(super) fn receive(&mut self, now: Instant, datagram: Vec<u8>) {
         match self.peer.open(datagram) {
             Datagram::Rtp(packet) => self.hear(now, &packet),
             Datagram::Rtcp(compound) => {
-                let (stream, ssrc) = (&mut self.video, self.ssrcs[0]);
-                rtcp::read(&compound, |said| match said {
-                    Said::Clocks { ssrc: of, ntp, .. } if of == ssrc => {
-                        stream.last_report = u32::try_from(ntp >> 16 & 0xffff_ffff).unwrap();
+                rtcp::read(&compound, |said| {
+                    let Said::Clocks { ssrc, ntp, .. } = said else { return };
+                    for video in self.videos.iter_mut().filter(|video| video.ssrc == ssrc) {
+                        video.last_report = Some((u32::try_from(ntp >> 16 & 0xffff_ffff).unwrap(), now));
                     }
-                    _ => {}
                 })
                 .unwrap();
             }
@@ -195,60 +211,85 @@ impl Viewer {
             let time = Time(u64::try_from((now - self.origin).as_micros()).unwrap());
             self.arrivals.record(time, u16::from_be_bytes([*high, *low]));
         }
-        let got = |payload: &[u8]| Got { marker: rtp.marker, timestamp: rtp.timestamp, payload: payload.to_vec() };
-        if rtp.ssrc == self.ssrcs[1] {
+        let dependency = rtp.extensions.element(IDS.dependency_descriptor).unwrap_or_default().to_vec();
+        let (marker, timestamp) = (rtp.marker, rtp.timestamp);
+        let got = |payload: &[u8]| Got { at: now, marker, timestamp, dependency, payload: payload.to_vec() };
+        if rtp.ssrc == self.audio_ssrc {
+            self.received.push((now, packet.len()));
+            return self.audio.take(rtp.sequence, got(rtp.payload), false);
+        }
+        let video = self.videos.iter_mut().find(|video| (video.ssrc..=video.ssrc + 1).contains(&rtp.ssrc)).unwrap();
+        if rtp.ssrc != video.ssrc {
             // Padding alone only probes.
             let Some(([high, low], payload)) = rtp.payload.split_first_chunk::<2>() else { return };
-            self.video.take(now, u16::from_be_bytes([*high, *low]), got(payload), true);
-        } else if rtp.ssrc == self.ssrcs[0] {
-            self.needs_keyframe |= self.video.highest.is_none() && !Label::read(rtp.payload).keyframe;
-            self.video.take(now, rtp.sequence, got(rtp.payload), false);
-        } else {
-            assert_eq!(rtp.ssrc, self.ssrcs[2]);
-            self.audio.take(now, rtp.sequence, got(rtp.payload), false);
+            return video.stream.take(u16::from_be_bytes([*high, *low]), got(payload), true);
         }
+        if video.source == CAMERA {
+            self.received.push((now, packet.len()));
+        }
+        video.needs_keyframe |= video.stream.highest.is_none() && !judge::begins(video.source, rtp.payload);
+        video.stream.take(rtp.sequence, got(rtp.payload), false);
     }
 
     /// Asks again for what is missing, and for a keyframe where something stays missing.
     fn ask(&mut self, now: Instant, out: &mut Vec<Vec<u8>>) {
-        let missing = self.video.due(now);
-        if !missing.is_empty() {
-            let nack: Box<dyn Packet> = Box::new(rtcp::nack(1, self.ssrcs[0], &missing));
-            out.push(self.peer.protect_rtcp(&[nack]));
+        let Self { videos, peer, retry, steady, .. } = self;
+        for video in videos {
+            let missing = video.stream.due(now, *retry);
+            if !missing.is_empty() {
+                let nack: Box<dyn Packet> = Box::new(rtcp::nack(1, video.ssrc, &missing));
+                out.push(peer.protect_rtcp(&[nack]));
+            }
+            if *steady && let Some(keyframe) = judge::whole_keyframe(&video.stream) {
+                video.stream.skip_to(keyframe, now);
+            }
+            video.needs_keyframe |= video.stream.give_up(now);
+            if video.needs_keyframe && video.asked_keyframe.is_none_or(|asked| now - asked >= KEYFRAME_RETRY) {
+                video.asked_keyframe = Some(now);
+                video.needs_keyframe = false;
+                out.push(peer.protect_rtcp(&[Box::new(rtcp::pli(1, video.ssrc))]));
+            }
         }
-        self.needs_keyframe |= self.video.give_up(now);
         self.audio.give_up(now);
-        if self.needs_keyframe && self.asked_keyframe.is_none_or(|asked| now - asked >= Duration::from_millis(700)) {
-            self.asked_keyframe = Some(now);
-            self.needs_keyframe = false;
-            out.push(self.peer.protect_rtcp(&[Box::new(rtcp::pli(1, self.ssrcs[0]))]));
-        }
     }
 
     /// Whether a decoder would have taken all of it. Panics where not.
     pub(super) fn judge(&mut self, now: Instant) -> Judgement {
-        self.video.cut(now);
         self.audio.cut(now);
+        for video in &mut self.videos {
+            video.stream.cut(now);
+            video.stream.assert_whole();
+            for (sequence, lost) in &video.stream.lost {
+                let least = 600 / u32::try_from(self.retry.as_millis()).unwrap();
+                assert!(lost.requests >= least, "{sequence} was given up after {} requests", lost.requests);
+            }
+        }
+        let [camera, screen] = &self.videos;
         let mut judgement = Judgement {
-            packets: self.video.packets.len(),
-            lost: self.video.lost.len(),
+            packets: self.videos.iter().map(|video| video.stream.packets.len()).sum(),
+            lost: self.videos.iter().map(|video| video.stream.lost.len()).sum(),
+            camera: judge::camera(&camera.stream),
+            screen: judge::screen(&screen.stream),
             audio: self.audio.packets.len(),
             ..Judgement::default()
         };
-        self.video.assert_whole();
-        for (sequence, requests) in &self.video.lost {
-            assert!(*requests >= 5, "{sequence} was given up after {requests} requests");
-        }
-        // All of the first keyframe may have been lost: another one comes when that is told.
-        let before = |(_, got): &(&u64, &Got)| !Label::read(&got.payload).keyframe;
-        let useless = self.video.packets.iter().take_while(before).count();
-        assert!(useless < 100, "{useless} packets before a keyframe");
-        let packets: Vec<(&u64, &Got)> = self.video.packets.iter().skip(useless).collect();
-        for pair in packets.windows(2) {
+        judgement.look_at_numbers(&camera.stream);
+        self.audio.assert_in_step();
+        judgement
+    }
+}
+
+impl Judgement {
+    /// Picture ids and times of the camera go on, whatever layers go out.
+    fn look_at_numbers(&mut self, camera: &Stream) {
+        // What is not wanted but had its number kept goes out empty.
+        let packets: Vec<(u64, &Got)> = camera.packets.iter().map(|(number, got)| (*number, got)).collect();
+        let filled: Vec<_> = packets.into_iter().filter(|(_, got)| !got.payload.is_empty()).collect();
+        for pair in filled.windows(2) {
             let [(before_number, before), (number, after)] = pair else { unreachable!() };
             let (was, is) = (Label::read(&before.payload), Label::read(&after.payload));
-            judgement.layers[usize::from(is.layer)] += 1;
-            let gap = **number != **before_number + 1;
+            self.layers[usize::from(is.layer)] += 1;
+            let gap = *number != *before_number + 1;
             let same_frame = picture(before) == picture(after);
             assert_eq!(same_frame, before.timestamp == after.timestamp, "one timestamp a frame, at {number}");
             if same_frame {
@@ -258,14 +299,13 @@ impl Viewer {
             assert!(step == 1 || gap && step < 0x4000, "picture ids go up: {step} at {number}");
             assert!(after.timestamp.wrapping_sub(before.timestamp).cast_signed() > 0, "time goes on, at {number}");
             if (was.layer, was.start) != (is.layer, is.start) {
-                judgement.switches += 1;
-                assert!(
-                    is.keyframe && (is.first || gap),
-                    "a switch begins with a keyframe, at {number}: {was:?} {is:?}"
-                );
+                self.switches += 1;
+                let begins = is.keyframe && is.first;
+                assert!(begins || gap, "a switch begins with a keyframe, at {number}: {was:?} {is:?}");
             }
             if !gap {
-                assert_eq!(after.payload[4], before.payload[4].wrapping_add(1), "TL0PICIDX goes on, at {number}");
+                let base = u8::from(is.temporal == 0);
+                assert_eq!(after.payload[4], before.payload[4].wrapping_add(base), "TL0PICIDX goes on, at {number}");
                 assert!(is.first, "frames begin at their beginning, at {number}");
                 assert!(
                     before.marker || is.keyframe,
@@ -273,87 +313,9 @@ impl Viewer {
                 );
             }
         }
-        self.audio.assert_in_step();
-        judgement
     }
 }
 
 fn picture(got: &Got) -> u16 {
     u16::from_be_bytes([got.payload[2] & 0x7f, got.payload[3]])
-}
-
-impl Stream {
-    fn take(&mut self, now: Instant, sequence: u16, got: Got, again: bool) {
-        let highest = self.highest.unwrap_or(0x1_0000 + u64::from(sequence));
-        let delta = sequence.wrapping_sub(u16::try_from(highest & 0xffff).unwrap()).cast_signed();
-        let number = highest.checked_add_signed(delta.into()).unwrap();
-        assert!(!again || number <= highest, "sent again before it was sent");
-        if self.highest.is_some() {
-            let hole = Hole { since: now, asked: None, requests: 0 };
-            self.holes.extend((highest + 1..number).map(|number| (number, hole)));
-        }
-        let first = self.packets.first_key_value().map(|(first, _)| *first);
-        if let Some(first) = first.filter(|first| number < *first) {
-            // The very first ones came in another order.
-            let hole = Hole { since: now, asked: None, requests: 0 };
-            self.holes.extend((number + 1..first).map(|number| (number, hole)));
-        }
-        self.highest = Some(highest.max(number));
-        self.holes.remove(&number);
-        self.lost.remove(&number);
-        if let Some(before) = self.packets.insert(number, got.clone()) {
-            assert_eq!(before, got, "the second copy of {number} is another packet");
-        }
-    }
-
-    fn due(&mut self, now: Instant) -> Vec<u16> {
-        let due = |hole: &Hole| hole.asked.is_none_or(|asked| now - asked >= RETRY);
-        let mut missing = Vec::new();
-        for (number, hole) in self.holes.iter_mut().filter(|(_, hole)| due(hole)) {
-            hole.asked = Some(now);
-            hole.requests += 1;
-            missing.push(u16::try_from(number & 0xffff).unwrap());
-        }
-        missing
-    }
-
-    /// True: something is given up.
-    fn give_up(&mut self, now: Instant) -> bool {
-        let before = self.lost.len();
-        self.holes.retain(|number, hole| {
-            let waits = now - hole.since < PATIENCE;
-            if !waits {
-                self.lost.insert(*number, hole.requests);
-            }
-            waits
-        });
-        self.lost.len() > before
-    }
-
-    /// Leaves out what is so new that it may still be asked for.
-    fn cut(&mut self, now: Instant) {
-        self.give_up(now);
-        if let Some((oldest, _)) = self.holes.first_key_value() {
-            let oldest = *oldest;
-            self.packets.split_off(&oldest);
-            self.holes.clear();
-            self.highest = self.packets.last_key_value().map(|(number, _)| *number);
-        }
-    }
-
-    /// Every number is there or was given up.
-    fn assert_whole(&self) {
-        let (Some((first, _)), Some(last)) = (self.packets.first_key_value(), self.highest) else { return };
-        let missing: Vec<u64> = (*first..=last).filter(|number| !self.packets.contains_key(number)).collect();
-        assert!(missing.iter().all(|number| self.lost.contains_key(number)), "{missing:?}");
-    }
-
-    /// Times go up with numbers; nothing comes twice.
-    fn assert_in_step(&self) {
-        let packets: Vec<&Got> = self.packets.values().collect();
-        for pair in packets.windows(2) {
-            assert!(pair[1].timestamp.wrapping_sub(pair[0].timestamp).cast_signed() > 0);
-            assert_ne!(pair[0].payload, pair[1].payload);
-        }
-    }
 }

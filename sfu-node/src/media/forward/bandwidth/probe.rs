@@ -16,7 +16,7 @@ pub(crate) const TICK: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Least packets that tell something.
 const MIN_PACKETS: u32 = 5;
-/// Share of a cluster's packets that must have arrived.
+/// Share of a cluster's packets that must have arrived, of those that usually do.
 const MIN_ARRIVED: f64 = 0.8;
 /// The path's own loss is believed up to here.
 const MAX_LOSS: f64 = 0.1;
@@ -113,9 +113,10 @@ impl Prober {
     /// result, when too little came in time. `loss`: share of packets that the path loses anyway, not counted against it.
     pub(crate) fn take_result(&mut self, now: Time, estimate: f64, loss: f64) -> Option<f64> {
         let cluster = self.cluster.as_ref().filter(|cluster| !cluster.is_open(now))?;
-        let enough = (f64::from(cluster.packets) * MIN_ARRIVED).max(f64::from(MIN_PACKETS));
+        let usual = 1.0 - loss.min(MAX_LOSS);
+        let enough = (f64::from(cluster.packets) * MIN_ARRIVED * usual).max(f64::from(MIN_PACKETS));
         let result = if f64::from(cluster.told.packets) >= enough { cluster.told.rate() } else { None };
-        let result = result.map(|rate| rate / (1.0 - loss.min(MAX_LOSS)));
+        let result = result.map(|rate| rate / usual);
         if result.is_none() && now < cluster.began.plus(MAX_LENGTH + PATIENCE) {
             return None;
         }

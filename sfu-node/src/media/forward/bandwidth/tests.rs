@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use rtc::rtcp::packet::Packet;
 
+use super::bounds::{ADAPTS_DOWN, ADAPTS_UP, GAP_AT_CHANGE, Record, SHARE};
 use super::*;
 use crate::media::forward::SplitMix;
 use crate::media::forward::allocation::{Candidate, Quality, allocate};
@@ -15,6 +16,10 @@ use crate::media::forward::twcc::ArrivalRecorder;
 const STEP: u64 = 1_000;
 const FRAME: u64 = 33_000;
 const FEEDBACK: u64 = 100_000;
+/// Who waits longer sees it, microseconds.
+const LONG_WAIT: u64 = 150_000;
+/// Layers with frame rates of their own.
+const STEPS: [u64; 6] = [80_000, 150_000, 280_000, 500_000, 1_100_000, 2_200_000];
 /// What a packet of padding alone has, bytes.
 const PADDING: usize = 275;
 const LAYERS: [u64; 3] = [150_000, 500_000, 1_700_000];
@@ -37,10 +42,14 @@ impl Path {
         Self { capacity, delay, queue: 300_000, loss: 0, free_at: 0.0, random: SplitMix(7) }
     }
 
+    fn is_full(&self, now: u64) -> bool {
+        self.free_at - now as f64 > self.queue as f64
+    }
+
     /// When a packet sent at `now` arrives.
     fn carry(&mut self, now: u64, size: u16) -> Option<u64> {
         let start = self.free_at.max(now as f64);
-        if self.random.next() % 100 < self.loss || start - now as f64 > self.queue as f64 {
+        if self.random.next() % 100 < self.loss || self.is_full(now) {
             return None;
         }
         self.free_at = start + f64::from(size) * 8e6 / self.capacity;
@@ -61,6 +70,9 @@ struct Run {
     lost: u64,
     /// Longest time a packet waited in the queue, microseconds.
     worst_wait: u64,
+    /// Of each step, bits per second.
+    rates: Vec<u64>,
+    record: Record,
 }
 
 impl Run {
@@ -77,6 +89,8 @@ impl Run {
             sent: 0,
             lost: 0,
             worst_wait: 0,
+            rates: LAYERS.to_vec(),
+            record: Record::default(),
         }
     }
 
@@ -88,10 +102,23 @@ impl Run {
         let size = u16::try_from(payload + OVERHEAD).unwrap();
         match self.path.carry(self.now, size) {
             Some(at) => {
-                self.worst_wait = self.worst_wait.max(at - self.now - self.path.delay);
+                let wait = at - self.now - self.path.delay;
+                self.worst_wait = self.worst_wait.max(wait);
+                if wait > LONG_WAIT {
+                    self.record.congested.push(self.now);
+                }
+                if payload != PADDING {
+                    self.record.arrived.push((at, size.into()));
+                    self.record.frames.push(at);
+                }
                 self.flying.push_back((at, number));
             }
-            None => self.lost += 1,
+            None => {
+                self.lost += 1;
+                if self.path.is_full(self.now) {
+                    self.record.congested.push(self.now);
+                }
+            }
         }
     }
 
@@ -132,7 +159,7 @@ impl Run {
         if self.now % FRAME < STEP
             && let Some(layer) = self.layer
         {
-            let mut left = LAYERS[usize::from(layer)] * FRAME / 8_000_000;
+            let mut left = self.rates[usize::from(layer)] * FRAME / 8_000_000;
             while left > 0 {
                 let payload = left.min(1_100);
                 left -= payload;
@@ -147,7 +174,7 @@ impl Run {
 
     fn choose(&mut self) {
         let full = |layer| Quality { layer, temporal: u8::MAX };
-        let steps = (0..).map(full).zip(LAYERS).collect();
+        let steps = (0..).map(full).zip(self.rates.iter().copied()).collect();
         let given = self.layer.map(full);
         let mut candidates = [Candidate { slot: 0, priority: 0, steps, limit: Quality::BEST, given }];
         let shortfall = allocate(self.bandwidth.estimate(), &mut candidates);
@@ -251,4 +278,60 @@ fn a_path_just_too_narrow_is_not_flooded_by_probes() {
     assert_eq!(run.layer, Some(1));
     assert!(run.changes <= 2, "flapped {} times", run.changes);
     assert!(run.lost * 100 <= run.sent, "{} of {} lost", run.lost, run.sent);
+}
+
+/// Estimators with fine steps on paths that lose so many of a hundred, with the delay in milliseconds.
+fn each_path(losses: &[u64], mut judge: impl FnMut(&str, Run)) {
+    for delay in [20, 100, 200] {
+        for loss in losses {
+            let mut run = Run::new(Path { loss: *loss, ..Path::new(3e6, delay * 1_000) });
+            run.rates = STEPS.to_vec();
+            judge(&format!("{loss} % lost, {delay} ms"), run);
+        }
+    }
+}
+
+#[test]
+fn a_path_that_loses_at_random_is_used() {
+    each_path(&[1, 5, 10], |path, mut run| {
+        let from = run.seconds(3).now;
+        run.seconds(57);
+        let share = run.record.share(from, run.now, 3e6);
+        assert!(share >= SHARE, "{path}: {share}");
+        assert_eq!(run.layer, Some(5), "{path}");
+    });
+}
+
+#[test]
+fn a_path_that_becomes_narrow_and_wide_again_is_used() {
+    each_path(&[0, 1, 5], |path, mut run| {
+        let narrow = run.seconds(20).now;
+        run.path.capacity = 500_000.0;
+        let wide = run.seconds(40).now;
+        run.path.capacity = 3e6;
+        let end = run.seconds(40).now;
+        let drained = run.record.adapted(narrow, wide, 0.5e6, 0.0);
+        assert!(drained.is_some_and(|time| time <= ADAPTS_DOWN), "{path}: {drained:?}");
+        let share = run.record.share(narrow + 20_000_000, wide, 0.5e6);
+        assert!(share >= SHARE, "{path}: {share}");
+        let gap = run.record.longest_gap(narrow, wide);
+        assert!(gap <= GAP_AT_CHANGE, "{path}: {gap:?}");
+        let used = run.record.adapted(wide, end, 3e6, SHARE);
+        assert!(used.is_some_and(|time| time <= ADAPTS_UP), "{path}: {used:?}");
+    });
+}
+
+#[test]
+fn after_a_cliff_what_is_left_is_used() {
+    each_path(&[0, 1, 5], |path, mut run| {
+        let narrow = run.seconds(10).now;
+        run.path.capacity = 250_000.0;
+        let end = run.seconds(40).now;
+        let drained = run.record.adapted(narrow, end, 0.25e6, 0.0);
+        assert!(drained.is_some_and(|time| time <= ADAPTS_DOWN), "{path}: {drained:?}");
+        let share = run.record.share(narrow + 20_000_000, end, 0.25e6);
+        assert!(share >= SHARE, "{path}: {share}");
+        let gap = run.record.longest_gap(narrow, end);
+        assert!(gap <= GAP_AT_CHANGE, "{path}: {gap:?}");
+    });
 }

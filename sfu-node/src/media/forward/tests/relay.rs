@@ -1,5 +1,7 @@
 //! A track received by one forwarder and forwarded by another: its viewers get what they would get at home.
 
+use super::encoder3::Encoder3;
+use super::scalable::{VP9, VP9_DOWN, unit};
 use super::*;
 
 const HOME: ShardIndex = ShardIndex(0);
@@ -113,6 +115,40 @@ fn who_comes_late_asks_for_the_best_layer_at_once_and_all_shards_share_one_throt
     pair.home.forwarder.set_muted(pair.home.now, CAMERA, true, &mut pair.home.out);
     pair.pass(Duration::from_secs(10));
     assert_eq!(pair.home.take_plis(), NONE);
+}
+
+#[test]
+fn who_comes_late_knows_the_layers_of_a_stream_at_once() {
+    for describes in [true, false] {
+        let mut pair = Pair::new();
+        let scalable = Receiver { payload_types: vec![VP8, VP9], ..camera(&[], &[(1000, 1001)]) };
+        pair.home.publish(vec![scalable.clone()]);
+        let mut encoder = Encoder3::new(true);
+        encoder.describes = describes;
+        let mut send = |pair: &mut Pair, units: usize, keyframe: bool| {
+            for number in 0..units {
+                pair.rtp(&unit(&mut encoder, keyframe && number == 0));
+                pair.pass(Duration::from_millis(33));
+            }
+        };
+        send(&mut pair, 40, true);
+        pair.relay(vec![scalable]);
+        let there = pair.away.viewer(21, vec![sender(CAMERA, 4000, vec![VP9_DOWN])]);
+        pair.carry();
+        let known = |world: &mut World| {
+            let now = world.forwarder.clock.time(world.now);
+            let source = world.forwarder.tracks.iter().next().unwrap().1.source.as_ref().unwrap();
+            (source.steps(now), source.temporal_for(Some(15)), source.temporal_for(Some(7)))
+        };
+        let (steps, fifteen, seven) = known(&mut pair.home);
+        assert_eq!((steps.len(), fifteen, seven), (7, 1, 0), "described: {describes}");
+        assert_eq!(known(&mut pair.away), known(&mut pair.home), "described: {describes}");
+        send(&mut pair, 8, false);
+        assert_eq!(known(&mut pair.away), known(&mut pair.home));
+        assert!(pair.away.take_rtp(there.transport).is_empty(), "before a keyframe nothing is of use");
+        send(&mut pair, 8, true);
+        assert!(!pair.away.take_rtp(there.transport).is_empty());
+    }
 }
 
 #[test]

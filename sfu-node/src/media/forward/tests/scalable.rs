@@ -4,120 +4,26 @@ use rtc::rtcp::packet::Packet;
 use shared::control::Delivery;
 
 use super::cost::Nowhere;
+use super::encoder3::{Coded, Encoder3};
 use super::*;
 use crate::media::forward::allocation::Quality;
-use crate::media::forward::dependency::tests::{Kind, kind, mandatory, put_structure};
 use crate::media::forward::dependency::{Extended, Mandatory, Structure};
 
-const VP9: PayloadType = PayloadType { pt: 98, codec: Codec::Vp9, rtx_pt: Some(99), ..VP8 };
-const VP9_DOWN: PayloadType = PayloadType { pt: 122, rtx_pt: Some(123), ..VP9 };
-/// Temporal layers of the units of a group.
-const PATTERN: [u8; 4] = [0, 2, 1, 2];
+pub(super) const VP9: PayloadType = PayloadType { pt: 98, codec: Codec::Vp9, rtx_pt: Some(99), ..VP8 };
+pub(super) const VP9_DOWN: PayloadType = PayloadType { pt: 122, rtx_pt: Some(123), ..VP9 };
 const DESCRIPTOR: u8 = 7;
 
-/// An encoder of three spatial and three temporal layers.
-struct Encoder3 {
-    /// Upper layers depend on lower ones in keyframes only.
-    key: bool,
-    kinds: Vec<Kind>,
-    /// Id of the first template.
-    offset: u32,
-    sequence: u16,
-    timestamp: u32,
-    number: u16,
-    /// Units since the keyframe.
-    unit: usize,
-    /// Says so in dependency descriptors.
-    describes: bool,
-    /// Targets that are on, said with the next unit.
-    active: Option<u32>,
-    spatial: u8,
-}
-
-impl Encoder3 {
-    fn new(key: bool) -> Self {
-        let rest = |s: u8, letter: &str, own: &str| {
-            let upper = if key { "---".to_owned() } else { letter.to_owned() };
-            format!("{}{own}{}", "---".repeat(s.into()), upper.repeat(usize::from(2 - s)))
-        };
-        let below = |s: u8, back: u32| if s > 0 && !key { vec![back, 1] } else { vec![back] };
-        let mut kinds = vec![];
-        for s in 0..3 {
-            let first = format!("{}{}", "---".repeat(s.into()), "SSS".repeat(usize::from(3 - s)));
-            kinds.push(kind(s, 0, &first, if s > 0 { &[1] } else { &[] }));
-            kinds.push(kind(s, 0, &rest(s, "RRR", "SSS"), &below(s, 12)));
-            kinds.push(kind(s, 1, &rest(s, "-RR", "-DS"), &below(s, 6)));
-            kinds.push(kind(s, 2, &rest(s, "--R", "--D"), &below(s, 3)));
+/// The RTP packets of the next temporal unit.
+pub(super) fn unit(encoder: &mut Encoder3, keyframe: bool) -> Vec<Vec<u8>> {
+    let packet = |Coded { marker, sequence, timestamp, descriptor, payload }: Coded| {
+        let mut elements = vec![1, 1, b'v'];
+        if !descriptor.is_empty() {
+            elements.extend([DESCRIPTOR, u8::try_from(descriptor.len()).unwrap()]);
+            elements.extend(descriptor);
         }
-        Self {
-            key,
-            kinds,
-            offset: 50,
-            sequence: 65_500,
-            timestamp: 0xffff_0000,
-            number: 65_530,
-            unit: 0,
-            describes: true,
-            active: None,
-            spatial: 3,
-        }
-    }
-
-    /// The packets of the next temporal unit.
-    fn unit(&mut self, keyframe: bool) -> Vec<Vec<u8>> {
-        if keyframe {
-            self.unit = 0;
-        }
-        let temporal = PATTERN[self.unit % 4];
-        self.timestamp = self.timestamp.wrapping_add(3000);
-        let mut packets = vec![];
-        for spatial in 0..self.spatial {
-            let place = 4 * spatial + if keyframe { 0 } else { temporal + 1 };
-            let kind = self.kinds[usize::from(place)].clone();
-            let count = [1, 2, 3][usize::from(spatial)];
-            for index in 0..count {
-                let (first, last) = (index == 0, index + 1 == count);
-                let mut descriptor = mandatory(first, last, (self.offset + u32::from(place)) & 0x3f, self.number);
-                if keyframe && first && spatial == 0 {
-                    descriptor.put(if self.active.is_some() { 0b11000 } else { 0b10000 }, 5);
-                    put_structure(&mut descriptor, self.offset, &self.kinds, true);
-                    self.active.map(|active| descriptor.put(active, 9));
-                } else if let Some(active) = self.active.filter(|_| first && spatial == 0) {
-                    descriptor.put(0b01000, 5).put(active, 9);
-                }
-                let mut elements = vec![1, 1, b'v'];
-                if self.describes {
-                    let descriptor = descriptor.bytes();
-                    elements.extend([DESCRIPTOR, u8::try_from(descriptor.len()).unwrap()]);
-                    elements.extend(descriptor);
-                }
-                let payload = self.payload(keyframe, &kind, first, last);
-                self.sequence = self.sequence.wrapping_add(1);
-                let marker = last && spatial + 1 == self.spatial;
-                packets.push(two_byte(marker, self.sequence, self.timestamp, &elements, &payload));
-            }
-            // All three spatial layers count, sent or not: the structure's differences stay what they are.
-            self.number = self.number.wrapping_add(1);
-        }
-        self.number = self.number.wrapping_add(u16::from(3 - self.spatial));
-        self.unit += 1;
-        packets
-    }
-
-    /// A VP9 payload descriptor, and behind it what a test decoder wants to know: number, layers, frames needed.
-    fn payload(&self, keyframe: bool, kind: &Kind, first: bool, last: bool) -> Vec<u8> {
-        let predicted = if keyframe { 0 } else { 0x40 };
-        let ends = u8::from(first) << 3 | u8::from(last) << 2;
-        let useless_above = u8::from(self.key && !keyframe || kind.spatial == 2);
-        let up = u8::from(!kind.indications.contains('D') && kind.temporal == 0) << 4;
-        let layer = kind.temporal << 5 | up | kind.spatial << 1 | u8::from(kind.spatial > 0 && useless_above == 0);
-        let [high, low] = self.number.to_be_bytes();
-        let mut payload = vec![0x80 | 0x20 | 0x10 | predicted | ends | useless_above, 0x05, layer];
-        payload.extend([high, low, kind.spatial, kind.temporal, u8::try_from(kind.diffs.len()).unwrap()]);
-        payload.extend(kind.diffs.iter().map(|diff| u8::try_from(*diff).unwrap()));
-        payload.resize(1000, 0);
-        payload
-    }
+        two_byte(marker, sequence, timestamp, &elements, &payload)
+    };
+    encoder.unit(keyframe).into_iter().map(packet).collect()
 }
 
 fn two_byte(marker: bool, sequence: u16, timestamp: u32, elements: &[u8], payload: &[u8]) -> Vec<u8> {
@@ -230,7 +136,7 @@ impl Call {
         for _ in 0..units {
             let asked = !self.world.take_plis().is_empty() || self.decoder.sequence.is_none();
             keyframes += usize::from(asked);
-            for packet in self.encoder.unit(asked) {
+            for packet in unit(&mut self.encoder, asked) {
                 self.world.rtp(ADA, &packet);
             }
             self.world.pass(Duration::from_millis(33));
@@ -370,7 +276,7 @@ fn late_packets_and_retransmissions_are_those_of_their_layers() {
         let mut received: BTreeMap<u16, Vec<u8>> = BTreeMap::new();
         let mut random = SplitMix(layer.into());
         for _ in 0..40 {
-            let mut packets = call.encoder.unit(false);
+            let mut packets = unit(&mut call.encoder, false);
             if random.next().is_multiple_of(2) {
                 let late = packets.remove(random.below(packets.len()));
                 packets.push(late);
@@ -406,6 +312,26 @@ fn late_packets_and_retransmissions_are_those_of_their_layers() {
 }
 
 #[test]
+fn what_waits_is_of_the_structure_it_came_with() {
+    let mut call = Call::new(false);
+    call.deliver(Some(0), None);
+    call.run(20);
+    let first = unit(&mut call.encoder, true).remove(0);
+    call.encoder.offset = 20;
+    let second = unit(&mut call.encoder, true).remove(0);
+    let World { forwarder, now, out } = &mut call.world;
+    // Both are there at once.
+    forwarder.on_rtp(*now, ADA, &first, out);
+    forwarder.on_rtp(*now, ADA, &second, out);
+    forwarder.flush(out);
+    for packet in call.world.take_rtp(call.viewer.transport) {
+        let rtp = RtpPacket::parse(&packet).unwrap();
+        let descriptor = rtp.extensions.element(DOWN.dependency_descriptor).unwrap();
+        assert_eq!(Extended::read(descriptor, None).unwrap().active, Some(0b111), "what is not sent is off");
+    }
+}
+
+#[test]
 fn choosing_layers_allocates_nothing() {
     let mut call = Call::new(true);
     let transports: Vec<u64> = (30..40).collect();
@@ -416,7 +342,7 @@ fn choosing_layers_allocates_nothing() {
         call.world.viewer(*key, vec![watching]);
     }
     call.run(20);
-    let packets: Vec<_> = (0..500).flat_map(|unit| call.encoder.unit(unit % 50 == 0)).collect();
+    let packets: Vec<_> = (0..500).flat_map(|number| unit(&mut call.encoder, number % 50 == 0)).collect();
     let (mut forwarder, mut now) = (call.world.forwarder, call.world.now);
     // What is remembered of packets sent grows first.
     let (first, packets) = packets.split_at(6 * 300);

@@ -112,6 +112,30 @@ fn a_late_packet_finds_its_place_and_an_unwanted_one_leaves_it_empty() {
 }
 
 #[test]
+fn a_picture_that_is_late_keeps_its_id_over_a_new_start() {
+    let mut call = Call::new();
+    call.run(9);
+    call.limit(1);
+    call.run(8);
+    // In layers 2, 1, 2, the one wanted late.
+    let [_, late, _] = [0, 1, 2].map(|place| {
+        let frame = call.frame();
+        let arrives: &[Vec<u8>] = if place == 1 { &[] } else { &frame };
+        arrives.iter().for_each(|packet| call.world.rtp(ADA, packet));
+        call.world.pass(Duration::from_millis(33));
+        frame
+    });
+    call.deliver(Delivery { paused: true, ..Delivery::default() });
+    call.world.pass(Duration::from_millis(200));
+    call.deliver(Delivery::default());
+    call.frames = 0;
+    call.run(4);
+    late.iter().for_each(|packet| call.world.rtp(ADA, packet));
+    call.viewer.drain(&mut call.world);
+    call.viewer.assert_decodable();
+}
+
+#[test]
 fn what_was_sent_is_found_again_however_much_was_left_out() {
     let mut call = Call::new();
     call.run(9);
