@@ -1,5 +1,7 @@
 //! The Worker: each request to its route.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use futures_util::TryStreamExt;
 use worker::{
     Context, Env, Headers, Method, Request, Response, ResponseBody, ResponseBuilder, Result, console_error,
@@ -17,6 +19,9 @@ mod token;
 
 /// Largest body a route reads, bytes.
 const MAX_BODY: usize = 64 * 1024;
+
+/// Where Cloudflare says that a request came from. It sets it on every request, whatever the client sent.
+const CLIENT_ADDRESS_HEADER: &str = "CF-Connecting-IP";
 
 #[event(fetch)]
 async fn fetch(request: Request, env: Env, _context: Context) -> Result<Response> {
@@ -51,6 +56,9 @@ fn refuse(route: Route, refusal: &Refusal) -> Result<Response> {
 }
 
 async fn answer(route: Route, request: Request, env: &Env) -> Result<std::result::Result<Response, Refusal>> {
+    if is_over_limit(route, &request, env).await? {
+        return Ok(Err(Refusal::new(Reason::RateLimited, "too many requests, try again in a minute")));
+    }
     let deployment = match runtime::deployment(env) {
         Ok(deployment) => deployment,
         Err(refusal) => return Ok(Err(refusal)),
@@ -60,6 +68,8 @@ async fn answer(route: Route, request: Request, env: &Env) -> Result<std::result
         Route::Validate(signaling) => rtc::validate(signaling, &request, env, &deployment).await?,
         Route::Token => token::mint(request, &deployment).await?,
         Route::Jwks => token::jwks(&deployment).map(Ok)?,
+        Route::Address => node::address(&request)?,
+        Route::Admit => node::admit(request, env, &deployment).await?,
         Route::Enrol => node::enrol(request, env, &deployment).await?,
         Route::Revoke => node::revoke(request, env, &deployment).await?,
         Route::FleetLink => node::fleet_link(&request, env).await?,
@@ -67,6 +77,24 @@ async fn answer(route: Route, request: Request, env: &Env) -> Result<std::result
         Route::Health | Route::Root => Ok(runtime::text(200, "OK")?),
         Route::Regions | Route::Asset => Err(Refusal::new(Reason::NotFound, "not found")),
     })
+}
+
+/// Whether this client has asked too often. A limiter that does not answer limits nobody.
+async fn is_over_limit(route: Route, request: &Request, env: &Env) -> Result<bool> {
+    let limiter = route.limit().and_then(|binding| env.rate_limiter(binding).ok());
+    let (Some(limiter), Some(address)) = (limiter, client_address(request)?) else { return Ok(false) };
+    let client = match address {
+        IpAddr::V4(_) => address,
+        // One subscriber has at least a /64 of IPv6.
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+    };
+    Ok(limiter.limit(client.to_string()).await.is_ok_and(|outcome| !outcome.success))
+}
+
+/// The address a request came from, where the platform says.
+fn client_address(request: &Request) -> Result<Option<IpAddr>> {
+    let address = header(request, CLIENT_ADDRESS_HEADER)?.and_then(|text| text.parse::<IpAddr>().ok());
+    Ok(address.map(|address| address.to_canonical()))
 }
 
 /// A file of the meeting page.

@@ -36,6 +36,8 @@ reasons! {
     NotConfigured = "not_configured", 500;
     /// Our fault.
     Internal = "internal_error", 500;
+    /// Too many requests from one client.
+    RateLimited = "rate_limited", 429;
     /// The body is over its limit.
     BodyTooLarge = "body_too_large", 413;
     /// The body is not what the route takes.
@@ -114,6 +116,10 @@ reasons! {
     NodeRevoked = "node_revoked", 403;
     /// A key to enrol is none.
     NodeKeyMalformed = "node_key_malformed", 400;
+    /// Enrolment without a token, from an address that nobody has admitted.
+    AddressNotAdmitted = "address_not_admitted", 403;
+    /// The platform does not say where a request came from.
+    AddressUnknown = "address_unknown", 404;
     /// A node to revoke is not enrolled.
     NodeNotFound = "node_not_found", 404;
     /// A revoked node may still be in rooms.

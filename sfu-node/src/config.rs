@@ -27,13 +27,13 @@ pub(crate) struct Config {
     /// Where the node keeps its key and id.
     #[arg(long, env = "MERIDIAN_STATE_DIR", default_value = "/var/lib/meridian")]
     pub(crate) state_dir: PathBuf,
-    /// Lets a new node enrol its key at the edge. Better in the environment: every user of a machine can read arguments.
+    /// Lets a new node enrol its key at the edge; without one it waits until its address is admitted there. Better in the environment: every user of a machine can read arguments.
     #[arg(long, env = "MERIDIAN_ENROL_TOKEN", hide_env_values = true, value_parser = secret)]
     pub(crate) enrol_token: Option<Secret>,
     /// Address the media socket binds; all, if not given.
     #[arg(long, env = "MERIDIAN_BIND_ADDRESS")]
     pub(crate) bind_address: Option<IpAddr>,
-    /// Addresses clients reach it at, preferred first; the bind address if not given.
+    /// Addresses clients reach it at, preferred first. If not given: the bind address, else those the edge sees it at.
     #[arg(long = "public-address", env = "MERIDIAN_PUBLIC_ADDRESS", value_delimiter = ',')]
     pub(crate) public_addresses: Vec<IpAddr>,
     /// UDP port for media: the first shard's. Each further shard takes the next one.
@@ -77,11 +77,8 @@ impl Config {
     /// # Errors
     /// One line saying what to change.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if self
-            .candidates(ShardIndex(0))
-            .iter()
-            .any(|address| address.ip().is_unspecified() || address.ip().is_multicast())
-        {
+        let unfit = |address: &IpAddr| address.is_unspecified() || address.is_multicast();
+        if self.public_addresses.iter().any(unfit) || self.bind_address.is_some_and(|address| address.is_multicast()) {
             return Err(ConfigError::NoPublicAddress);
         }
         if self.http_addr.port() == 0 || self.udp_port == 0 {
@@ -91,6 +88,11 @@ impl Config {
             return Err(ConfigError::PortsExhausted);
         }
         Ok(())
+    }
+
+    /// Whether only the edge can say where clients reach this node.
+    pub(crate) fn asks_for_addresses(&self) -> bool {
+        self.public_addresses.is_empty() && self.bind_address.is_none_or(|address| address.is_unspecified())
     }
 
     /// Where the first media socket binds.
@@ -128,10 +130,8 @@ impl Config {
 /// What is wrong with the configuration as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ConfigError {
-    /// The wildcard address is no candidate.
-    #[error(
-        "clients need an address to reach this node at: give --public-address (or a --bind-address that is not a wildcard)"
-    )]
+    /// A wildcard or multicast address is no candidate.
+    #[error("clients need addresses to reach this node at: --public-address must be neither a wildcard nor multicast")]
     NoPublicAddress,
     /// A random port cannot be found by clients or health checks.
     #[error("--udp-port and the port of --http-addr must not be 0")]
@@ -223,10 +223,17 @@ mod tests {
 
     #[test]
     fn a_node_needs_an_address_clients_can_reach() {
-        assert_eq!(parse(&[]).unwrap().check(), Err(ConfigError::NoPublicAddress));
+        for unfit in ["0.0.0.0", "::", "239.0.0.1"] {
+            assert_eq!(parse(&["--public-address", unfit]).unwrap().check(), Err(ConfigError::NoPublicAddress));
+        }
+        let asking = parse(&[]).unwrap();
+        assert!(asking.check().is_ok() && asking.asks_for_addresses());
+        assert!(parse(&["--bind-address", "0.0.0.0"]).unwrap().asks_for_addresses());
+        assert!(!parse(&["--bind-address", "192.0.2.1"]).unwrap().asks_for_addresses());
         let config = parse(&["--public-address", "192.0.2.1,2001:db8::1"]).unwrap();
         assert_eq!(config.check(), Ok(()));
         assert_eq!(config.candidates(ShardIndex(0)).len(), 2);
+        assert!(!config.asks_for_addresses());
         assert!(config.bind().is_ipv6(), "one socket for both families");
         assert!(parse(&["--public-address", "192.0.2.1"]).unwrap().bind().ip().is_unspecified());
         assert!(parse(&["--public-address", "127.0.0.1"]).unwrap().bind().ip().is_loopback());

@@ -19,6 +19,7 @@ use crate::auth::Verifier;
 use crate::conference::Conference;
 use crate::config::Config;
 use crate::control::{self, Control, ControlTask, EVENTS, Pulse, Report, Request};
+use crate::edge::address::{AddressError, seen_by};
 use crate::edge::enrol::{EnrolError, enrol};
 use crate::edge::fleet_link::{FleetLink, FleetState};
 use crate::edge::identity::{IdentityError, NodeKey, load_id, store_id};
@@ -52,6 +53,9 @@ pub(crate) enum NodeError {
     /// The state directory is not usable.
     #[error("state directory: {0}")]
     Identity(#[from] IdentityError),
+    /// Nobody says where clients reach the node.
+    #[error(transparent)]
+    Address(#[from] AddressError),
     /// The node has no id and nothing to get one with.
     #[error("this node is not enrolled yet: give an enrolment token (MERIDIAN_ENROL_TOKEN)")]
     NotEnrolled,
@@ -73,9 +77,14 @@ pub(crate) enum NodeError {
 ///
 /// # Errors
 /// [`NodeError`], when it cannot start or its shard ends.
-pub(crate) async fn run(config: Config) -> Result<(), NodeError> {
+pub(crate) async fn run(mut config: Config) -> Result<(), NodeError> {
     // One process, one TLS backend; a second call finds it installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    // Before signals are handled: until then SIGTERM ends the process.
+    if config.asks_for_addresses() {
+        config.public_addresses = seen_by(&config.edge_url).await?;
+        tracing::info!(addresses = ?config.public_addresses, "the edge sees this node");
+    }
     let mut terminate = listen_for(SignalKind::terminate())?;
     let mut interrupt = listen_for(SignalKind::interrupt())?;
     let metrics = Arc::new(Metrics::new());
@@ -221,7 +230,7 @@ impl Links<'_> {
         let mut waits = backoff();
         loop {
             if must_enrol {
-                match self.enrol(&http).await {
+                match self.enrol(&http, known.is_some()).await {
                     Ok(node) => known = Some(node),
                     // The token is too old by now, but the node had an id before: the edge may know it again later.
                     Err(NodeError::Enrol(error)) if known.is_some() => tracing::warn!(%error, "cannot enrol again"),
@@ -248,13 +257,14 @@ impl Links<'_> {
             tracing::warn!(reason = refused, "the fleet does not take this node");
             self.state.send_replace(FleetState::Down(refused));
             // The edge may have lost the node's key.
-            must_enrol = self.config.enrol_token.is_some();
+            must_enrol = true;
             sleep(waits.next().unwrap_or(Duration::from_secs(1))).await;
         }
     }
 
-    async fn enrol(&self, http: &reqwest::Client) -> Result<NodeId, NodeError> {
-        let token = self.config.enrol_token.as_ref().ok_or(NodeError::NotEnrolled)?;
+    /// By token; without one, a node that has no id waits until its address is admitted.
+    async fn enrol(&self, http: &reqwest::Client, has_id: bool) -> Result<NodeId, NodeError> {
+        let token = self.config.enrol_token.as_ref();
         for wait in backoff() {
             match enrol(http, &self.config.edge_url, &self.key, token).await {
                 Ok(node) => {
@@ -262,7 +272,12 @@ impl Links<'_> {
                     store_id(&self.config.state_dir, &node)?;
                     return Ok(node);
                 }
-                Err(error @ EnrolError::Refused { .. }) => return Err(NodeError::Enrol(error)),
+                Err(error @ EnrolError::Refused { .. }) if token.is_some() || has_id => {
+                    return Err(NodeError::Enrol(error));
+                }
+                Err(error @ EnrolError::Refused { .. }) if !error.awaits_admission() => {
+                    return Err(NodeError::NotEnrolled);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "not enrolled yet");
                     self.state.send_replace(FleetState::Down(error.to_string()));

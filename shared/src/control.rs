@@ -3,6 +3,8 @@
 //! **Each link keeps order.** A message names its session with generation; a receiver drops what names one it no longer has.
 //! Unknown fields are ignored, so that edge and node can be one version apart.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::geo::Place;
@@ -16,6 +18,14 @@ pub const MAX_SDP_LEN: usize = 512 * 1024;
 pub const HEARTBEAT_SECS: u64 = 1;
 /// Where a node opens its fleet link, relative to the edge.
 pub const FLEET_LINK_PATH: &str = "/node/fleet";
+/// Where a node asks which address the edge sees it at ([`SeenAddress`]), relative to the edge.
+pub const ADDRESS_PATH: &str = "/node/address";
+/// Where an operator lets nodes enrol from addresses ([`AdmitRequest`]), relative to the edge.
+pub const ADMIT_PATH: &str = "/node/admit";
+/// Most addresses in one [`AdmitRequest`].
+pub const MAX_ADMITTED: usize = 1000;
+/// How long an address is admitted, seconds: machines boot in minutes.
+pub const ADMISSION_TTL_SECS: u64 = 60 * 60;
 /// Where a node posts its enrolment ([`EnrolRequest`]), relative to the edge.
 pub const ENROL_PATH: &str = "/node/enrol";
 /// Where an operator revokes a node's key ([`RevokeRequest`]), relative to the edge.
@@ -470,7 +480,23 @@ pub enum FleetToNode {
     },
 }
 
-/// `POST` [`ENROL_PATH`], `Authorization: Bearer` an enrolment token ([`crate::claims::EnrolClaims`]).
+/// Answer to `GET` [`ADDRESS_PATH`]: what a node behind a cloud's address translation cannot see by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenAddress {
+    /// Where the request came from.
+    pub address: IpAddr,
+}
+
+/// `POST` [`ADMIT_PATH`], `Authorization: Bearer` an enrolment token: within [`ADMISSION_TTL_SECS`] one key may enrol
+/// from each of these addresses without a token, so that no secret goes to the machines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdmitRequest {
+    /// At most [`MAX_ADMITTED`].
+    pub addresses: Vec<IpAddr>,
+}
+
+/// `POST` [`ENROL_PATH`], with `Authorization: Bearer` an enrolment token ([`crate::claims::EnrolClaims`]), or from an
+/// address that was admitted ([`AdmitRequest`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnrolRequest {
     /// The node's Ed25519 public key, raw 32 bytes, URL-safe base64 without padding (JWK `x`, RFC 8037).

@@ -9,7 +9,10 @@ use meridian_tests::node_impostor::{Dialled, NodeImpostor, dial, enrol, fresh_ke
 use meridian_tests::scene::Scene;
 use meridian_tests::token::unix_now;
 use shared::claims::{EnrolClaims, NodeClaims, TicketClaims, mint_enrol};
-use shared::control::{FLEET_LINK_PATH, REVOKE_PATH, ROOM_LINK_PATH, RevokeRequest};
+use shared::control::{
+    ADDRESS_PATH, ADMIT_PATH, AdmitRequest, ENROL_PATH, EnrolRequest, FLEET_LINK_PATH, REVOKE_PATH, ROOM_LINK_PATH,
+    RevokeRequest, SeenAddress,
+};
 use shared::ids::{NodeId, RoomName};
 
 fn enrolment_token(scene: &Scene) -> String {
@@ -39,6 +42,54 @@ async fn only_an_enrolment_token_enrols() {
     let (first, second) = (ask(Some(&good)).await, ask(Some(&good)).await);
     assert!(first.0 < 300, "{first:?}");
     assert_eq!(first, second, "the same key is the same node");
+}
+
+/// Enrols without a token from an address; the status and text of the answer.
+async fn enrol_from(scene: &Scene, address: &str, public_key: &str) -> (u16, String) {
+    let request = EnrolRequest { public_key: public_key.to_owned() };
+    // On Cloudflare nobody but Cloudflare sets it.
+    let post = reqwest::Client::new().post(format!("{}{ENROL_PATH}", scene.url())).header("CF-Connecting-IP", address);
+    let answer = post.json(&request).send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+#[tokio::test]
+async fn one_key_enrols_from_an_address_that_an_operator_admits() {
+    let scene = Scene::open().await.unwrap();
+    let (key, other) = (fresh_key("node").unwrap(), fresh_key("node").unwrap());
+    let admit = AdmitRequest { addresses: vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()] };
+    let ask = async |token: Option<&str>| post(scene.url(), ADMIT_PATH, token, &admit).await.unwrap().0;
+
+    assert_eq!(enrol_from(&scene, "192.0.2.7", key.public_x()).await.0, 403, "nobody has admitted it");
+    assert_eq!(ask(None).await, 401, "not everybody admits");
+    assert_eq!(ask(Some(&scene.sign(&scene.claims("ada")).unwrap())).await, 401, "a participant admits no node");
+    assert_eq!(enrol_from(&scene, "192.0.2.7", key.public_x()).await.0, 403, "still nobody has");
+    assert_eq!(ask(Some(&enrolment_token(&scene))).await, 200);
+
+    assert_eq!(enrol_from(&scene, "192.0.2.8", key.public_x()).await.0, 403, "it is the address of no node");
+    let first = enrol_from(&scene, "192.0.2.7", key.public_x()).await;
+    assert_eq!(first.0, 200, "{first:?}");
+    assert_eq!(enrol_from(&scene, "192.0.2.7", key.public_x()).await, first, "the same key is the same node");
+    assert_eq!(enrol_from(&scene, "192.0.2.7", other.public_x()).await.0, 403, "one key an admission");
+    assert_eq!(enrol_from(&scene, "2001:db8:0::7", other.public_x()).await.0, 200, "however it is written");
+    assert_eq!(ask(Some(&enrolment_token(&scene))).await, 200);
+    let replaced = fresh_key("node").unwrap();
+    assert_eq!(enrol_from(&scene, "192.0.2.7", replaced.public_x()).await.0, 200, "a new machine in its place");
+}
+
+#[tokio::test]
+async fn the_edge_tells_a_node_where_it_is_seen() {
+    let scene = Scene::open().await.unwrap();
+    let ask = async |from: Option<&str>| {
+        let get = reqwest::Client::new().get(format!("{}{ADDRESS_PATH}", scene.url()));
+        let get = from.into_iter().fold(get, |get, address| get.header("CF-Connecting-IP", address));
+        let answer = get.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let (status, text) = ask(Some("192.0.2.7")).await;
+    let seen: SeenAddress = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, seen.address), (200, "192.0.2.7".parse().unwrap()));
+    assert_eq!(ask(None).await.0, 404);
 }
 
 #[tokio::test]

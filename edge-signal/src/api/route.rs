@@ -1,6 +1,6 @@
 //! Which path is what.
 
-use shared::control::{ENROL_PATH, FLEET_LINK_PATH, REVOKE_PATH, ROOM_LINK_PATH};
+use shared::control::{ADDRESS_PATH, ADMIT_PATH, ENROL_PATH, FLEET_LINK_PATH, REVOKE_PATH, ROOM_LINK_PATH};
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +13,10 @@ pub enum Route {
     Token,
     /// The public keys of session tokens.
     Jwks,
+    /// Tells a node its address.
+    Address,
+    /// Lets nodes enrol from addresses.
+    Admit,
     /// Enrols a node's key.
     Enrol,
     /// Revokes a node's key.
@@ -52,6 +56,8 @@ impl Route {
             "/rtc/validate" => Self::Validate(Signaling::Dual),
             "/token" => Self::Token,
             "/.well-known/jwks.json" => Self::Jwks,
+            ADDRESS_PATH => Self::Address,
+            ADMIT_PATH => Self::Admit,
             ENROL_PATH => Self::Enrol,
             REVOKE_PATH => Self::Revoke,
             FLEET_LINK_PATH => Self::FleetLink,
@@ -60,6 +66,18 @@ impl Route {
             "/settings/regions" => Self::Regions,
             "/" => Self::Root,
             _ => Self::Asset,
+        }
+    }
+
+    /// The binding that limits how often one client may ask, if one does. An environment need not have it.
+    #[must_use]
+    pub fn limit(self) -> Option<&'static str> {
+        match self {
+            Self::Rtc(_) | Self::Validate(_) | Self::Token => Some("JOIN_LIMIT"),
+            Self::Address | Self::Admit | Self::Enrol | Self::Revoke => Some("DOOR_LIMIT"),
+            // A node's links are its lifeline, and cost nothing that is not checked first.
+            Self::FleetLink | Self::RoomLink => None,
+            Self::Jwks | Self::Health | Self::Regions | Self::Root | Self::Asset => None,
         }
     }
 
@@ -73,6 +91,8 @@ impl Route {
             Self::Validate(Signaling::Dual) => "rtc_validate",
             Self::Token => "token",
             Self::Jwks => "jwks",
+            Self::Address => "node_address",
+            Self::Admit => "node_admit",
             Self::Enrol => "node_enrol",
             Self::Revoke => "node_revoke",
             Self::FleetLink => "node_fleet",

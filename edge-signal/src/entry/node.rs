@@ -1,29 +1,58 @@
-//! Nodes at the door: enrolment, revocation, fleet link, room link.
+//! Nodes at the door: addresses, enrolment, revocation, fleet link, room link.
 
 use std::result::Result as StdResult;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::claims;
-use shared::control::{EnrolRequest, RevokeRequest};
+use shared::control::{AdmitRequest, EnrolRequest, RevokeRequest, SeenAddress};
 use worker::{Env, Method, Request, Response, Result};
 
-use super::{bearer, body, is_upgrade};
+use super::{bearer, body, client_address, is_upgrade, json};
 use crate::api::deployment::Deployment;
 use crate::api::join_query::Query;
 use crate::fleet::gate::GateError;
-use crate::objects::fleet::{ENROL_PATH, LINK_PATH, NODE_TOKEN_HEADER, REVOKE_PATH};
+use crate::objects::fleet::{ADMIT_ADDRESSES_PATH, ENROL_PATH, Enrolment, LINK_PATH, NODE_TOKEN_HEADER, REVOKE_PATH};
 use crate::objects::room::{NODE_LINK_PATH, TICKET_HEADER};
 use crate::refusal::{Reason, Refusal};
 use crate::runtime::{self, FLEET, ROOM, WHOLE, from_object};
 
-/// Enrols a node's key.
-pub(super) async fn enrol(
+/// Tells a node where it is seen.
+pub(super) fn address(request: &Request) -> Result<StdResult<Response, Refusal>> {
+    match client_address(request)? {
+        Some(address) => json(200, &SeenAddress { address }).map(Ok),
+        None => Ok(Err(Refusal::new(Reason::AddressUnknown, "the platform does not say where you are"))),
+    }
+}
+
+/// Lets nodes enrol from addresses.
+pub(super) async fn admit(
     request: Request,
     env: &Env,
     deployment: &Deployment,
 ) -> Result<StdResult<Response, Refusal>> {
-    operator::<EnrolRequest>(request, env, deployment, ENROL_PATH).await
+    operator::<AdmitRequest>(request, env, deployment, ADMIT_ADDRESSES_PATH).await
+}
+
+/// Enrols a node's key: with an enrolment token, or from an admitted address.
+pub(super) async fn enrol(
+    mut request: Request,
+    env: &Env,
+    deployment: &Deployment,
+) -> Result<StdResult<Response, Refusal>> {
+    let from = client_address(&request)?.filter(|_| request.method() == Method::Post);
+    let from = match bearer(&request)? {
+        None if from.is_some() => from,
+        // The token decides, or its absence.
+        _ => match check_operator(&request, deployment)? {
+            Ok(()) => None,
+            Err(refusal) => return Ok(Err(refusal)),
+        },
+    };
+    match parse::<EnrolRequest>(&mut request).await? {
+        Ok(EnrolRequest { public_key }) => to_fleet(env, ENROL_PATH, &Enrolment { public_key, from }).await,
+        Err(refusal) => Ok(Err(refusal)),
+    }
 }
 
 /// Revokes a node's key.
@@ -42,23 +71,36 @@ async fn operator<T: Serialize + DeserializeOwned>(
     deployment: &Deployment,
     path: &str,
 ) -> Result<StdResult<Response, Refusal>> {
+    if let Err(refusal) = check_operator(&request, deployment)? {
+        return Ok(Err(refusal));
+    }
+    match parse::<T>(&mut request).await? {
+        Ok(asked) => to_fleet(env, path, &asked).await,
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
+/// Whether the request posts, with an enrolment token.
+fn check_operator(request: &Request, deployment: &Deployment) -> Result<StdResult<(), Refusal>> {
     if request.method() != Method::Post {
         return Ok(Err(Refusal::new(Reason::MethodNotAllowed, "use POST")));
     }
-    let Some(token) = bearer(&request)? else {
+    let Some(token) = bearer(request)? else {
         return Ok(Err(Refusal::new(Reason::TokenMissing, "an enrolment token is required")));
     };
-    if let Err(error) = claims::verify_enrol(&token, &deployment.fleet_secret) {
-        return Ok(Err(Refusal::new(Reason::of_token(&error), &format!("enrolment token: {error}"))));
-    }
-    let body = match body(&mut request).await? {
-        Ok(body) => body,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    match serde_json::from_slice::<T>(&body) {
-        Ok(asked) => from_object(runtime::post(&runtime::object(env, FLEET, WHOLE)?, path, &asked).await?).await,
-        Err(error) => Ok(Err(Refusal::new(Reason::BodyMalformed, &format!("malformed request: {error}")))),
-    }
+    let verified = claims::verify_enrol(&token, &deployment.fleet_secret);
+    Ok(verified.map(drop).map_err(|error| Refusal::new(Reason::of_token(&error), &format!("enrolment token: {error}"))))
+}
+
+async fn parse<T: DeserializeOwned>(request: &mut Request) -> Result<StdResult<T, Refusal>> {
+    Ok(body(request).await?.and_then(|body| {
+        let malformed = |error| Refusal::new(Reason::BodyMalformed, &format!("malformed request: {error}"));
+        serde_json::from_slice(&body).map_err(malformed)
+    }))
+}
+
+async fn to_fleet(env: &Env, path: &str, asked: &impl Serialize) -> Result<StdResult<Response, Refusal>> {
+    from_object(runtime::post(&runtime::object(env, FLEET, WHOLE)?, path, asked).await?).await
 }
 
 /// A node's fleet link; the fleet object knows its key.

@@ -2,12 +2,14 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::panic::RefUnwindSafe;
 
 use serde::{Deserialize, Serialize};
 use shared::claims::NodeKey;
 use shared::control::{
-    EnrolRequest, EnrolResponse, FleetToNode, NodeInfo, NodeToFleet, PlaceRequest, PlaceResponse, RevokeRequest,
+    ADMISSION_TTL_SECS, AdmitRequest, EnrolResponse, FleetToNode, NodeInfo, NodeToFleet, PlaceRequest, PlaceResponse,
+    RevokeRequest,
 };
 use shared::ids::{NodeId, RegionName, RoomName};
 use worker::{
@@ -21,9 +23,12 @@ use crate::objects::room::NODE_REVOKED_PATH;
 use crate::refusal::{Reason, Refusal};
 use crate::runtime::{self, ROOM};
 
+mod admissions;
 mod keys;
 
-/// Where the Worker posts an [`EnrolRequest`] it has checked the token of.
+/// Where the Worker posts an [`AdmitRequest`] it has checked the token of.
+pub(crate) const ADMIT_ADDRESSES_PATH: &str = "/admit-addresses";
+/// Where the Worker posts an [`Enrolment`].
 pub(crate) const ENROL_PATH: &str = "/enrol";
 /// Where the Worker posts a [`RevokeRequest`] it has checked the token of.
 pub(crate) const REVOKE_PATH: &str = "/revoke";
@@ -48,6 +53,15 @@ const CLOSE_REPLACED: u16 = 4409;
 const CLOSE_VERSION: u16 = 4426;
 /// Longest message of a node, bytes: a hello has a few hundred.
 const MAX_MESSAGE: usize = 64 * 1024;
+
+/// A key to enrol.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Enrolment {
+    /// JWK `x`.
+    pub(crate) public_key: String,
+    /// It has no token: this address must be admitted. `None`: the Worker has checked its token.
+    pub(crate) from: Option<IpAddr>,
+}
 
 /// A node that wants into a room.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -86,6 +100,7 @@ impl DurableObject for FleetObject {
 
     async fn fetch(&self, mut request: Request) -> Result<Response> {
         match request.path().as_str() {
+            ADMIT_ADDRESSES_PATH => self.admit_addresses(&read(&mut request).await?),
             ENROL_PATH => self.enrol(&read(&mut request).await?),
             REVOKE_PATH => self.revoke(&read(&mut request).await?).await,
             LINK_PATH => self.link(&request),
@@ -182,10 +197,24 @@ impl FleetObject {
         }
     }
 
-    fn enrol(&self, request: &EnrolRequest) -> Result<Response> {
+    fn admit_addresses(&self, request: &AdmitRequest) -> Result<Response> {
+        if let Err(refusal) = admissions::check(request) {
+            return runtime::refuse_worker(&refusal);
+        }
+        let now = runtime::now().secs();
+        admissions::admit(&self.state, &request.addresses, now, now.saturating_add(ADMISSION_TTL_SECS))?;
+        runtime::text(200, "null")
+    }
+
+    fn enrol(&self, request: &Enrolment) -> Result<Response> {
         let key = NodeKey { x: request.public_key.clone() };
         if !key.is_legal() {
             let refusal = Refusal::new(Reason::NodeKeyMalformed, "public_key is not an Ed25519 key");
+            return runtime::refuse_worker(&refusal);
+        }
+        let admitted = |from: &IpAddr| admissions::take(&self.state, *from, &key, runtime::now().secs());
+        if !request.from.as_ref().map_or(Ok(true), admitted)? {
+            let refusal = Refusal::new(Reason::AddressNotAdmitted, "nobody has admitted this node's address (yet)");
             return runtime::refuse_worker(&refusal);
         }
         match keys::enrol(&self.state, &key, runtime::random()?, runtime::now())? {

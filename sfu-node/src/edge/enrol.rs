@@ -29,7 +29,14 @@ pub(crate) enum EnrolError {
     Http(#[from] reqwest::Error),
 }
 
-/// Enrols the node's key. The same key always gets the same id.
+impl EnrolError {
+    /// The edge does not know the address that a node without a token comes from. That may change any time.
+    pub(crate) fn awaits_admission(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if *status == reqwest::StatusCode::FORBIDDEN)
+    }
+}
+
+/// Enrols the node's key, by the token or, without one, by the address it comes from. The same key always gets the same id.
 ///
 /// # Errors
 /// [`EnrolError`].
@@ -37,11 +44,16 @@ pub(crate) async fn enrol(
     http: &reqwest::Client,
     edge: &Url,
     key: &NodeKey,
-    token: &Secret,
+    token: Option<&Secret>,
 ) -> Result<NodeId, EnrolError> {
     let request = EnrolRequest { public_key: key.signing_key().public_x().to_owned() };
     let url = endpoint(edge, ENROL_PATH);
-    let response = http.post(url).bearer_auth(token.expose()).timeout(TIMEOUT).json(&request).send().await?;
+    let post = http.post(url).timeout(TIMEOUT).json(&request);
+    let post = match token {
+        Some(token) => post.bearer_auth(token.expose()),
+        None => post,
+    };
+    let response = post.send().await?;
     let status = response.status();
     if status.is_client_error() {
         let text = response.text().await.unwrap_or_default();
@@ -75,7 +87,8 @@ mod tests {
         let edge = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         let router = Router::new().route(ENROL_PATH, post(answer));
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        let result = enrol(&reqwest::Client::new(), &edge, &key, &crate::config::secret("enrol-me").unwrap()).await;
+        let token = crate::config::secret("enrol-me").unwrap();
+        let result = enrol(&reqwest::Client::new(), &edge, &key, Some(&token)).await;
         server.abort();
         result
     }
@@ -93,6 +106,24 @@ mod tests {
         let EnrolError::Refused { status, reason } = refusal else { panic!("{refusal}") };
         assert_eq!(status, StatusCode::FORBIDDEN);
         assert!(reason.starts_with("token expired!") && reason.len() == MAX_REASON_LEN, "{reason}");
+    }
+
+    #[tokio::test]
+    async fn a_node_without_a_token_shows_none_and_waits_to_be_admitted() {
+        let answer = |headers: HeaderMap| async move {
+            let status = if headers.contains_key("authorization") { StatusCode::OK } else { StatusCode::FORBIDDEN };
+            (status, "not admitted")
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let edge = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let router = Router::new().route(ENROL_PATH, post(answer));
+        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let directory = std::env::temp_dir().join(format!("meridian-enrol-tokenless-{}", std::process::id()));
+        let key = NodeKey::load_or_create(&directory).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        let error = enrol(&reqwest::Client::new(), &edge, &key, None).await.unwrap_err();
+        server.abort();
+        assert!(error.awaits_admission(), "{error}");
     }
 
     #[tokio::test]

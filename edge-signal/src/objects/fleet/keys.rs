@@ -12,8 +12,9 @@ use crate::room::event::UnixMs;
 
 /// Version of the tables. **Count it up with every change that an older version would read wrongly.**
 const LAYOUT: i32 = 1;
-const TABLES: [&str; 2] = [
+const TABLES: [&str; 3] = [
     "node (id TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, revoked INTEGER NOT NULL, enrolled_at INTEGER NOT NULL)",
+    "admission (address TEXT PRIMARY KEY, until INTEGER NOT NULL, key TEXT)",
     "room_link (room TEXT NOT NULL, node TEXT NOT NULL, PRIMARY KEY (room, node))",
 ];
 
@@ -93,7 +94,8 @@ fn pair(room: &RoomName, node: &NodeId) -> Vec<SqlStorageValue> {
     vec![SqlStorageValue::from(String::from(room.clone())), SqlStorageValue::from(node.to_string())]
 }
 
-fn tables(state: &State) -> Result<SqlStorage> {
+/// The tables of the fleet.
+pub(super) fn tables(state: &State) -> Result<SqlStorage> {
     let sql = state.storage().sql();
     layout::open(&sql, LAYOUT, &TABLES)?;
     Ok(sql)
