@@ -7,11 +7,18 @@ use std::process::{Command, Output};
 
 use anyhow::{Context, Result, bail};
 
-use crate::repo;
+use crate::deploy::{self, Environment};
 use crate::setup::{self, python};
+use crate::{repo, wasm};
 
+mod monitoring;
 mod terraform;
 mod unit;
+
+/// What checkov looks at.
+const FRAMEWORKS: [&str; 3] = ["terraform", "dockerfile", "github_actions"];
+/// What every environment of wrangler.toml must have: it inherits none.
+const BINDINGS: [&str; 6] = ["ROOM", "FLEET", "DIRECTORY", "JOIN_LIMIT", "DOOR_LIMIT", "ASSETS"];
 
 /// How a check ended, unless it failed.
 pub(crate) enum Outcome {
@@ -46,22 +53,48 @@ pub(crate) fn checks() -> Vec<Check> {
     checks.push(Check::new("systemd unit", unit::unit));
     checks.push(Check::new("checkov", checkov));
     checks.push(Check::new("shellcheck", shellcheck));
+    checks.push(Check::new("alert rules", monitoring::alerts));
+    checks.push(Check::new("dashboard", monitoring::dashboard));
     checks
 }
 
-/// Known weaknesses in Terraform and Containerfile; a finding passes only with a reason beside it.
+/// What only a built Worker shows: wrangler takes wrangler.toml, for each environment.
+pub(crate) fn checks_of_worker() -> Vec<Check> {
+    let check = |environment: Environment| {
+        Check::new(format!("wrangler deploy --dry-run: {}", environment.name()), move || {
+            let script = wasm::Profile::Dev.directory().join(wasm::SCRIPT);
+            if !script.is_file() {
+                return Ok(Outcome::Skipped("the Worker is not built".to_owned()));
+            }
+            let output = deploy::dry_run(environment, Some(script))?;
+            for binding in BINDINGS {
+                if !output.contains(&format!("env.{binding} ")) {
+                    bail!("{} has no {binding}:\n{output}", environment.name());
+                }
+            }
+            Ok(Outcome::Passed)
+        })
+    };
+    Environment::ALL.map(check).into()
+}
+
+/// Known weaknesses in Terraform, Containerfile and workflows; a finding passes only with a reason beside it.
 fn checkov() -> Result<Outcome> {
     let program = python::CHECKOV.program("checkov");
     let tree = tree("checkov")?;
     // It knows the file by its name alone.
     fs::copy(repo::root().join("sfu-node/package/Containerfile"), tree.join("Dockerfile"))?;
+    copy(&repo::root().join(".github"), &tree.join(".github"))?;
     if let Some((file, line)) = unexplained(&tree)?.first() {
         bail!("{}: no reason given: {line}", file.display());
     }
     let mut command = Command::new(program);
-    command.args(["--quiet", "--compact", "--skip-download", "--framework", "terraform", "dockerfile", "--directory"]);
-    succeed(command.arg(&tree))?;
-    Ok(Outcome::Passed)
+    command.args(["--quiet", "--compact", "--skip-download", "--framework"]).args(FRAMEWORKS).arg("--directory");
+    let output = String::from_utf8(succeed(command.arg(&tree))?.stdout)?;
+    match FRAMEWORKS.iter().find(|framework| !output.contains(&format!("{framework} scan results"))) {
+        Some(framework) => bail!("checkov found no {framework} to look at:\n{output}"),
+        None => Ok(Outcome::Passed),
+    }
 }
 
 /// Lines that silence a finding without saying why.
@@ -90,13 +123,17 @@ fn shellcheck() -> Result<Outcome> {
 fn tree(name: &str) -> Result<PathBuf> {
     let target = state().join(name);
     let _ = fs::remove_dir_all(&target);
-    let source = repo::root().join("terraform");
-    for file in files(&source)? {
-        let copy = target.join(file.strip_prefix(&source)?);
+    copy(&repo::root().join("terraform"), &target)?;
+    Ok(target)
+}
+
+fn copy(source: &Path, target: &Path) -> Result<()> {
+    for file in files(source)? {
+        let copy = target.join(file.strip_prefix(source)?);
         fs::create_dir_all(copy.parent().context("a file has a directory")?)?;
         fs::copy(&file, &copy).with_context(|| format!("copying {}", file.display()))?;
     }
-    Ok(target)
+    Ok(())
 }
 
 /// All files below a directory but Terraform's own.
@@ -174,6 +211,28 @@ mod tests {
         let found = unexplained(&directory).unwrap();
         fs::remove_dir_all(&directory).unwrap();
         assert_eq!(found, [(directory.join("a.tf"), "CKV_2".to_owned())]);
+    }
+
+    #[test]
+    fn every_threat_names_tests_that_exist() {
+        let text = fs::read_to_string(repo::root().join("SECURITY.md")).unwrap();
+        let mut sources = String::new();
+        for directory in ["shared", "edge-signal", "sfu-node/src", "tests/tests", "terraform"] {
+            let tests = files(&repo::root().join(directory)).unwrap();
+            let tests = tests.iter().filter(|file| file.extension().is_some_and(|end| end == "rs" || end == "hcl"));
+            sources.extend(tests.map(|file| fs::read_to_string(file).unwrap()));
+        }
+        let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| threat"));
+        let named: Vec<&str> = rows.filter_map(|row| row.rsplit('|').nth(1)).collect();
+        assert!(named.len() > 20, "{named:?}");
+        for cell in named {
+            let tests: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
+            assert!(!tests.is_empty(), "a threat without a test: {cell}");
+            for test in tests {
+                let there = sources.contains(&format!("fn {test}()")) || sources.contains(&format!("run \"{test}\""));
+                assert!(there, "no test {test}");
+            }
+        }
     }
 
     #[test]

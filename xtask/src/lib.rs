@@ -1,11 +1,14 @@
 //! Setting up and starting the parts of Meridian: shared by `cargo xtask` and the system tests.
 
 pub mod bench;
+pub mod deploy;
 pub mod dev;
 pub mod edge;
 pub mod fuzz;
 mod infra;
 pub mod node;
+pub mod operator;
+pub mod package;
 pub mod page;
 pub mod process;
 pub mod progress;

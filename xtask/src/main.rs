@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::bench::Bench;
+use xtask::deploy::Deploy;
 use xtask::dev::Dev;
 use xtask::fuzz::Fuzz;
+use xtask::operator::{Fleet, MakeSecrets};
 use xtask::suite::Suite;
-use xtask::{page, setup, wasm};
+use xtask::{package, page, setup, wasm};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Meridian: develop, test and measure")]
@@ -23,10 +25,15 @@ enum Task {
     Test(Suite),
     Bench(Bench),
     Fuzz(Fuzz),
+    Deploy(Deploy),
+    Secrets(MakeSecrets),
+    Fleet(Fleet),
     /// Install what is missing for everything else.
     Setup,
     /// Bundle the meeting page into web/dist.
     Page,
+    /// Build the Debian package of the node.
+    Package,
     /// Build the Worker for deployment.
     Worker,
 }
@@ -47,11 +54,15 @@ fn run(task: &Task) -> Result<()> {
         Task::Test(suite) => suite.run(),
         Task::Bench(bench) => bench.run(),
         Task::Fuzz(fuzz) => fuzz.run(),
+        Task::Deploy(deploy) => deploy.run(),
+        Task::Secrets(secrets) => secrets.run(),
+        Task::Fleet(fleet) => fleet.run(),
         Task::Setup => setup::for_tests(),
         Task::Page => {
             setup::for_build()?;
             page::build()
         }
+        Task::Package => package::run(),
         Task::Worker => {
             setup::for_build()?;
             page::build()?;

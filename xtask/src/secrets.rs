@@ -22,7 +22,9 @@ pub const API_KEY: &str = "devkey";
 pub const API_SECRET: &str = "secret";
 
 const FILE: &str = "secrets.json";
-const FLEET_SECRET_BYTES: usize = 32;
+const SECRET_BYTES: usize = 32;
+const API_KEY_BYTES: usize = 9;
+const KEY_ID_BYTES: usize = 6;
 /// Life of what is minted for local use.
 const LOCAL_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -72,14 +74,23 @@ impl Secrets {
         mint_enrol(&EnrolClaims::new(expiry()?), &self.fleet_secret).map_err(|error| anyhow!(error))
     }
 
-    fn make() -> Result<Self> {
-        let mut fleet_secret = [0; FLEET_SECRET_BYTES];
-        fill(&mut fleet_secret).map_err(|_| anyhow!("no randomness"))?;
+    /// Those of a deployment that others reach: with an API key and secret of its own, and closed meetings.
+    ///
+    /// # Errors
+    /// When there is no randomness, or the signing key cannot be written as JSON.
+    pub(crate) fn deployment(&self) -> Result<BTreeMap<String, String>> {
+        let mut secrets = self.vars()?;
+        secrets.remove("OPEN_MEETINGS");
+        secrets.insert("API_KEYS".to_owned(), format!("API{}: {}", random(API_KEY_BYTES)?, random(SECRET_BYTES)?));
+        Ok(secrets)
+    }
+
+    pub(crate) fn make() -> Result<Self> {
         let pair = Ed25519KeyPair::generate().map_err(|_| anyhow!("no Ed25519 key"))?;
         let seed = pair.seed().and_then(|seed| seed.as_be_bytes()).map_err(|_| anyhow!("no Ed25519 seed"))?;
         let signing_key =
-            PrivateJwk::new("local".to_owned(), seed.as_ref().try_into()?, pair.public_key().as_ref().try_into()?);
-        Ok(Self { fleet_secret: URL_SAFE_NO_PAD.encode(fleet_secret), signing_key })
+            PrivateJwk::new(random(KEY_ID_BYTES)?, seed.as_ref().try_into()?, pair.public_key().as_ref().try_into()?);
+        Ok(Self { fleet_secret: random(SECRET_BYTES)?, signing_key })
     }
 }
 
@@ -96,6 +107,13 @@ pub fn access_token(room: &str, identity: &str) -> Result<String> {
         ..AccessClaims::default()
     };
     ApiKeys::parse(&format!("{API_KEY}: {API_SECRET}")).mint(&claims).map_err(|error| anyhow!(error))
+}
+
+/// So many random bytes as text.
+fn random(bytes: usize) -> Result<String> {
+    let mut random = vec![0; bytes];
+    fill(&mut random).map_err(|_| anyhow!("no randomness"))?;
+    Ok(URL_SAFE_NO_PAD.encode(random))
 }
 
 fn expiry() -> Result<u64> {

@@ -1,5 +1,6 @@
 //! Setting the machine up, step by step. **A step that is done already costs one look.**
 
+pub mod cargo_deb;
 pub mod cargo_fuzz;
 pub mod chromium;
 pub mod node;
@@ -33,6 +34,7 @@ const WASM_BINDGEN: Step = Step { name: "wasm-bindgen", done: wasm_bindgen::is_d
 const WRANGLER_NODE: Step =
     Step { name: "Node.js for wrangler", done: node::is_fit_for_wrangler, act: node::install_for_wrangler };
 const CHROMIUM: Step = Step { name: "Chromium", done: chromium::is_present, act: chromium::install };
+const CARGO_DEB: Step = Step { name: "cargo-deb", done: cargo_deb::is_done, act: cargo_deb::install };
 const CARGO_FUZZ: Step = Step { name: "cargo-fuzz", done: cargo_fuzz::is_done, act: cargo_fuzz::install };
 const PYTHON: Step = Step { name: "Python clients", done: || python::SDKS.is_done(), act: || python::SDKS.install() };
 const INFRA_PROGRAMS: Step =
@@ -71,6 +73,14 @@ pub fn for_tests() -> Result<()> {
 /// When it cannot be installed, in one line.
 pub fn for_fuzz() -> Result<()> {
     run(&[CARGO_FUZZ])
+}
+
+/// What packing the node needs.
+///
+/// # Errors
+/// When it cannot be installed, in one line.
+pub fn for_packages() -> Result<()> {
+    run(&[CARGO_DEB])
 }
 
 /// What the checks of Terraform, unit and images need and can be had here.

@@ -41,7 +41,8 @@ impl Suite {
     pub fn run(&self) -> Result<()> {
         let mut tally = Tally::default();
         if self.infra {
-            tally.infra();
+            tally.infra(infra::checks());
+            tally.infra(infra::checks_of_worker());
             return tally.close();
         }
         if let Err(error) = setup::for_tests() {
@@ -61,9 +62,10 @@ impl Suite {
             }
             None => tally.fail("clippy for the Worker", &"no std for it"),
         }
-        tally.infra();
+        tally.infra(infra::checks());
         tally.tests("unit tests", cargo_test().args(["--workspace", "--exclude", "meridian-tests"]));
         tally.build();
+        tally.infra(infra::checks_of_worker());
         tally.tests("system tests", &mut system_tests());
         tally.close()
     }
@@ -102,8 +104,8 @@ impl Tally {
     }
 
     /// What is deployed, each check as one test.
-    fn infra(&mut self) {
-        for Check { name, run } in infra::checks() {
+    fn infra(&mut self, checks: Vec<Check>) {
+        for Check { name, run } in checks {
             let started = headline(&name);
             match run() {
                 Ok(Outcome::Passed) => {

@@ -51,7 +51,8 @@ impl Profile {
         }
     }
 
-    fn directory(self) -> PathBuf {
+    /// Where its build lies.
+    pub(crate) fn directory(self) -> PathBuf {
         repo::state_dir().join("worker").join(match self {
             Self::Dev => "dev",
             Self::Release => "release",

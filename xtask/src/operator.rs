@@ -1,0 +1,191 @@
+//! What an operator does from a workstation: makes a deployment's secrets, lets nodes in, throws them out.
+//! **The fleet secret never leaves the workstation: the edge gets tokens that are good for minutes.**
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use shared::claims::{EnrolClaims, mint_enrol};
+use shared::control::{ADMIT_PATH, AdmitRequest, REVOKE_PATH, RevokeRequest};
+use shared::ids::NodeId;
+
+use crate::secrets::Secrets;
+
+/// Name of the secret in the file that this module writes.
+const FLEET_SECRET: &str = "FLEET_SECRET";
+/// Life of the token that one request shows.
+const REQUEST_TTL: Duration = Duration::from_secs(5 * 60);
+/// Life of the token that is given to a node.
+const NODE_TTL: Duration = Duration::from_secs(60 * 60);
+
+/// Make the secrets of a deployment: a file for `cargo xtask deploy --secrets` and `cargo xtask fleet`.
+#[derive(Args)]
+pub struct MakeSecrets {
+    /// A file that does not exist yet, for your user alone. Keep it where you keep passwords.
+    file: PathBuf,
+}
+
+impl MakeSecrets {
+    /// Makes them.
+    ///
+    /// # Errors
+    /// When the file is there already, or cannot be written.
+    pub fn run(&self) -> Result<()> {
+        let secrets = Secrets::make()?.deployment()?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&self.file)
+            .with_context(|| format!("creating {}", self.file.display()))?;
+        file.write_all(serde_json::to_string_pretty(&secrets)?.as_bytes())?;
+        println!("{}: {}", self.file.display(), secrets.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
+        Ok(())
+    }
+}
+
+/// Let nodes into a fleet, or throw them out.
+#[derive(Args)]
+pub struct Fleet {
+    /// The file of `cargo xtask secrets`.
+    #[arg(long, env = "MERIDIAN_SECRETS")]
+    secrets: PathBuf,
+    #[command(subcommand)]
+    task: FleetTask,
+}
+
+#[derive(Subcommand)]
+enum FleetTask {
+    /// Lets one new node enrol from each of these addresses, within the hour.
+    Admit {
+        /// The edge, `https://…`.
+        #[arg(long)]
+        edge: String,
+        /// As `terraform output -raw addresses` prints them.
+        #[arg(required = true, value_delimiter = ' ')]
+        addresses: Vec<IpAddr>,
+    },
+    /// Throws a node out: its key opens nothing any more.
+    Revoke {
+        /// The edge, `https://…`.
+        #[arg(long)]
+        edge: String,
+        /// `ND_…`, from its log.
+        node: String,
+    },
+    /// Prints a token that lets a node enrol within the hour (`MERIDIAN_ENROL_TOKEN`): for nodes set up by hand.
+    Token,
+}
+
+impl Fleet {
+    /// Does it.
+    ///
+    /// # Errors
+    /// When the secrets cannot be read, or the edge refuses; with its words.
+    pub fn run(&self) -> Result<()> {
+        let secret = fleet_secret(&self.secrets)?;
+        match &self.task {
+            FleetTask::Admit { edge, addresses } => {
+                let request = AdmitRequest { addresses: addresses.clone() };
+                post(edge, ADMIT_PATH, &token(&secret, REQUEST_TTL)?, &request)?;
+                println!("{} addresses are admitted for an hour", addresses.len());
+            }
+            FleetTask::Revoke { edge, node } => {
+                let node = NodeId::try_from(node.as_str())?;
+                post(edge, REVOKE_PATH, &token(&secret, REQUEST_TTL)?, &RevokeRequest { node })?;
+                println!("revoked");
+            }
+            FleetTask::Token => println!("{}", token(&secret, NODE_TTL)?),
+        }
+        Ok(())
+    }
+}
+
+fn fleet_secret(file: &Path) -> Result<String> {
+    let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let secrets: BTreeMap<String, String> =
+        serde_json::from_str(&text).with_context(|| format!("{} is no file of secrets", file.display()))?;
+    secrets.get(FLEET_SECRET).cloned().with_context(|| format!("{} has no {FLEET_SECRET}", file.display()))
+}
+
+fn token(secret: &str, life: Duration) -> Result<String> {
+    let expiry = SystemTime::now().duration_since(UNIX_EPOCH)? + life;
+    mint_enrol(&EnrolClaims::new(expiry.as_secs()), secret).map_err(|error| anyhow!(error))
+}
+
+/// Posts JSON with curl, the token through its stdin: every user of a machine can read arguments.
+fn post(edge: &str, path: &str, token: &str, body: &impl Serialize) -> Result<()> {
+    let url = format!("{}{path}", edge.trim_end_matches('/'));
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--max-time", "30", "--header", "@-", "--write-out", "\n%{http_code}"]);
+    curl.args(["--header", "Content-Type: application/json", "--data", &serde_json::to_string(body)?, &url]);
+    let mut child = curl.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot run curl")?;
+    let mut stdin = child.stdin.take().context("curl has no stdin")?;
+    writeln!(stdin, "Authorization: Bearer {token}")?;
+    drop(stdin);
+    let output = child.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (said, status) = text.rsplit_once('\n').unwrap_or_default();
+    if !output.status.success() || status != "200" {
+        bail!("{url}: {status} {said}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use shared::claims::{ApiKeys, SigningKey, verify_enrol};
+
+    use super::*;
+
+    #[test]
+    fn secrets_are_made_once_and_fit_the_edge() {
+        let file = std::env::temp_dir().join(format!("meridian-operator-test-{}", std::process::id()));
+        let _ = fs::remove_file(&file);
+        let make = MakeSecrets { file: file.clone() };
+        make.run().unwrap();
+        assert!(make.run().is_err(), "it overwrites nothing");
+        let secrets: BTreeMap<String, String> = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+        let secret = fleet_secret(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        let keys = ApiKeys::parse(&secrets["API_KEYS"]);
+        let (_, api_secret) = keys.first().unwrap();
+        assert!(api_secret.len() >= 32 && secret.len() >= 32);
+        SigningKey::from_jwk(&secrets["SESSION_SIGNING_KEY"]).ok().unwrap();
+        assert_eq!(secrets.len(), 3, "nobody but its users gets into a new deployment");
+        verify_enrol(&token(&secret, REQUEST_TTL).unwrap(), &secret).unwrap();
+    }
+
+    #[test]
+    fn the_edge_gets_the_token_and_its_refusal_is_shown() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let edge = format!("http://{}/", listener.local_addr().unwrap());
+        let server = thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream);
+            let head: Vec<String> =
+                reader.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
+            let answer = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 8\r\nConnection: close\r\n\r\ntoo late";
+            reader.get_mut().write_all(answer).unwrap();
+            head
+        });
+        let request = AdmitRequest { addresses: vec!["192.0.2.7".parse().unwrap()] };
+        let error = post(&edge, ADMIT_PATH, "a.b.c", &request).unwrap_err().to_string();
+        let head = server.join().unwrap();
+        assert_eq!(head[0], format!("POST {ADMIT_PATH} HTTP/1.1"));
+        assert!(head.iter().any(|line| line == "Authorization: Bearer a.b.c"), "{head:?}");
+        assert!(error.ends_with("401 too late"), "{error}");
+    }
+}
