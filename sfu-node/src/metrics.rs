@@ -167,6 +167,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn dashboard_and_alerts_show_only_what_there_is() {
+        let metrics = Metrics::new();
+        // A family is shown from its first member on.
+        metrics.sessions_refused.get_or_create(&Reason { reason: "no_capacity" }).inc();
+        let text = metrics.encode().unwrap();
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../ops");
+        let mut shown = 0;
+        for file in ["dashboard.json", "alerts.yml", "alerts.test.yml"] {
+            let ops = std::fs::read_to_string(format!("{directory}/{file}")).unwrap();
+            let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+            let names = ops.split(|c| !is_name(c)).filter(|word| word.starts_with("meridian_node_"));
+            for name in names {
+                shown += 1;
+                let (name, kind) = name.strip_suffix("_total").map_or((name, "gauge"), |name| (name, "counter"));
+                assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{file}: no {kind} {name}");
+            }
+        }
+        assert!(shown > 50, "{shown}");
+    }
+
+    #[test]
     fn every_counter_of_each_shard_is_shown() {
         // No `..`: a new counter must be added here too.
         let stats = ShardStats {
