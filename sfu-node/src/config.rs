@@ -13,6 +13,7 @@ use url::Url;
 
 use crate::conference::placement::Fullness;
 use crate::media::api::{MAX_SHARDS, ShardIndex};
+use crate::tls::Files;
 
 /// Meridian's media node: takes sessions from the edge and forwards their media.
 #[derive(Debug, Clone, Parser)]
@@ -51,6 +52,12 @@ pub(crate) struct Config {
     /// Health and metrics.
     #[arg(long, env = "MERIDIAN_HTTP_ADDR", default_value = "127.0.0.1:7980")]
     pub(crate) http_addr: SocketAddr,
+    /// Certificate chain, PEM: health and metrics are served over HTTPS. Read again when it changes.
+    #[arg(long, env = "MERIDIAN_TLS_CERT", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Private key of that certificate, PEM.
+    #[arg(long, env = "MERIDIAN_TLS_KEY", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Most sessions the node takes.
     #[arg(long, env = "MERIDIAN_MAX_SESSIONS", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) max_sessions: u32,
@@ -114,6 +121,11 @@ impl Config {
         let bound = [self.bind().ip()];
         let addresses: &[IpAddr] = if self.public_addresses.is_empty() { &bound } else { &self.public_addresses };
         addresses.iter().map(|address| SocketAddr::new(*address, port)).collect()
+    }
+
+    /// Where the certificate is, if health and metrics are served over HTTPS.
+    pub(crate) fn tls(&self) -> Option<Files> {
+        Some(Files { chain: self.tls_cert.clone()?, key: self.tls_key.clone()? })
     }
 
     /// When a room leaves its shard.
@@ -259,6 +271,8 @@ mod tests {
         assert!(Region::from_str("a@NaN,0").is_err());
         assert!(edge_url("ftp://x").is_err());
         assert!(parse(&["--max-sessions", "0"]).is_err());
+        assert!(parse(&["--tls-cert", "chain.pem"]).is_err(), "a certificate needs its key");
+        assert!(parse(&["--tls-cert", "chain.pem", "--tls-key", "key.pem"]).unwrap().tls().is_some());
     }
 
     #[test]

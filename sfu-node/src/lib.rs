@@ -14,6 +14,7 @@ pub mod media;
 mod metrics;
 mod node;
 mod session;
+mod tls;
 
 use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
@@ -31,6 +32,10 @@ const EXIT_CONFIG: u8 = 78;
 pub fn main() -> ExitCode {
     let config = Config::parse();
     if let Err(error) = config.check() {
+        eprintln!("sfu-node: {error}");
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    if let Err(error) = config.tls().map_or(Ok(()), |files| files.load().map(drop)) {
         eprintln!("sfu-node: {error}");
         return ExitCode::from(EXIT_CONFIG);
     }

@@ -31,6 +31,7 @@ use crate::media::shard::thread::{self, ShardHandle};
 use crate::metrics::Metrics;
 use crate::session::Endpoint;
 use crate::session::allocator::Allocator;
+use crate::tls::{StartError, TlsListener};
 
 /// Where the edge publishes its keys (RFC 8615).
 const JWKS_PATH: &str = "/.well-known/jwks.json";
@@ -62,6 +63,9 @@ pub(crate) enum NodeError {
     /// The edge does not take the enrolment token.
     #[error(transparent)]
     Enrol(EnrolError),
+    /// HTTPS cannot be served.
+    #[error("HTTPS: {0}")]
+    Tls(#[from] StartError),
     /// The HTTP client cannot be made.
     #[error("cannot make an HTTP client: {0}")]
     Http(#[from] reqwest::Error),
@@ -196,11 +200,18 @@ async fn serve_http(config: &Config, status: Status, tasks: &mut JoinSet<()>) ->
         address,
         error,
     })?;
-    tasks.spawn(async move {
-        if let Err(error) = axum::serve(listener, router(status)).await {
+    let ended = |result: io::Result<()>| {
+        if let Err(error) = result {
             tracing::error!(%error, "HTTP ended");
         }
-    });
+    };
+    match config.tls() {
+        None => tasks.spawn(async move { ended(axum::serve(listener, router(status)).await) }),
+        Some(files) => {
+            let listener = TlsListener::start(listener, files)?;
+            tasks.spawn(async move { ended(axum::serve(listener, router(status)).await) })
+        }
+    };
     Ok(())
 }
 

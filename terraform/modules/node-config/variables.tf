@@ -130,7 +130,7 @@ variable "settings" {
     error_message = "settings must be named MERIDIAN_…: see sfu-node --help."
   }
   validation {
-    condition     = !anytrue([for name in keys(var.settings) : can(regex("TOKEN|SECRET|KEY|PASSWORD", name))])
+    condition     = !anytrue([for name in keys(var.settings) : can(regex("TOKEN|SECRET|PASSWORD", name))])
     error_message = "settings must hold no secret: user data and state can be read. The node enrols without one (see the README)."
   }
   validation {
