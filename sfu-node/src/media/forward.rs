@@ -22,6 +22,7 @@ mod layering;
 mod meter;
 mod missing;
 mod numbers;
+mod pacing;
 mod picture;
 mod publisher;
 mod receive;

@@ -16,6 +16,7 @@ use self::probe::Prober;
 use self::rate::{Outcome, Rate};
 use self::trend::{Trend, Usage};
 use crate::media::forward::clock::{Time, whole};
+use crate::media::forward::pacing::Pace;
 use crate::media::forward::rtp::Malformed;
 
 /// Bytes around an RTP packet on the wire: IPv4, UDP and the SRTP tag.
@@ -36,6 +37,9 @@ pub(crate) struct Bandwidth {
     trend: Trend,
     rate: Rate,
     prober: Prober,
+    pace: Pace,
+    /// What goes out now was held.
+    pub(crate) releasing: bool,
     arrived: Arrived,
     /// Reference time last read, unwrapped.
     reference: Option<i64>,
@@ -51,6 +55,8 @@ impl Bandwidth {
             trend: Trend::new(),
             rate: Rate::new(),
             prober: Prober::default(),
+            pace: Pace::default(),
+            releasing: false,
             arrived: Arrived::default(),
             reference: None,
             heard: false,
@@ -66,8 +72,19 @@ impl Bandwidth {
     /// The packet with that number went out, `len` bytes of plain RTP.
     pub(crate) fn sent(&mut self, now: Time, len: usize) {
         let size = u16::try_from(len + OVERHEAD).unwrap_or(u16::MAX);
-        self.history.record(now, size, self.prober.current(now));
+        self.history.record(now, size, self.prober.current(now), self.releasing);
         self.prober.sent(now, size);
+        self.pace.sent(now, size, self.rate.target());
+    }
+
+    /// More may go out now, as far as is known.
+    pub(crate) fn lets_out(&self, now: Time) -> bool {
+        !self.is_known() || self.pace.allows(now, self.rate.target())
+    }
+
+    /// When to look whether more may go out.
+    pub(crate) fn lets_out_at(&self, now: Time) -> Time {
+        self.pace.next(now, self.rate.target())
     }
 
     /// The peer's transport-wide feedback: what follows the two SSRCs.
@@ -84,7 +101,7 @@ impl Bandwidth {
             };
             let arrival = start + arrival;
             self.arrived.add(arrival, sent.size);
-            self.trend.arrived(sent.at, arrival);
+            self.trend.arrived(sent.at, sent.held, arrival);
             self.prober.told(&sent, arrival);
         }
         if told == 0 {

@@ -54,6 +54,11 @@ impl<'a, S: Sink> Egress<'a, S> {
         Self { now, abs_send_time: now.abs_send_time(), to, bandwidth, scratch, stats, sink }
     }
 
+    /// More may go out now.
+    pub(crate) fn lets_out(&self) -> bool {
+        self.bandwidth.as_ref().is_none_or(|bandwidth| bandwidth.lets_out(self.now))
+    }
+
     /// The packet's transport-wide number, where one is sent.
     pub(crate) fn transport_cc(&mut self, id: Option<u8>) -> Option<u16> {
         id.map(|_| self.bandwidth.get_or_insert_with(|| Box::new(Bandwidth::new())).next_number())

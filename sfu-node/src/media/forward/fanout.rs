@@ -8,6 +8,7 @@ use crate::media::forward::clock::Time;
 use crate::media::forward::egress::Egress;
 use crate::media::forward::layering::Frame;
 use crate::media::forward::picture::PictureIds;
+use crate::media::forward::publisher::Source;
 use crate::media::forward::subscriber::Incoming;
 use crate::media::forward::{Forwarder, Sink};
 
@@ -16,7 +17,7 @@ const MAX_PENDING: usize = 16;
 
 /// A packet that waits; its bytes are in the layer's cache.
 #[derive(Debug, Clone, Copy)]
-struct Pending {
+pub(crate) struct Pending {
     layer: u8,
     epoch: u32,
     late: bool,
@@ -24,6 +25,27 @@ struct Pending {
     frame: Frame,
     pictures: PictureIds,
     sequence: u64,
+}
+
+impl Pending {
+    /// A packet that was kept.
+    pub(crate) fn of(incoming: &Incoming<'_>) -> Self {
+        let Incoming { layer, epoch, late, keyframe, frame, pictures, packet: SourcePacket { sequence, .. } } =
+            *incoming;
+        Self { layer, epoch, late, keyframe, frame, pictures, sequence }
+    }
+
+    /// Its layer has not begun anew since.
+    pub(crate) fn is_of(&self, source: &Source) -> bool {
+        source.layer(self.layer).is_some_and(|layer| layer.epoch == self.epoch)
+    }
+
+    /// The packet, if it is kept still.
+    pub(crate) fn read<'s>(&self, now: Time, source: &'s Source) -> Option<Incoming<'s>> {
+        let Self { layer, epoch, late, keyframe, frame, pictures, sequence } = *self;
+        let packet = source.layer(layer)?.cache.as_ref()?.lookup(now, sequence)?;
+        Some(Incoming { layer, epoch, late, keyframe, frame, pictures, packet })
+    }
 }
 
 /// Packets of one track that wait.
@@ -56,11 +78,7 @@ impl Forwarder {
         let Some((track, source)) = track.and_then(|track| Some((track, track.source.as_ref()?))) else {
             return fanout.packets.clear();
         };
-        let read = |pending: &Pending| {
-            let Pending { layer, epoch, late, keyframe, frame, pictures, sequence } = *pending;
-            let packet = source.layer(layer)?.cache.as_ref()?.lookup(now, sequence)?;
-            Some(Incoming { layer, epoch, late, keyframe, frame, pictures, packet })
-        };
+        let read = |pending: &Pending| pending.read(now, source);
         let packets: ArrayVec<Incoming<'_>, MAX_PENDING> = fanout.packets.iter().filter_map(read).collect();
         let abs_send_time = now.abs_send_time();
         for slot in &track.subscriptions {
@@ -71,8 +89,17 @@ impl Forwarder {
             Self::schedule_reports(timers, now, subscription.transport, transport);
             let (to, bandwidth) = (transport.key, &mut transport.bandwidth);
             let mut out = Egress { now, abs_send_time, to, bandwidth, scratch, stats, sink };
+            let mut holds = false;
             for packet in &packets {
-                subscription.forward(packet, source, &mut out);
+                if subscription.holds_back(packet, &out) {
+                    holds = true;
+                    subscription.hold(packet, source, &mut out);
+                } else {
+                    subscription.forward(packet, source, &mut out);
+                }
+            }
+            if holds {
+                Self::schedule_release(timers, now, subscription.transport, transport);
             }
         }
         fanout.packets.clear();
@@ -80,10 +107,8 @@ impl Forwarder {
 
     /// Lets a packet that was kept go out with those before it.
     pub(super) fn fan_out(&mut self, now: Time, track: usize, incoming: &Incoming<'_>) {
-        let Incoming { layer, epoch, late, keyframe, frame, pictures, packet: SourcePacket { sequence, .. } } =
-            *incoming;
         self.fanout.track = track;
         self.fanout.now = now;
-        self.fanout.packets.push(Pending { layer, epoch, late, keyframe, frame, pictures, sequence });
+        self.fanout.packets.push(Pending::of(incoming));
     }
 }

@@ -137,11 +137,14 @@ impl Forwarder {
         if self.transports.get(slot).is_some_and(|transport| transport.demand_due.is_some_and(|due| due <= now)) {
             self.take_demand(now, slot, sink);
         }
+        if self.transports.get(slot).is_some_and(|transport| transport.release_due.is_some_and(|due| due <= now)) {
+            self.release(now, slot, sink);
+        }
         self.pad(now, slot, sink);
         let Some(transport) = self.transports.get_mut(slot) else { return };
         let probe_due = transport.bandwidth.as_mut().and_then(|bandwidth| bandwidth.next_due(now));
         let own = [transport.feedback_due, transport.report_due, transport.allocation_due, transport.demand_due];
-        if let Some(next) = own.into_iter().chain([probe_due]).flatten().min() {
+        if let Some(next) = own.into_iter().chain([probe_due, transport.release_due]).flatten().min() {
             self.timers.arm(Owner::Transport(slot), next);
         }
     }

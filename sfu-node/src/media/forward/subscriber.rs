@@ -16,6 +16,7 @@ use crate::media::forward::egress::{Body, Egress, OSN_LEN};
 use crate::media::forward::header::{self, Copied, Fixed, MAX_MID};
 use crate::media::forward::layering::{Frame, Reach, Selection, Target};
 use crate::media::forward::numbers::{Numbers, Run, Shift};
+use crate::media::forward::pacing::Held;
 use crate::media::forward::picture::{PictureIds, PictureShift};
 use crate::media::forward::publisher::{Route, Source};
 use crate::media::forward::red;
@@ -90,6 +91,8 @@ pub(crate) struct Subscription {
     relief: Relief,
     numbers: Numbers,
     newest: Option<Newest>,
+    /// What its path cannot take at once; `None`: nothing.
+    pub(crate) held: Option<Box<Held>>,
     packets: u32,
     octets: u32,
     packets_reported: u32,
@@ -122,6 +125,7 @@ impl Subscription {
             relief,
             numbers: Numbers::new(random),
             newest: None,
+            held: None,
             packets: 0,
             octets: 0,
             packets_reported: 0,
@@ -154,11 +158,12 @@ impl Subscription {
     /// Sends nothing until the next start; what was sent can still be retransmitted.
     pub(crate) fn pause(&mut self) {
         self.current = None;
+        self.held = None;
     }
 
     /// Another source from now on: forgets where packets of the old one went.
     pub(crate) fn forget_source(&mut self) {
-        self.current = None;
+        self.pause();
         self.numbers.forget_source();
     }
 
@@ -199,7 +204,10 @@ impl Subscription {
     /// The layer that is to go out, when it waits for a keyframe of it.
     pub(crate) fn awaits(&self, source: &Source) -> Option<u8> {
         let target = self.target(source)?;
-        let waits = self.kind == TrackKind::Video && (self.current != Some(target) || self.is_stuck(source, target));
+        // What is held may bring it.
+        let waits = self.kind == TrackKind::Video
+            && self.held.is_none()
+            && (self.current != Some(target) || self.is_stuck(source, target));
         (waits && self.routes.iter().any(Option::is_some)).then_some(target)
     }
 
@@ -242,6 +250,11 @@ impl Subscription {
         let first = !std::mem::replace(&mut self.ssrc_known, true);
         let missed = self.keyframe_sent.is_some_and(|sent| sent < known);
         first && missed && !self.described && self.kind == TrackKind::Video
+    }
+
+    /// The packet's number was passed already: it fills a hole, or none is there for it.
+    pub(crate) fn passed(&self, incoming: &Incoming<'_>) -> bool {
+        self.place(incoming).is_some_and(|(_, place)| place < self.numbers.next())
     }
 
     /// Sends a packet of the track, if it is one for this subscriber.

@@ -9,6 +9,7 @@ mod forwarding;
 mod idle;
 mod layers;
 mod losses;
+mod pacing;
 mod relay;
 mod relief;
 mod reports;

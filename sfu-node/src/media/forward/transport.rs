@@ -34,6 +34,8 @@ pub(crate) struct Transport {
     /// What it can be sent; `None`: nothing was sent with a transport-wide number.
     pub(crate) bandwidth: Option<Box<Bandwidth>>,
     pub(crate) allocation_due: Option<Time>,
+    /// When to look at what its videos hold; `None`: they hold nothing.
+    pub(crate) release_due: Option<Time>,
     /// When a subscription's demand is to be taken.
     pub(crate) demand_due: Option<Time>,
     /// Transport-wide arrivals; `None` before the first.
@@ -59,6 +61,7 @@ impl Transport {
             ssrc,
             bandwidth: None,
             allocation_due: None,
+            release_due: None,
             demand_due: None,
             recorder: None,
             feedback_ssrc: 0,

@@ -23,6 +23,8 @@ pub(crate) struct Sent {
     pub(crate) size: u16,
     /// The probe cluster it is part of; 0: none.
     pub(crate) cluster: u8,
+    /// It was held before, and belongs to what went out before it.
+    pub(crate) held: bool,
     /// Feedback has told of it.
     pub(super) told: bool,
 }
@@ -48,7 +50,7 @@ impl History {
     }
 
     /// The packet with [`History::next`] went out.
-    pub(crate) fn record(&mut self, at: Time, size: u16, cluster: u8) {
+    pub(crate) fn record(&mut self, at: Time, size: u16, cluster: u8, held: bool) {
         let overwritten = self.ring.get(self.index(self.next));
         let young = overwritten.is_some_and(|old| old.number != 0 && !old.told && at.since(old.at) < micros(MAX_AGE));
         let longest = if self.answered { MAX_LEN } else { UNANSWERED_LEN };
@@ -57,7 +59,7 @@ impl History {
         }
         let (number, index) = (self.next, self.index(self.next));
         if let Some(entry) = self.ring.get_mut(index) {
-            *entry = Sent { number, at, size, cluster, told: false };
+            *entry = Sent { number, at, size, cluster, held, told: false };
         }
         self.next += 1;
     }
@@ -98,7 +100,7 @@ mod tests {
     fn each_packet_is_told_of_once() {
         let mut history = History::new();
         let first = history.next();
-        history.record(Time(5), 100, 3);
+        history.record(Time(5), 100, 3, false);
         assert_eq!(history.take(first.wrapping_add(1)), None, "not sent yet");
         let sent = history.take(first).unwrap();
         assert_eq!((sent.at, sent.size, sent.cluster), (Time(5), 100, 3));
@@ -110,20 +112,20 @@ mod tests {
     fn it_grows_while_feedback_is_awaited_and_is_bounded() {
         let mut history = History::new();
         let first = history.next();
-        (0..1000).for_each(|_| history.record(Time(0), 1, 0));
+        (0..1000).for_each(|_| history.record(Time(0), 1, 0, false));
         assert_eq!(history.ring.len(), UNANSWERED_LEN, "nobody answers");
         assert_eq!(history.take(first), None, "overwritten");
         let second = history.next();
         (0..1000).for_each(|_| {
-            history.record(Time(0), 1, 0);
+            history.record(Time(0), 1, 0, false);
             history.take(second);
         });
         assert_eq!(history.ring.len(), 2048, "for all that is not told of");
         assert!(history.take(second.wrapping_add(1)).is_some(), "moved along");
-        (0..20_000).for_each(|_| history.record(Time(0), 1, 0));
+        (0..20_000).for_each(|_| history.record(Time(0), 1, 0, false));
         assert_eq!(history.ring.len(), MAX_LEN);
         let mut quiet = History::new();
-        (0..5000_u64).for_each(|n| quiet.record(Time(n * 40_000), 1, 0));
+        (0..5000_u64).for_each(|n| quiet.record(Time(n * 40_000), 1, 0, false));
         assert_eq!(quiet.ring.len(), FIRST_LEN, "without feedback old entries are given up");
     }
 }

@@ -10,6 +10,8 @@ use crate::media::forward::clock::{Time, micros};
 
 /// Packets sent within this time are one group.
 const BURST: Duration = Duration::from_millis(5);
+/// And what was held of it and went out at its pace, within this time: else a large frame looks like a queue that builds up.
+const HELD_BURST: Duration = Duration::from_millis(100);
 /// Gradients the line is laid through.
 const WINDOW: usize = 20;
 /// Share of the old value in the smoothed delay.
@@ -93,8 +95,9 @@ impl Trend {
         self.usage
     }
 
-    /// A packet sent at `sent` arrived at `arrival`, microseconds of the peer's clock. In sending order.
-    pub(crate) fn arrived(&mut self, sent: Time, arrival: i64) {
+    /// A packet sent at `sent` arrived at `arrival`, microseconds of the peer's clock. In sending order. `held`: what went
+    /// out before it held it up.
+    pub(crate) fn arrived(&mut self, sent: Time, held: bool, arrival: i64) {
         let fresh = Group { first_sent: sent, last_sent: sent, first_arrival: arrival, last_arrival: arrival };
         let Some(current) = self.current.as_mut() else {
             self.current = Some(fresh);
@@ -104,7 +107,7 @@ impl Trend {
             *self = Self { threshold: self.threshold, current: Some(fresh), ..Self::new() };
             return;
         }
-        if current.takes(sent, arrival) {
+        if current.takes(sent, held, arrival) {
             current.last_sent = current.last_sent.max(sent);
             current.last_arrival = current.last_arrival.max(arrival);
             return;
@@ -156,12 +159,12 @@ impl Trend {
 
 impl Group {
     /// Sent together, or held up together and let go at once.
-    fn takes(&self, sent: Time, arrival: i64) -> bool {
+    fn takes(&self, sent: Time, held: bool, arrival: i64) -> bool {
         let since_first = sent.since(self.first_sent);
         let gap = arrival - self.last_arrival;
         let caught_up = gap - (sent.0.cast_signed() - self.last_sent.0.cast_signed()) < 0;
         let together = gap.unsigned_abs() <= micros(BURST) && arrival - self.first_arrival < 100_000;
-        since_first <= micros(BURST) || (caught_up && together)
+        since_first <= micros(if held { HELD_BURST } else { BURST }) || (caught_up && together)
     }
 }
 
@@ -188,7 +191,7 @@ mod tests {
         let frame = |n: u64| {
             let sent = Time(1_000_000 + (from + n) * 33_000);
             for _ in 0..3 {
-                trend.arrived(sent, sent.0.cast_signed() + base + extra * n.cast_signed());
+                trend.arrived(sent, false, sent.0.cast_signed() + base + extra * n.cast_signed());
             }
             trend.usage()
         };
@@ -218,7 +221,7 @@ mod tests {
         for n in 0..900_u64 {
             let sent = Time(1_000_000 + n * 33_000);
             let jitter = [0, 9_000, 3_000, 12_000, 1_000, 6_000][usize::try_from(n % 6).unwrap()];
-            trend.arrived(sent, sent.0.cast_signed() + jitter);
+            trend.arrived(sent, false, sent.0.cast_signed() + jitter);
             assert_ne!(trend.usage(), Usage::Over, "frame {n}");
         }
     }
@@ -228,5 +231,15 @@ mod tests {
         let mut trend = Trend::new();
         run(&mut trend, 0, 60, 50_000, 0);
         assert!(run(&mut trend, 60, 60, 60_000_000, 0).iter().all(|usage| *usage == Usage::Normal));
+    }
+
+    #[test]
+    fn what_was_held_of_a_frame_belongs_to_it() {
+        let first = Time(1_000_000);
+        let group = Group { first_sent: first, last_sent: first, first_arrival: 50_000, last_arrival: 50_000 };
+        let takes = |after: u64, held: bool| group.takes(Time(first.0 + after), held, 50_000 + 2 * after.cast_signed());
+        assert!(takes(5_000, false) && !takes(10_000, false));
+        assert!(takes(10_000, true) && takes(100_000, true));
+        assert!(!takes(100_001, true), "but a video that is held all the time is more than one");
     }
 }
