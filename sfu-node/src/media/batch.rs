@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Most bytes in one run: what one UDP send may carry, with room for headers.
 const MAX_RUN_LEN: usize = 60_000;
-/// Bytes gathered before they are sent: what stays in a core's cache.
-const MAX_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes gathered before they are sent: what is still in a core's own cache, with room for all else.
+const MAX_BYTES: usize = 128 * 1024;
 /// Room first made for a peer, bytes: a packet of video.
 const QUEUE_CAPACITY: usize = 2 * 1024;
 /// What grew beyond this is shrunk after use, bytes: a keyframe needs more than every other frame.

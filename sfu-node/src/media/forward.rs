@@ -70,6 +70,10 @@ pub trait Sink {
     fn event(&mut self, event: Event);
     /// Hands a record to another shard's forwarder.
     fn cross(&mut self, to: ShardIndex, record: Record<'_>);
+    /// What was handed out had best be sent before more is.
+    fn is_full(&self) -> bool {
+        false
+    }
 }
 
 /// All transports, tracks and subscriptions of a shard.

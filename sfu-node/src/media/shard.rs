@@ -1,5 +1,6 @@
 //! One shard: all transports of one UDP socket and the forwarder between them. The machine has no socket and no clock;
-//! [`thread`] gives it both. **Every call is followed by sending [`Shard::batch`] and draining [`Shard::poll_event`].**
+//! [`thread`] gives it both. **Every call is followed by sending what [`Shard::next_batch`] gives, and draining
+//! [`Shard::poll_event`].**
 
 mod crossings;
 mod deadlines;
@@ -13,7 +14,7 @@ mod table;
 pub mod thread;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rtc::crypto::RTCCryptoProvider;
 
@@ -40,7 +41,12 @@ pub struct Shard {
     dropped_before: u64,
     /// Datagrams not sent because the socket's buffer was full.
     dropped_full: u64,
+    /// When something last flowed; consent checks, reports and heartbeats are none of it.
+    flowed: Option<Instant>,
 }
+
+/// Silence after which a shard is quiet.
+const QUIET_AFTER: Duration = Duration::from_secs(1);
 
 impl Shard {
     /// A shard without transports. `max_segments`: datagrams its socket sends at once. `seed`: for what the forwarder
@@ -59,6 +65,7 @@ impl Shard {
             overload: Overload::new(),
             dropped_before: 0,
             dropped_full: 0,
+            flowed: None,
         }
     }
 
@@ -71,6 +78,9 @@ impl Shard {
 
     /// Takes a command, all but [`Command::Stop`], which is the thread's.
     pub fn handle_command(&mut self, now: Instant, command: Command) {
+        if !matches!(command, Command::ReadStats) {
+            self.flowed = Some(now);
+        }
         match command {
             Command::Open(config) => self.open(now, &config),
             Command::SetFingerprint(key, fingerprint) => {
@@ -120,7 +130,10 @@ impl Shard {
         let key = transport.key;
         match protocol {
             Some(Protocol::Rtp) => match transport.unprotect_rtp(datagram) {
-                Ok(packet) => self.forwarder.on_rtp(now, key, packet, &mut self.table),
+                Ok(packet) => {
+                    self.flowed = Some(now);
+                    self.forwarder.on_rtp(now, key, packet, &mut self.table);
+                }
                 Err(error) => self.table.count_srtp_error(error),
             },
             Some(Protocol::Rtcp) => match transport.unprotect_rtcp(datagram) {
@@ -128,7 +141,11 @@ impl Shard {
                 Err(error) => self.table.count_srtp_error(error),
             },
             Some(Protocol::Dtls) => {
+                let connecting = !transport.is_connected();
                 let happenings = transport.handle_dtls(now, datagram, crypto);
+                if connecting || !happenings.is_empty() {
+                    self.flowed = Some(now);
+                }
                 self.carry_out(now, index, happenings);
             }
             Some(Protocol::Stun) | None => self.table.stats.dropped_malformed += 1,
@@ -141,8 +158,15 @@ impl Shard {
         self.table.len()
     }
 
+    /// Nothing has flowed for a while, and nobody is connecting: who is waited for can wait for others.
+    #[must_use]
+    pub fn is_quiet(&self, now: Instant) -> bool {
+        self.flowed.is_none_or(|at| now.saturating_duration_since(at) > QUIET_AFTER)
+    }
+
     /// Takes a frame that another shard staged for this one.
     pub fn handle_crossing(&mut self, now: Instant, from: ShardIndex, frame: Frame<'_>) {
+        self.flowed = Some(now);
         if !frame.is_data {
             self.table.stats.crossings_received += u64::from(frame.droppable);
             return self.forwarder.on_crossing(now, from, frame.body, &mut self.table);
@@ -189,10 +213,16 @@ impl Shard {
         self.table.batch.is_full()
     }
 
-    /// What is to be sent.
+    /// What is to be sent so far. Packets of a frame that may be followed by more are not in it.
     pub fn batch(&mut self) -> &mut SendBatch {
-        self.forwarder.flush(&mut self.table);
         &mut self.table.batch
+    }
+
+    /// What is to be sent when no more datagrams are at hand, a part that a core's cache holds; `None` when that was all.
+    /// **The caller clears each.**
+    pub fn next_batch(&mut self) -> Option<&mut SendBatch> {
+        self.forwarder.flush_some(&mut self.table);
+        Some(&mut self.table.batch).filter(|batch| !batch.is_empty())
     }
 
     /// Counts what became of the batch.
@@ -284,6 +314,9 @@ impl Shard {
         let Some(contact) = self.table.handle_stun(now, route, datagram) else { return };
         let Some((transport, _)) = self.table.transport(contact.index) else { return };
         let (key, connected) = (transport.key, transport.is_connected());
+        if !connected || contact.reconnected {
+            self.flowed = Some(now);
+        }
         if contact.reconnected && connected {
             self.table.events.push_back(Event::Reconnected(key));
             self.forwarder.connected(now, key, true, &mut self.table);

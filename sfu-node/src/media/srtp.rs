@@ -9,19 +9,22 @@ mod index;
 mod kdf;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use rtc::crypto::RTCCrypto;
 use rustc_hash::FxBuildHasher;
 
 use self::cm::Cm;
 use self::gcm::Gcm;
-use self::index::{Estimate, Window};
+use self::index::Window;
 use super::api::SrtpProfile;
 
 /// SSRCs a peer may send from during a session: its tracks' layers with RTX, over every republication.
 const MAX_INBOUND_SSRCS: usize = 1024;
 /// SSRCs we may send with during a session. Never forgotten, or a reused one would repeat a nonce.
 const MAX_OUTBOUND_SSRCS: usize = 16_384;
+/// SSRCs whose place is known at once.
+const RECENT: usize = 4;
 /// Bytes protection adds at most: SRTCP index and a GCM tag (RFC 7714 section 9).
 pub const MAX_OVERHEAD: usize = 20;
 /// RTP fixed header (RFC 3550 section 5.1).
@@ -106,9 +109,8 @@ impl Cipher {
 
 #[derive(Default)]
 struct Stream {
-    rtp: Estimate,
-    rtp_window: Window,
-    rtcp_window: Window,
+    rtp: Window,
+    rtcp: Window,
 }
 
 /// Packets from the peer.
@@ -135,16 +137,14 @@ impl Inbound {
             return Err(SrtpError::TooManySsrcs);
         }
         let index = known.map_or(Some(u64::from(sequence)), |s| s.rtp.index_of(sequence)).ok_or(SrtpError::Replayed)?;
-        if known.is_some_and(|s| !s.rtp_window.is_new(index)) {
+        if known.is_some_and(|s| !s.rtp.is_new(index)) {
             return Err(SrtpError::Replayed);
         }
         let plain_len = match &mut self.cipher {
             Cipher::Gcm(gcm) => gcm.open_rtp(packet, header_len, ssrc, index)?,
             Cipher::Cm(cm) => cm.open_rtp(packet, header_len, ssrc, index)?,
         };
-        let stream = self.streams.entry(ssrc).or_default();
-        stream.rtp.accept(index);
-        stream.rtp_window.accept(index);
+        self.streams.entry(ssrc).or_default().rtp.accept(index);
         packet.get(..plain_len).ok_or(SrtpError::Malformed)
     }
 
@@ -172,14 +172,14 @@ impl Inbound {
         if known.is_none() && self.streams.len() >= MAX_INBOUND_SSRCS {
             return Err(SrtpError::TooManySsrcs);
         }
-        if known.is_some_and(|s| !s.rtcp_window.is_new(u64::from(index))) {
+        if known.is_some_and(|s| !s.rtcp.is_new(u64::from(index))) {
             return Err(SrtpError::Replayed);
         }
         let plain_len = match &mut self.cipher {
             Cipher::Gcm(gcm) => gcm.open_rtcp(packet, index_at, ssrc, index)?,
             Cipher::Cm(cm) => cm.open_rtcp(packet, index_at, ssrc, index)?,
         };
-        self.streams.entry(ssrc).or_default().rtcp_window.accept(u64::from(index));
+        self.streams.entry(ssrc).or_default().rtcp.accept(u64::from(index));
         packet.get(..plain_len).ok_or(SrtpError::Malformed)
     }
 }
@@ -187,13 +187,46 @@ impl Inbound {
 /// Packets to the peer.
 pub struct Outbound {
     cipher: Cipher,
-    streams: HashMap<u32, Box<(Estimate, Window)>, FxBuildHasher>,
+    streams: SentStreams,
     rtcp_index: u32,
+}
+
+/// Indexes used, by SSRC. Most sessions send few streams, each in runs: what was sent from last is found without a hash.
+#[derive(Default)]
+struct SentStreams {
+    recent: [Option<(u32, u32)>; RECENT],
+    places: HashMap<u32, u32, FxBuildHasher>,
+    used: Vec<Window>,
+}
+
+impl SentStreams {
+    /// Those of an SSRC, new ones for a new SSRC.
+    fn of(&mut self, ssrc: u32) -> Result<&mut Window, SrtpError> {
+        let line = usize::try_from(ssrc).unwrap_or(0) % RECENT;
+        let recent = self.recent.get_mut(line).ok_or(SrtpError::Crypto)?;
+        let place = match *recent {
+            Some((known, place)) if known == ssrc => place,
+            _ => {
+                let next = u32::try_from(self.used.len()).map_err(|_| SrtpError::TooManySsrcs)?;
+                let place = *match self.places.entry(ssrc) {
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) if self.used.len() < MAX_OUTBOUND_SSRCS => {
+                        self.used.push(Window::default());
+                        entry.insert(next)
+                    }
+                    Entry::Vacant(_) => return Err(SrtpError::TooManySsrcs),
+                };
+                *recent = Some((ssrc, place));
+                place
+            }
+        };
+        usize::try_from(place).ok().and_then(|place| self.used.get_mut(place)).ok_or(SrtpError::Crypto)
+    }
 }
 
 impl Outbound {
     fn new(cipher: Cipher) -> Self {
-        Self { cipher, streams: HashMap::default(), rtcp_index: 0 }
+        Self { cipher, streams: SentStreams::default(), rtcp_index: 0 }
     }
 
     /// Protects the RTP packet that starts at `start` of `buffer` and ends with it, in place; appends the tag.
@@ -207,20 +240,12 @@ impl Outbound {
         if header_len < RTP_HEADER_LEN || header_len > packet.len() {
             return Err(SrtpError::Malformed);
         }
-        let streams = self.streams.len();
-        let (estimate, window) = match self.streams.entry(ssrc) {
-            std::collections::hash_map::Entry::Occupied(entry) => &mut **entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) if streams < MAX_OUTBOUND_SSRCS => {
-                &mut **entry.insert(Box::default())
-            }
-            std::collections::hash_map::Entry::Vacant(_) => return Err(SrtpError::TooManySsrcs),
-        };
-        let index = estimate.index_of(sequence).ok_or(SrtpError::Replayed)?;
-        if !window.is_new(index) {
+        let used = self.streams.of(ssrc)?;
+        let index = used.index_of(sequence).ok_or(SrtpError::Replayed)?;
+        if !used.is_new(index) {
             return Err(SrtpError::Replayed);
         }
-        estimate.accept(index);
-        window.accept(index);
+        used.accept(index);
         match &mut self.cipher {
             Cipher::Gcm(gcm) => gcm.seal_rtp(buffer, start, header_len, ssrc, index),
             Cipher::Cm(cm) => cm.seal_rtp(buffer, start, header_len, ssrc, index),

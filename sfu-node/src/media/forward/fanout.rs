@@ -55,6 +55,8 @@ pub(crate) struct Fanout {
     track: usize,
     now: Time,
     packets: ArrayVec<Pending, MAX_PENDING>,
+    /// Of the track's subscriptions, so many have got them.
+    served: usize,
 }
 
 impl Fanout {
@@ -62,26 +64,48 @@ impl Fanout {
     pub(super) fn takes(&self, track: usize, packet: &Incoming<'_>) -> bool {
         let near = |pending: &Pending| pending.sequence.abs_diff(packet.packet.sequence) < MAX_PENDING as u64;
         let after = self.packets.iter().all(|pending| pending.layer != packet.layer || near(pending));
-        self.packets.is_empty() || (self.track == track && after && !packet.keyframe && !self.packets.is_full())
+        let joins = self.served == 0 && self.track == track && after && !packet.keyframe && !self.packets.is_full();
+        self.packets.is_empty() || joins
+    }
+
+    fn clear(&mut self) {
+        self.packets.clear();
+        self.served = 0;
     }
 }
 
 impl Forwarder {
-    /// Sends what waits. **To be called when no more packets are at hand.**
+    /// Sends all that waits.
     pub fn flush<S: Sink>(&mut self, sink: &mut S) {
-        if self.fanout.packets.is_empty() {
-            return;
+        while !self.fanout.packets.is_empty() {
+            self.serve(sink, |_| false);
         }
+    }
+
+    /// Sends what waits until the sink is full. **To be called when no more packets are at hand**, again once the sink has
+    /// room.
+    pub fn flush_some<S: Sink>(&mut self, sink: &mut S) {
+        if !self.fanout.packets.is_empty() {
+            self.serve(sink, S::is_full);
+        }
+    }
+
+    /// Sends what waits to one subscriber after the other.
+    fn serve<S: Sink>(&mut self, sink: &mut S, is_enough: impl Fn(&S) -> bool) {
         let Self { transports, tracks, subscriptions, timers, stats, scratch, fanout, .. } = self;
         let now = fanout.now;
         let track = tracks.get(fanout.track);
         let Some((track, source)) = track.and_then(|track| Some((track, track.source.as_ref()?))) else {
-            return fanout.packets.clear();
+            return fanout.clear();
         };
         let read = |pending: &Pending| pending.read(now, source);
         let packets: ArrayVec<Incoming<'_>, MAX_PENDING> = fanout.packets.iter().filter_map(read).collect();
         let abs_send_time = now.abs_send_time();
-        for slot in &track.subscriptions {
+        for slot in track.subscriptions.iter().skip(fanout.served) {
+            if is_enough(sink) {
+                return;
+            }
+            fanout.served += 1;
             let Some(subscription) = subscriptions.get_mut(*slot) else { continue };
             let Some(transport) = transports.get_mut(subscription.transport).filter(|to| to.connected) else {
                 continue;
@@ -102,7 +126,7 @@ impl Forwarder {
                 Self::schedule_release(timers, now, subscription.transport, transport);
             }
         }
-        fanout.packets.clear();
+        fanout.clear();
     }
 
     /// Lets a packet that was kept go out with those before it.

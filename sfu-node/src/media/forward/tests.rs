@@ -64,6 +64,8 @@ struct Outbox {
     rtcp: Vec<(TransportKey, Vec<u8>)>,
     events: Vec<Event>,
     crossings: Vec<(ShardIndex, Vec<u8>)>,
+    /// RTP packets it wants to hold at most; 0: any number.
+    room: usize,
 }
 
 impl Sink for Outbox {
@@ -78,6 +80,9 @@ impl Sink for Outbox {
     }
     fn cross(&mut self, to: ShardIndex, record: Record<'_>) {
         self.crossings.push((to, [record.head, record.payload].concat()));
+    }
+    fn is_full(&self) -> bool {
+        self.room > 0 && self.rtp.len() >= self.room
     }
 }
 

@@ -321,12 +321,14 @@ impl World {
     /// Looks at all that leaves, and gives it to whom it is for.
     fn drain(&mut self) {
         let mut out = Vec::new();
-        for burst in self.shard.batch().bursts() {
-            assert!(burst.count >= 1 && burst.segment <= MAX_DATAGRAM, "{} bytes", burst.segment);
-            assert_eq!(burst.bytes.chunks(burst.segment).count(), burst.count);
-            out.extend(burst.bytes.chunks(burst.segment).map(|datagram| (burst.route.to, datagram.to_vec())));
+        while let Some(batch) = self.shard.next_batch() {
+            for burst in batch.bursts() {
+                assert!(burst.count >= 1 && burst.segment <= MAX_DATAGRAM, "{} bytes", burst.segment);
+                assert_eq!(burst.bytes.chunks(burst.segment).count(), burst.count);
+                out.extend(burst.bytes.chunks(burst.segment).map(|datagram| (burst.route.to, datagram.to_vec())));
+            }
+            batch.clear();
         }
-        self.shard.batch().clear();
         for (to, datagram) in out {
             assert!(self.proven.contains(&to), "nothing is sent to who did not prove to be there");
             if let Some(client) = self.clients.iter_mut().find(|client| client.addr == to) {

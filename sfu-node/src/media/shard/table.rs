@@ -339,4 +339,8 @@ impl Sink for Table {
         self.stats.crossings_sent += u64::from(record.droppable);
         self.crossings.push(to, record);
     }
+
+    fn is_full(&self) -> bool {
+        self.batch.is_full()
+    }
 }

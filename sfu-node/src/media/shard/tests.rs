@@ -109,7 +109,7 @@ fn a_binding_request_with_a_wrong_password_teaches_nothing() {
     world.pass(Duration::from_secs(5));
     let stats = world.shard.stats();
     assert!(stats.dropped_bad_stun > 3);
-    assert_eq!(stats.bytes_sent + world.shard.batch().len() as u64, 0);
+    assert!(stats.bytes_sent == 0 && world.shard.next_batch().is_none());
     assert!(!world.clients[ada].rtc.is_connected());
 }
 
@@ -339,7 +339,7 @@ fn garbage_never_panics_and_harms_nobody() {
             }
         }
         world.shard.handle_datagram(world.now, addrs[round % 2], &mut datagram);
-        world.shard.batch().clear();
+        world.discard();
     }
     world.speak(0, b"unharmed");
     world.until("heard", |w| w.heard(1).last().is_some_and(|p| p == b"unharmed"));
@@ -353,7 +353,7 @@ fn spoofed_bindings_do_not_grow_memory() {
     for n in 0..10_000u16 {
         let from = SocketAddr::from(([198, 51, 100, 1], 1024 + n));
         world.shard.handle_datagram(world.now, from, &mut binding.clone());
-        world.shard.batch().clear();
+        world.discard();
     }
     let known = (0..10_000u16).filter(|n| {
         let before = world.shard.stats().dropped_unknown_address;
@@ -376,4 +376,20 @@ fn an_ice_restart_keeps_the_call() {
     world.speak(0, b"after");
     world.until("heard", |w| w.heard(1) == [b"hello".to_vec(), b"before".to_vec(), b"after".to_vec()]);
     assert!(!world.events.iter().any(|e| matches!(e, Event::Disconnected(_))));
+}
+
+#[test]
+fn a_shard_is_quiet_while_nothing_flows_but_checks() {
+    let mut world = World::new();
+    assert!(world.shard.is_quiet(world.now));
+    let ada = world.join(DataRole::Both);
+    assert!(!world.shard.is_quiet(world.now), "somebody is about to connect");
+    world.connect(ada);
+    world.pass(Duration::from_secs(2));
+    let before = world.shard.stats().packets_received;
+    world.pass(Duration::from_secs(20));
+    assert!(world.shard.stats().packets_received > before && world.shard.is_quiet(world.now));
+    world.say(ada, "_reliable", &packet(b"something"));
+    world.pass(Duration::from_millis(100));
+    assert!(!world.shard.is_quiet(world.now), "a message");
 }

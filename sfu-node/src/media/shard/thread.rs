@@ -141,6 +141,7 @@ impl Common<'_> {
             readable: false,
             last_turn: Duration::ZERO,
             load: LoadMeter::default(),
+            receive_drops: 0,
         };
         let thread = thread::Builder::new().name(name).spawn(move || {
             if let Err(error) = turns.run() {
@@ -186,6 +187,8 @@ struct Turns {
     readable: bool,
     last_turn: Duration,
     load: LoadMeter,
+    /// As last read from the system.
+    receive_drops: u64,
 }
 
 impl Turns {
@@ -200,12 +203,17 @@ impl Turns {
             self.rings.awake();
             let told = ready.iter().any(|event| event.token() == SOCKET);
             self.readable |= told;
+            let quiet = self.shard.is_quiet(Instant::now());
             if told || self.rings.hold_something() {
-                thread::sleep(gather::time(self.shard.transport_count(), self.last_turn));
+                thread::sleep(gather::time(self.shard.transport_count(), quiet, self.last_turn));
             }
             let began = Instant::now();
             if let Some(busy) = self.load.look(began, thread_cpu) {
-                self.shard.note_load(began, busy, self.socket.receive_drops());
+                // Where nothing flows nothing is dropped, and a look takes longer than all else.
+                if !quiet {
+                    self.receive_drops = self.socket.receive_drops();
+                }
+                self.shard.note_load(began, busy, self.receive_drops);
             }
             while let Ok(command) = self.queue.try_recv() {
                 if matches!(command, Command::Stop) {
@@ -252,7 +260,7 @@ impl Turns {
             for (route, datagram) in self.inbox.datagrams(filled) {
                 self.shard.handle_datagram(now, route, datagram);
                 if self.shard.is_full() {
-                    send(&mut self.shard, &self.socket);
+                    send_full(&mut self.shard, &self.socket);
                 }
             }
             // A call that finds fewer datagrams than it could take has emptied the socket; the poll tells of the next.
@@ -269,7 +277,7 @@ impl Turns {
             for frame in frames(bytes) {
                 shard.handle_crossing(now, from, frame);
                 if shard.is_full() {
-                    send(shard, socket);
+                    send_full(shard, socket);
                 }
             }
         });
@@ -295,8 +303,16 @@ impl Turns {
     }
 }
 
-/// Sends what the shard has to send.
+/// Sends all that the shard has to send.
 fn send(shard: &mut Shard, socket: &Socket) {
+    while let Some(batch) = shard.next_batch() {
+        let sent = socket.send(batch);
+        shard.note_sent(sent);
+    }
+}
+
+/// Makes room in the batch while more datagrams are at hand.
+fn send_full(shard: &mut Shard, socket: &Socket) {
     let sent = socket.send(shard.batch());
     shard.note_sent(sent);
 }

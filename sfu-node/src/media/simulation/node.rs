@@ -69,10 +69,11 @@ impl Node {
     pub(super) fn take_output(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
         let mut output = Vec::new();
         for shard in &mut self.shards {
-            let batch = shard.batch();
-            let bursts = batch.bursts().flat_map(|b| b.bytes.chunks(b.segment).map(move |d| (b.route.to, d.to_vec())));
-            output.extend(bursts);
-            batch.clear();
+            while let Some(batch) = shard.next_batch() {
+                let bursts = batch.bursts();
+                output.extend(bursts.flat_map(|b| b.bytes.chunks(b.segment).map(move |d| (b.route.to, d.to_vec()))));
+                batch.clear();
+            }
         }
         output
     }

@@ -11,17 +11,20 @@ const HALF: u64 = CYCLE / 2;
 /// Indexes are 48 bits: the rollover counter has 32.
 const END: u64 = 1 << 48;
 
-/// Estimates the index of a packet (RFC 3711 section 3.3.1).
+/// Which of the latest [`WINDOW`] indexes were used (RFC 3711 section 3.3.2).
 #[derive(Debug, Default)]
-pub(super) struct Estimate {
-    newest: Option<u64>,
+pub(super) struct Window {
+    /// One past the highest index used.
+    end: u64,
+    used: [u64; WORDS],
 }
 
-impl Estimate {
-    /// The index of a packet with this sequence number; `None` if it would lie before the first or after the last.
+impl Window {
+    /// The index of a packet with this sequence number (RFC 3711 section 3.3.1); `None` if it would lie before the first
+    /// or after the last.
     pub(super) fn index_of(&self, sequence: u16) -> Option<u64> {
         let sequence = u64::from(sequence);
-        let Some(newest) = self.newest else { return Some(sequence) };
+        let Some(newest) = self.end.checked_sub(1) else { return Some(sequence) };
         let same_cycle = newest - newest % CYCLE + sequence;
         let index = if same_cycle > newest + HALF {
             same_cycle.checked_sub(CYCLE)?
@@ -33,21 +36,6 @@ impl Estimate {
         (index < END).then_some(index)
     }
 
-    /// Takes note of an authenticated packet.
-    pub(super) fn accept(&mut self, index: u64) {
-        self.newest = Some(self.newest.map_or(index, |newest| newest.max(index)));
-    }
-}
-
-/// Which of the latest [`WINDOW`] indexes were used (RFC 3711 section 3.3.2).
-#[derive(Debug, Default)]
-pub(super) struct Window {
-    /// One past the highest index used.
-    end: u64,
-    used: [u64; WORDS],
-}
-
-impl Window {
     /// Whether `index` was not used and is young enough to tell.
     pub(super) fn is_new(&self, index: u64) -> bool {
         let (word, bit) = place(index);
@@ -89,19 +77,19 @@ mod tests {
 
     #[test]
     fn indexes_follow_wraps_both_ways() {
-        let mut estimate = Estimate::default();
-        estimate.accept(estimate.index_of(65_530).unwrap());
-        assert_eq!(estimate.index_of(3), Some(CYCLE + 3));
-        estimate.accept(CYCLE + 3);
-        assert_eq!(estimate.index_of(65_535), Some(65_535));
-        assert_eq!(estimate.index_of(4), Some(CYCLE + 4));
+        let mut window = Window::default();
+        window.accept(window.index_of(65_530).unwrap());
+        assert_eq!(window.index_of(3), Some(CYCLE + 3));
+        window.accept(CYCLE + 3);
+        assert_eq!(window.index_of(65_535), Some(65_535));
+        assert_eq!(window.index_of(4), Some(CYCLE + 4));
     }
 
     #[test]
     fn nothing_lies_before_the_first_cycle() {
-        let mut estimate = Estimate::default();
-        estimate.accept(2);
-        assert_eq!(estimate.index_of(65_535), None);
+        let mut window = Window::default();
+        window.accept(2);
+        assert_eq!(window.index_of(65_535), None);
     }
 
     #[test]

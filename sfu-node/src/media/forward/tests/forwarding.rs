@@ -171,3 +171,44 @@ fn packets_that_come_together_leave_subscriber_by_subscriber_each_in_order() {
         assert!(numbers.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)), "{numbers:?}");
     }
 }
+
+#[test]
+fn who_empties_a_full_sink_gets_the_rest_of_a_frame_and_nothing_twice() {
+    let mut world = World::new();
+    world.publish(vec![camera(&[], &[])]);
+    let viewers: Vec<Viewer> =
+        (0..5_u32).map(|n| world.viewer(20 + u64::from(n), vec![watch(3000 + 10 * n)])).collect();
+    let mut encoder = Encoder::new(1000, None);
+    encoder.frame(true, 1).iter().for_each(|packet| world.rtp(ADA, packet));
+    world.out.rtp.clear();
+    for packet in &encoder.frame(false, 3) {
+        world.forwarder.on_rtp(world.now, ADA, packet, &mut world.out);
+    }
+    world.out.room = 4;
+    let mut parts = Vec::new();
+    loop {
+        world.forwarder.flush_some(&mut world.out);
+        if world.out.rtp.is_empty() {
+            break;
+        }
+        parts.push(std::mem::take(&mut world.out.rtp));
+    }
+    let sizes: Vec<usize> = parts.iter().map(Vec::len).collect();
+    assert_eq!(sizes, [6, 6, 3], "a subscriber's packets stay together");
+    let sent = parts.concat();
+    for viewer in &viewers {
+        assert_eq!(sent.iter().filter(|(to, _)| *to == viewer.transport).count(), 3);
+    }
+
+    // What comes while a part waits lets the rest go out first.
+    for packet in &encoder.frame(false, 3) {
+        world.forwarder.on_rtp(world.now, ADA, packet, &mut world.out);
+    }
+    world.forwarder.flush_some(&mut world.out);
+    world.out.rtp.clear();
+    encoder.frame(false, 1).iter().for_each(|packet| world.forwarder.on_rtp(world.now, ADA, packet, &mut world.out));
+    assert_eq!(world.out.rtp.len(), 9);
+    world.out.rtp.clear();
+    world.forwarder.flush(&mut world.out);
+    assert_eq!(world.out.rtp.len(), viewers.len());
+}

@@ -210,11 +210,18 @@ impl World {
     }
 
     fn take_batch(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
-        let batch = self.shard.batch();
-        let bursts = batch.bursts().flat_map(|b| b.bytes.chunks(b.segment).map(move |d| (b.route.to, d.to_vec())));
-        let datagrams = bursts.collect();
-        batch.clear();
+        let mut datagrams = Vec::new();
+        while let Some(batch) = self.shard.next_batch() {
+            let bursts = batch.bursts();
+            datagrams.extend(bursts.flat_map(|b| b.bytes.chunks(b.segment).map(move |d| (b.route.to, d.to_vec()))));
+            batch.clear();
+        }
         datagrams
+    }
+
+    /// Lets what is to be sent get lost.
+    pub(super) fn discard(&mut self) {
+        self.take_batch();
     }
 
     /// Lets the next timer of anybody fire, or time pass until `end` if none does before.
