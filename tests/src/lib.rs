@@ -2,11 +2,13 @@
 //! LiveKit's own SDKs, and what the benchmarks share.
 
 pub mod bench;
+pub mod booted;
 pub mod browser;
 pub mod client;
 pub mod door;
 pub mod driver;
 pub mod edge_impostor;
+pub mod front;
 pub mod load;
 pub mod machine;
 pub mod node_impostor;

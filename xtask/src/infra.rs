@@ -15,6 +15,7 @@ mod monitoring;
 mod terraform;
 mod unit;
 
+const NOT_BUILT: &str = "the Worker is not built: `cargo xtask test` builds it first";
 /// What checkov looks at.
 const FRAMEWORKS: [&str; 3] = ["terraform", "dockerfile", "github_actions"];
 /// What every environment of wrangler.toml must have: it inherits none.
@@ -42,6 +43,14 @@ impl Check {
     }
 }
 
+/// What the node-config module tells a machine, made from these inputs of it.
+///
+/// # Errors
+/// Terraform is not there, or refuses them.
+pub fn user_data(inputs: &serde_json::Value) -> Result<String> {
+    terraform::render("boot", &inputs.to_string()).map(|(user_data, _)| user_data)
+}
+
 /// Everything there is to check, in order.
 pub(crate) fn checks() -> Vec<Check> {
     let mut checks = vec![Check::new("tools of the infrastructure checks", || {
@@ -58,14 +67,11 @@ pub(crate) fn checks() -> Vec<Check> {
     checks
 }
 
-/// What only a built Worker shows: wrangler takes wrangler.toml, for each environment.
+/// What only a built stack shows: wrangler takes wrangler.toml, for each environment; a machine boots into a node.
 pub(crate) fn checks_of_worker() -> Vec<Check> {
     let check = |environment: Environment| {
         Check::new(format!("wrangler deploy --dry-run: {}", environment.name()), move || {
-            let script = wasm::Profile::Dev.directory().join(wasm::SCRIPT);
-            if !script.is_file() {
-                return Ok(Outcome::Skipped("the Worker is not built".to_owned()));
-            }
+            let Some(script) = script() else { return Ok(Outcome::Skipped(NOT_BUILT.to_owned())) };
             let output = deploy::dry_run(environment, Some(script))?;
             for binding in BINDINGS {
                 if !output.contains(&format!("env.{binding} ")) {
@@ -75,7 +81,33 @@ pub(crate) fn checks_of_worker() -> Vec<Check> {
             Ok(Outcome::Passed)
         })
     };
-    Environment::ALL.map(check).into()
+    let mut checks: Vec<Check> = Environment::ALL.map(check).into();
+    checks.push(Check::new("a machine boots into a node", boot));
+    checks
+}
+
+/// The Worker's script, if it is built.
+fn script() -> Option<PathBuf> {
+    let script = wasm::Profile::Dev.directory().join(wasm::SCRIPT);
+    script.is_file().then_some(script)
+}
+
+/// User data and package, executed by cloud-init and systemd: a test of its own, for it needs much of its machine.
+fn boot() -> Result<Outcome> {
+    if script().is_none() {
+        return Ok(Outcome::Skipped(NOT_BUILT.to_owned()));
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Ok(Outcome::Skipped("only root boots a container".to_owned()));
+    }
+    let needed = ["systemd-nspawn", "unshare", "cloud-init", "dpkg", "curl", "terraform"];
+    if let Some(program) = needed.into_iter().find(|program| !setup::on_path(program)) {
+        return Ok(Outcome::Skipped(format!("{program} is not installed")));
+    }
+    let mut cargo = repo::cargo();
+    cargo.args(["test", "--package", "meridian-tests", "--test", "a_machine_boots_into_a_node", "--", "--ignored"]);
+    succeed(&mut cargo)?;
+    Ok(Outcome::Passed)
 }
 
 /// Known weaknesses in Terraform, Containerfile and workflows; a finding passes only with a reason beside it.
@@ -114,6 +146,7 @@ fn shellcheck() -> Result<Outcome> {
         "terraform/modules/node-config/files/meridian-install",
         "sfu-node/package/postinst",
         "sfu-node/package/postrm",
+        "tests/src/booted/boot.sh",
     ];
     let mut command = Command::new("shellcheck");
     run_if_present(command.current_dir(repo::root()).args(scripts))

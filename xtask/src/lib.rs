@@ -5,7 +5,7 @@ pub mod deploy;
 pub mod dev;
 pub mod edge;
 pub mod fuzz;
-mod infra;
+pub mod infra;
 pub mod node;
 pub mod operator;
 pub mod package;

@@ -36,7 +36,29 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-fn sha256(file: &Path) -> Result<String> {
+/// Packs the node as it was last built for development, unstripped and hardly compressed: for tests.
+///
+/// # Errors
+/// When it is not built, or cannot be packed.
+pub fn pack_dev(directory: &Path) -> Result<PathBuf> {
+    setup::for_packages()?;
+    fs::create_dir_all(directory)?;
+    let package = directory.join("sfu-node.deb");
+    let mut deb = Command::new(cargo_deb::binary());
+    deb.current_dir(repo::root()).args(["--package", "sfu-node", "--no-build", "--profile", "dev"]);
+    deb.args(["--no-strip", "--fast", "--output"]).arg(&package);
+    let output = deb.output().context("cannot run cargo-deb")?;
+    if !output.status.success() {
+        bail!("cargo-deb: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(package)
+}
+
+/// A file's SHA-256, as Terraform and sha256sum write it.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn sha256(file: &Path) -> Result<String> {
     let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
     Ok(digest(&SHA256, &bytes).as_ref().iter().fold(String::new(), |mut text, byte| {
         // Writing to a String cannot fail.

@@ -68,12 +68,19 @@ pub(super) fn rendered() -> Result<Option<(String, String)>> {
     if !setup::on_path("terraform") {
         return Ok(None);
     }
-    let directory = tree("render")?.join("modules/node-config");
-    let run = |arguments: &[&str]| succeed(terraform(&directory, "render").args(arguments));
+    let example = fs::read_to_string(repo::root().join("terraform/modules/node-config/tests/example.tfvars.json"))?;
+    render("render", &example).map(Some)
+}
+
+/// What the node-config module makes of these inputs (JSON): user data, and the drop-in over the unit.
+pub(super) fn render(name: &str, inputs: &str) -> Result<(String, String)> {
+    let directory = tree(name)?.join("modules/node-config");
+    fs::write(directory.join("inputs.tfvars.json"), inputs)?;
+    let run = |arguments: &[&str]| succeed(terraform(&directory, name).args(arguments));
     run(&["init", "-backend=false", "-input=false", "-no-color"])?;
-    run(&["apply", "-auto-approve", "-input=false", "-no-color", "-var-file=tests/example.tfvars.json"])?;
+    run(&["apply", "-auto-approve", "-input=false", "-no-color", "-var-file=inputs.tfvars.json"])?;
     let output = |name: &str| Ok::<_, anyhow::Error>(String::from_utf8(run(&["output", "-raw", name])?.stdout)?);
-    Ok(Some((output("user_data")?, output("unit_drop_in")?)))
+    Ok((output("user_data")?, output("unit_drop_in")?))
 }
 
 fn terraform(directory: &Path, name: &str) -> Command {

@@ -1,4 +1,4 @@
-//! The programs that read what is deployed: cloud-init, promtool, shellcheck, systemd-analyze.
+//! The programs that read what is deployed: cloud-init, promtool, shellcheck, systemd.
 
 use std::path::Path;
 
@@ -7,11 +7,12 @@ use anyhow::Result;
 use super::{apt, on_path};
 
 /// Programs and their Debian packages.
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("cloud-init", "cloud-init"),
     ("promtool", "prometheus"),
     ("shellcheck", "shellcheck"),
     ("systemd-analyze", "systemd"),
+    ("systemd-nspawn", "systemd-container"),
 ];
 
 fn missing() -> Vec<&'static str> {

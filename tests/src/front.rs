@@ -1,0 +1,70 @@
+//! What Cloudflare does in front of the Worker, as far as nodes see it: says on each request where it came from.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, bail};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// Longest head of a request.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// Stands in front of an edge; ends with its value.
+pub struct Front {
+    url: String,
+    _tasks: JoinSet<()>,
+}
+
+impl Front {
+    /// In front of the edge at `http://HOST:PORT`.
+    ///
+    /// # Errors
+    /// There is no port for it.
+    pub async fn start(edge: &str) -> Result<Self> {
+        let edge = edge.strip_prefix("http://").context("the edge has no http:// address")?.to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, from)) = listener.accept().await {
+                let edge = edge.clone();
+                // A connection that breaks is its client's to notice.
+                connections.spawn(async move { pass(client, from, &edge).await.ok() });
+            }
+        });
+        Ok(Self { url, _tasks: tasks })
+    }
+
+    /// `http://…`
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+/// One request, or one WebSocket.
+async fn pass(mut client: TcpStream, from: SocketAddr, edge: &str) -> Result<()> {
+    let mut head = Vec::new();
+    let end = loop {
+        if let Some(end) = head.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end;
+        }
+        if head.len() > MAX_HEAD || client.read_buf(&mut head).await? == 0 {
+            bail!("no head of a request");
+        }
+    };
+    let (head, body) = head.split_at_checked(end).context("no end")?;
+    let mut request = String::from_utf8(head.to_vec())?;
+    request.push_str(&format!("\r\nCF-Connecting-IP: {}", from.ip()));
+    if !request.to_ascii_lowercase().contains("\r\nupgrade:") {
+        // The next request on the connection would not be looked at.
+        request.push_str("\r\nConnection: close");
+    }
+    let mut upstream = TcpStream::connect(edge).await?;
+    upstream.write_all(request.as_bytes()).await?;
+    upstream.write_all(body).await?;
+    copy_bidirectional(&mut client, &mut upstream).await?;
+    Ok(())
+}
