@@ -38,6 +38,8 @@ pub struct EdgeConfig {
     pub bundle: Bundle,
     /// On what.
     pub mode: Mode,
+    /// Which environment of wrangler.toml, under wrangler; `None`: its top level.
+    pub environment: Option<&'static str>,
     /// On 127.0.0.1.
     pub port: u16,
     /// The objects' storage; kept between starts.
@@ -99,6 +101,7 @@ fn wrangler(config: &EdgeConfig) -> Result<Command> {
     let mut command = Command::new(node::for_wrangler());
     command.current_dir(repo::root()).arg(repo::npm_bin("wrangler/bin/wrangler.js"));
     command.arg("dev").arg(config.bundle.dir.join(wasm::SCRIPT)).arg("--local");
+    command.args(config.environment.into_iter().flat_map(|environment| ["--env", environment]));
     command.args(["--ip", "127.0.0.1", "--port", &config.port.to_string(), "--inspector-port", "0"]);
     command.arg("--persist-to").arg(config.state_dir.join("wrangler")).arg("--env-file").arg(vars);
     command.arg("--show-interactive-dev-session=false");

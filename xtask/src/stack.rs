@@ -132,6 +132,7 @@ impl Stack {
         let edge = Edge::start(EdgeConfig {
             bundle,
             mode: config.mode,
+            environment: None,
             port: match config.ports {
                 Ports::Free => free_tcp_port()?,
                 Ports::From(port) => port,
