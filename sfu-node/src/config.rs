@@ -49,6 +49,9 @@ pub(crate) struct Config {
     /// Packets received and sent by a shard per second from which on its rooms take further shards.
     #[arg(long, env = "MERIDIAN_SPREAD_PACKETS", default_value_t = 150_000, value_parser = clap::value_parser!(u32).range(1..))]
     spread_packets: u32,
+    /// Microphones of a room that are heard at once: the loudest, in rooms where more are on.
+    #[arg(long, env = "MERIDIAN_AUDIBLE_MICROPHONES", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    audible_microphones: u16,
     /// Health and metrics.
     #[arg(long, env = "MERIDIAN_HTTP_ADDR", default_value = "127.0.0.1:7980")]
     pub(crate) http_addr: SocketAddr,
@@ -131,6 +134,11 @@ impl Config {
     /// When a room leaves its shard.
     pub(crate) fn fullness(&self) -> Fullness {
         Fullness { sessions: self.spread_sessions, packets_per_second: self.spread_packets }
+    }
+
+    /// Microphones of a room that are heard at once.
+    pub(crate) fn audible(&self) -> usize {
+        self.audible_microphones.into()
     }
 
     /// How long sessions may go on after SIGTERM.

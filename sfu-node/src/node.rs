@@ -149,6 +149,7 @@ fn start_media(
         bind: config.bind(),
         socket_buffer: config.socket_buffer,
         max_transports: max_sessions.saturating_mul(TRANSPORTS_PER_SESSION),
+        audible: config.audible(),
     };
     let (senders, receivers): (Vec<_>, Vec<_>) =
         (0..config.shards).map(|_| crossbeam_channel::bounded::<Event>(EVENTS)).unzip();

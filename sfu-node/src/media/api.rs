@@ -389,4 +389,6 @@ pub struct ShardConfig {
     pub socket_buffer: usize,
     /// Most transports a shard takes.
     pub max_transports: usize,
+    /// Microphones of a room that are heard at once.
+    pub audible: usize,
 }

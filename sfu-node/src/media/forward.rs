@@ -19,6 +19,7 @@ mod header;
 mod keyframe;
 mod keyframe_request;
 mod layering;
+mod loudest;
 mod meter;
 mod missing;
 mod numbers;
@@ -45,6 +46,7 @@ pub(crate) mod twcc;
 use std::collections::HashMap;
 use std::time::Instant;
 
+use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
 use self::clock::{Clock, Time, wrap32};
@@ -52,6 +54,7 @@ pub use self::crossing::Record;
 use self::demand::Demand;
 use self::egress::Scratch;
 use self::fanout::Fanout;
+use self::loudest::Loudest;
 use self::publisher::{Route, Source, Track};
 use self::rtp::MAX_RTP_LEN;
 use self::subscriber::Subscription;
@@ -86,6 +89,9 @@ pub struct Forwarder {
     clock: Clock,
     timers: Timers,
     relief: Relief,
+    /// How many microphones of a room are heard.
+    audible: usize,
+    rooms: HashMap<RoomKey, Loudest, FxBuildHasher>,
     seed: u64,
     stats: ShardStats,
     scratch: Box<Scratch>,
@@ -105,6 +111,8 @@ impl Forwarder {
             clock: Clock::default(),
             timers: Timers::new(),
             relief: Relief::NONE,
+            audible: usize::MAX,
+            rooms: HashMap::default(),
             seed,
             stats: ShardStats::default(),
             scratch: Box::new([0; MAX_RTP_LEN + 2]),
@@ -116,6 +124,13 @@ impl Forwarder {
     #[must_use]
     pub fn counting_from(mut self, origin: Instant) -> Self {
         self.clock = Clock::from(origin);
+        self
+    }
+
+    /// Lets so many microphones of a room be heard, the loudest; all, if it is not called.
+    #[must_use]
+    pub fn hearing(mut self, most: usize) -> Self {
+        self.audible = most;
         self
     }
 
@@ -175,14 +190,14 @@ impl Forwarder {
         for receiver in receivers {
             let track = self.track_slot(receiver.track);
             if !tracks.contains(&track) {
-                if self.receive_track(slot, track, receiver) {
+                if self.receive_track(now, slot, track, receiver) {
                     self.follow(slot, track, sink);
                 }
                 tracks.push(track);
             }
         }
         for track in before.iter().filter(|track| !tracks.contains(track)) {
-            self.end_track(slot, *track, sink);
+            self.end_track(now, slot, *track, sink);
         }
         if let Some(entry) = self.transports.get_mut(slot) {
             entry.tracks.clone_from(&tracks);
@@ -277,7 +292,7 @@ impl Forwarder {
     }
 
     /// True: it was not received from this transport before, not so.
-    fn receive_track(&mut self, transport: usize, track: usize, receiver: Receiver) -> bool {
+    fn receive_track(&mut self, now: Time, transport: usize, track: usize, receiver: Receiver) -> bool {
         let Some(entry) = self.transports.get_mut(transport) else { return false };
         let Some(known) = self.tracks.get_mut(track) else { return false };
         let ssrcs = receiver.ssrcs.clone();
@@ -289,10 +304,13 @@ impl Forwarder {
             }
             None => {
                 entry.unbind(track);
-                known.source = Some(Source::new(transport, entry.room, receiver));
+                let before = known.source.replace(Source::new(transport, entry.room, receiver));
+                self.forget_level(now, track, before.map(|before| before.room));
                 true
             }
         };
+        let Some(entry) = self.transports.get_mut(transport) else { return false };
+        let Some(known) = self.tracks.get_mut(track) else { return false };
         for (layer, pair) in (0..).zip(&ssrcs) {
             let stream = StreamRef { track, layer, repair: false };
             let Some(known) = known.source.as_mut().and_then(|source| source.layer_mut(layer)) else { continue };
@@ -310,14 +328,15 @@ impl Forwarder {
     }
 
     /// The transport does not send the track any more.
-    fn end_track<S: Sink>(&mut self, transport: usize, track: usize, sink: &mut S) {
+    fn end_track<S: Sink>(&mut self, now: Time, transport: usize, track: usize, sink: &mut S) {
         self.unfollow(transport, track, sink);
         if let Some(entry) = self.transports.get_mut(transport) {
             entry.unbind(track);
         }
         let Some(known) = self.tracks.get_mut(track) else { return };
         if known.source.as_ref().is_some_and(|source| source.transport == transport) {
-            known.source = None;
+            let room = known.source.take().map(|source| source.room);
+            self.forget_level(now, track, room);
             self.set_routes(track);
         }
         self.drop_unused(track);

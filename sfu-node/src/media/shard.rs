@@ -76,6 +76,13 @@ impl Shard {
         self
     }
 
+    /// Lets so many microphones of a room be heard, the loudest; all, if it is not called.
+    #[must_use]
+    pub fn hearing(mut self, most: usize) -> Self {
+        self.forwarder = self.forwarder.hearing(most);
+        self
+    }
+
     /// Takes a command, all but [`Command::Stop`], which is the thread's.
     pub fn handle_command(&mut self, now: Instant, command: Command) {
         if !matches!(command, Command::ReadStats) {

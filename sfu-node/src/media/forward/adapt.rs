@@ -54,6 +54,9 @@ impl Forwarder {
             let Some(subscription) = subscriptions.get(*slot) else { continue };
             let source = tracks.get(subscription.track).and_then(|track| track.source.as_ref());
             let Some(source) = source else { continue };
+            if subscription.kind == TrackKind::Audio && !source.audible {
+                continue;
+            }
             if subscription.kind == TrackKind::Audio {
                 audio += source.live_rates(now).map(|(_, rate)| rate).sum::<u64>();
                 continue;

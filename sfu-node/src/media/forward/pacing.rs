@@ -21,8 +21,10 @@ use crate::media::forward::{Forwarder, Sink};
 const FACTOR: f64 = 2.5;
 /// Bytes that go out at once: twelve packets, which any router's queue takes; a frame of most videos.
 const BURST: f64 = 12.0 * 1250.0;
-/// Or so much of the estimate.
-const BURST_TIME: Duration = Duration::from_millis(5);
+/// Or 5 ms of the estimate: bytes for each bit per second.
+const BURST_SHARE: f64 = 0.005 / 8.0;
+/// Bytes a microsecond that go out for each bit per second of the estimate.
+const PER_MICROSECOND: f64 = FACTOR / 8e6;
 /// Time between two looks at what is held (libwebrtc's pacer).
 const TICK: Duration = Duration::from_millis(5);
 /// Nothing is held for longer.
@@ -42,12 +44,12 @@ impl Pace {
     /// So many bytes went out; `estimate` is what the path carries, bits per second.
     pub(crate) fn sent(&mut self, now: Time, size: u16, estimate: f64) {
         if now != self.at {
-            self.debt = self.owed(now, estimate);
+            // What went out because it might wait no longer is not waited for afterwards.
+            let most = burst(estimate) + PER_MICROSECOND * estimate * micros(LONGEST) as f64;
+            self.debt = self.owed(now, estimate).min(most);
             self.at = now;
         }
-        // What may not wait any longer is not waited for afterwards.
-        let most = burst(estimate) + per_microsecond(estimate) * micros(LONGEST) as f64;
-        self.debt = (self.debt + f64::from(size)).min(most);
+        self.debt += f64::from(size);
     }
 
     /// More may go out now.
@@ -58,22 +60,17 @@ impl Pace {
     /// When to look again.
     pub(crate) fn next(&self, now: Time, estimate: f64) -> Time {
         let beyond = self.owed(now, estimate) - burst(estimate);
-        let wait = Duration::from_secs_f64((beyond / per_microsecond(estimate)).max(0.0) / 1e6);
+        let wait = Duration::from_secs_f64((beyond / (PER_MICROSECOND * estimate.max(1.0))).max(0.0) / 1e6);
         now.plus(wait.clamp(TICK, LONGEST))
     }
 
     fn owed(&self, now: Time, estimate: f64) -> f64 {
-        (self.debt - now.since(self.at) as f64 * per_microsecond(estimate)).max(0.0)
+        (self.debt - now.since(self.at) as f64 * PER_MICROSECOND * estimate).max(0.0)
     }
 }
 
-/// Bytes a microsecond that go out.
-fn per_microsecond(estimate: f64) -> f64 {
-    FACTOR * estimate.max(1.0) / 8e6
-}
-
 fn burst(estimate: f64) -> f64 {
-    BURST.max(estimate / 8e6 * micros(BURST_TIME) as f64)
+    BURST.max(BURST_SHARE * estimate)
 }
 
 /// What a subscription holds, in order.

@@ -48,6 +48,8 @@ pub(crate) struct Source {
     pub(crate) layers: ArrayVec<Layer, MAX_LAYERS>,
     /// Highest layer that is live.
     pub(crate) best: Option<u8>,
+    /// It is among the loudest of its room, or nobody has to choose; video always is.
+    pub(crate) audible: bool,
     /// Live layers, one bit each.
     live: u8,
 }
@@ -94,7 +96,7 @@ impl Source {
     pub(crate) fn new(transport: usize, room: RoomKey, receiver: Receiver) -> Self {
         let count = receiver.rids.len().max(receiver.ssrcs.len()).max(1);
         let layers = (0..count).map(|_| Layer::new()).take(MAX_LAYERS).collect();
-        Self { transport, room, receiver, layers, best: None, live: 0 }
+        Self { transport, room, receiver, layers, best: None, audible: true, live: 0 }
     }
 
     /// The receiver is this one still, perhaps with other payload types or extensions.

@@ -124,6 +124,9 @@ impl Forwarder {
         if first || !self.fanout.takes(track, incoming) {
             self.flush(sink);
         }
+        if let [level] = *incoming.packet.copied.audio_level {
+            self.hear_level(now, track, level);
+        }
         let Self { transports, tracks, subscriptions, timers, .. } = self;
         let Some(entry) = tracks.get_mut(track) else { return };
         let Some(source) = entry.source.as_mut() else { return };

@@ -262,6 +262,9 @@ impl Subscription {
         let Some(Some(route)) = self.routes.get(usize::from(incoming.packet.slot)).copied() else {
             return self.skip(incoming);
         };
+        if !source.audible && !incoming.late {
+            return self.skip(incoming);
+        }
         if self.starts_with(incoming, source) {
             self.start(incoming, route, source, out.now);
         } else if incoming.frame.first && self.current == Some(incoming.layer) {

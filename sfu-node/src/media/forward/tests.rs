@@ -9,6 +9,7 @@ mod forwarding;
 mod idle;
 mod layers;
 mod losses;
+mod loudest;
 mod pacing;
 mod relay;
 mod relief;

@@ -126,7 +126,8 @@ impl Common<'_> {
         let name = format!("shard-{}", shard.0);
         let fingerprint = identity.fingerprint();
         let shard = Shard::new(config.max_transports, socket.max_segments(), *seed, identity.clone(), provider.clone())
-            .counting_from(*origin);
+            .counting_from(*origin)
+            .hearing(config.audible);
         let inbox = Inbox::new(&socket);
         let mut turns = Turns {
             shard,

@@ -142,6 +142,24 @@ fn audio_and_what_is_sent_again_do_not_wait() {
 }
 
 #[test]
+fn what_fills_a_hole_among_what_went_out_does_not_wait() {
+    let mut call = Call::new(true);
+    let mut packets = call.camera.frame(true, 60);
+    let late = packets.remove(2);
+    for packet in &packets {
+        call.world.forwarder.on_rtp(call.world.now, ADA, packet, &mut call.world.out);
+    }
+    call.world.forwarder.flush(&mut call.world.out);
+    call.received();
+    assert!(call.holds());
+    call.world.rtp(ADA, &late);
+    assert_eq!(call.received(), (1, 0));
+    call.world.pass(Duration::from_millis(260));
+    call.received();
+    call.viewer.assert_decodable();
+}
+
+#[test]
 fn who_says_nothing_of_its_path_gets_all_at_once() {
     let mut call = Call::new(false);
     call.frame(true, 60);

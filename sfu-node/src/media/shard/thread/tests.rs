@@ -102,7 +102,7 @@ fn until(clients: &mut [Client], what: &str, over: impl Fn(&[Client]) -> bool) {
 fn clients_connect_and_talk_over_a_real_socket() {
     let (events, heard) = unbounded();
     let bind = "127.0.0.1:0".parse().unwrap();
-    let config = ShardConfig { bind, socket_buffer: 1 << 20, max_transports: 10 };
+    let config = ShardConfig { bind, socket_buffer: 1 << 20, max_transports: 10, audible: 16 };
     let [shard] = <[ShardHandle; 1]>::try_from(start(&config, vec![events]).unwrap()).ok().unwrap();
     let mut clients = [Client::join(&shard, 2), Client::join(&shard, 3)];
     until(&mut clients, "channels open", |c| c.iter().all(|c| c.channel.is_some()));
@@ -133,7 +133,7 @@ fn clients_connect_and_talk_over_a_real_socket() {
 fn data_crosses_between_shards() {
     let (channels, heard): (Vec<_>, Vec<_>) = (0..2).map(|_| unbounded()).unzip();
     let bind = "127.0.0.1:0".parse().unwrap();
-    let config = ShardConfig { bind, socket_buffer: 1 << 20, max_transports: 10 };
+    let config = ShardConfig { bind, socket_buffer: 1 << 20, max_transports: 10, audible: 16 };
     let shards = start(&config, channels).unwrap();
     assert_eq!(shards[0].fingerprint(), shards[1].fingerprint());
     assert_ne!(shards[0].local_addr(), shards[1].local_addr());
@@ -164,6 +164,7 @@ fn data_crosses_between_shards() {
 #[test]
 fn a_taken_port_is_an_error() {
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let config = ShardConfig { bind: taken.local_addr().unwrap(), socket_buffer: 1 << 20, max_transports: 10 };
+    let config =
+        ShardConfig { bind: taken.local_addr().unwrap(), socket_buffer: 1 << 20, max_transports: 10, audible: 16 };
     assert!(start(&config, vec![unbounded().0]).is_err());
 }
