@@ -1,15 +1,13 @@
-//! A machine that boots from user data: systemd and cloud-init in a container, on a copy of this machine that forgets.
+//! A machine that boots from user data, and what it lets the programs on it do.
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use xtask::infra::boot::boot;
 use xtask::process::{Output, Process};
 
-const SCRIPT: &str = include_str!("booted/boot.sh");
-const TARGET: &str = include_str!("booted/meridian-boot.target");
 /// How long it may take until a condition on it holds: it fetches packages.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -39,14 +37,7 @@ impl Booted {
     /// It cannot be started.
     pub fn start(user_data: &str) -> Result<Self> {
         let state = std::env::temp_dir().join(format!("meridian-boot-{}", std::process::id()));
-        fs::create_dir_all(state.join("machine"))?;
-        fs::write(state.join("user-data"), user_data)?;
-        fs::write(state.join("meta-data"), "instance-id: i-1\nlocal-hostname: fra-1\n")?;
-        fs::write(state.join("meridian-boot.target"), TARGET)?;
-        let mut command = Command::new("unshare");
-        // The machine is the first process of its namespaces: its mounts and everything it started end with it.
-        command.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-        command.args(["sh", "-c", SCRIPT, "boot.sh"]).arg(&state);
+        let command = boot(&state, user_data)?;
         let process = Process::spawn("machine", command, &Output::File(state.join("console.log")))?;
         Ok(Self { process, state })
     }

@@ -11,6 +11,7 @@ use crate::deploy::{self, Environment};
 use crate::setup::{self, python};
 use crate::{repo, wasm};
 
+pub mod boot;
 mod monitoring;
 mod terraform;
 mod unit;
@@ -82,7 +83,10 @@ pub(crate) fn checks_of_worker() -> Vec<Check> {
         })
     };
     let mut checks: Vec<Check> = Environment::ALL.map(check).into();
-    checks.push(Check::new("a machine boots into a node", boot));
+    checks.push(Check::new("a machine boots into a node", || match script() {
+        Some(_) => boot::check(),
+        None => Ok(Outcome::Skipped(NOT_BUILT.to_owned())),
+    }));
     checks
 }
 
@@ -90,24 +94,6 @@ pub(crate) fn checks_of_worker() -> Vec<Check> {
 fn script() -> Option<PathBuf> {
     let script = wasm::Profile::Dev.directory().join(wasm::SCRIPT);
     script.is_file().then_some(script)
-}
-
-/// User data and package, executed by cloud-init and systemd: a test of its own, for it needs much of its machine.
-fn boot() -> Result<Outcome> {
-    if script().is_none() {
-        return Ok(Outcome::Skipped(NOT_BUILT.to_owned()));
-    }
-    if !rustix::process::geteuid().is_root() {
-        return Ok(Outcome::Skipped("only root boots a container".to_owned()));
-    }
-    let needed = ["systemd-nspawn", "unshare", "cloud-init", "dpkg", "curl", "terraform"];
-    if let Some(program) = needed.into_iter().find(|program| !setup::on_path(program)) {
-        return Ok(Outcome::Skipped(format!("{program} is not installed")));
-    }
-    let mut cargo = repo::cargo();
-    cargo.args(["test", "--package", "meridian-tests", "--test", "a_machine_boots_into_a_node", "--", "--ignored"]);
-    succeed(&mut cargo)?;
-    Ok(Outcome::Passed)
 }
 
 /// Known weaknesses in Terraform, Containerfile and workflows; a finding passes only with a reason beside it.
@@ -146,7 +132,7 @@ fn shellcheck() -> Result<Outcome> {
         "terraform/modules/node-config/files/meridian-install",
         "sfu-node/package/postinst",
         "sfu-node/package/postrm",
-        "tests/src/booted/boot.sh",
+        boot::SCRIPT_FILE,
     ];
     let mut command = Command::new("shellcheck");
     run_if_present(command.current_dir(repo::root()).args(scripts))
