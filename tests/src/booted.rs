@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use xtask::infra::boot::boot;
+use anyhow::{Context, Result, bail};
+use xtask::infra::boot::{BOOT_ARGUMENT, boot};
 use xtask::process::{Output, Process};
 
 /// How long it may take until a condition on it holds: it fetches packages.
@@ -50,16 +51,43 @@ impl Booted {
         self.process.wait_until(what, LIMIT, condition)
     }
 
+    /// Asks it to power off, as a cloud does before it takes a machine away.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn power_off(&self) -> Result<()> {
+        let init = running(|line| line.contains("/systemd\0") && line.contains(BOOT_ARGUMENT))?;
+        let pid = init.file_name().context("no process")?;
+        // systemd(1), "SIGRTMIN+4": starts poweroff.target.
+        let status = Command::new("kill").args(["-s", "RTMIN+4"]).arg(pid).status()?;
+        if !status.success() {
+            bail!("kill: {status}");
+        }
+        Ok(())
+    }
+
+    /// Whether it has powered off.
+    ///
+    /// # Errors
+    /// When the system cannot say.
+    pub fn is_off(&mut self) -> Result<bool> {
+        Ok(self.process.exited()?.is_some())
+    }
+
+    /// Waits until it has powered off.
+    ///
+    /// # Errors
+    /// It takes too long.
+    pub fn wait_off(&mut self) -> Result<ExitStatus> {
+        self.process.wait_for_exit(LIMIT)
+    }
+
     /// What the program at this path may do, which the machine runs.
     ///
     /// # Errors
     /// It does not run.
     pub fn confinement(&self, program: &str) -> Result<Confinement> {
-        let wanted = format!("{program}\0");
-        let mut processes = fs::read_dir("/proc")?.filter_map(|entry| Some(entry.ok()?.path()));
-        let process = processes
-            .find(|path| fs::read_to_string(path.join("cmdline")).is_ok_and(|line| line == wanted))
-            .with_context(|| format!("{program} does not run"))?;
+        let process = running(|line| line == format!("{program}\0"))?;
         let status = fs::read_to_string(process.join("status"))?;
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -73,6 +101,14 @@ impl Booted {
             filtered: field("Seccomp")? == "2",
         })
     }
+}
+
+/// The process whose command line (each argument ends with a zero byte) is as wanted: its directory in `/proc`.
+fn running(wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
+    let mut processes = fs::read_dir("/proc")?.filter_map(|entry| Some(entry.ok()?.path()));
+    processes
+        .find(|path| fs::read_to_string(path.join("cmdline")).is_ok_and(|line| wanted(&line)))
+        .context("no such process runs")
 }
 
 impl Drop for Booted {

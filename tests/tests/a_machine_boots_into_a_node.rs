@@ -1,5 +1,6 @@
 //! The user data that Terraform gives a machine, and the node's package: a machine that boots from them becomes a node
-//! that carries a call, once an operator has admitted its address. Nothing of it is a secret.
+//! that carries a call, once an operator has admitted its address, and lets it end before it powers off. Nothing of it
+//! is a secret.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -45,7 +46,7 @@ fn inputs(edge: &str, package: (SocketAddr, &str), (http, media): (u16, u16)) ->
         "arch": ARCH,
         "shards": 1,
         "udp_port": media,
-        "drain_seconds": 3,
+        "drain_seconds": 3600,
         "settings": { "MERIDIAN_HTTP_ADDR": format!("127.0.0.1:{http}") },
         "release": {
             "version": "0.1.0",
@@ -55,12 +56,13 @@ fn inputs(edge: &str, package: (SocketAddr, &str), (http, media): (u16, u16)) ->
     })
 }
 
-async fn hears_and_sees(client: &mut Client) {
+/// Media keeps coming; gives the packets of video so far.
+async fn hears_and_sees(client: &mut Client, video_so_far: u64) -> u64 {
     let flows = |o: &Observed| {
         let (audio, video) = (o.flow('A')?, o.flow('V')?);
-        (audio.packets > 20 && video.packets > 60 && video.keyframes > 0).then_some(())
+        (audio.packets > 20 && video.packets > video_so_far + 60 && video.keyframes > 0).then_some(video.packets)
     };
-    client.until("audio and video", flows).await.unwrap();
+    client.until("audio and video", flows).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,7 +104,20 @@ async fn from_user_data_to_a_call() {
         client.connected().await.unwrap();
         clients.push(client);
     }
+    let mut seen = Vec::new();
     for client in &mut clients {
-        hears_and_sees(client).await;
+        seen.push(hears_and_sees(client, 0).await);
     }
+
+    machine.power_off().unwrap();
+    machine.wait_until("draining", || said().is_some_and(|text| text == "draining")).unwrap();
+    for (client, before) in clients.iter_mut().zip(seen) {
+        hears_and_sees(client, before).await;
+    }
+    assert!(!machine.is_off().unwrap(), "it waits for its calls");
+    for client in clients {
+        client.leave().await.unwrap();
+    }
+    let off = tokio::task::block_in_place(|| machine.wait_off()).unwrap();
+    assert!(off.success(), "{off}");
 }

@@ -112,6 +112,23 @@ impl Process {
         Ok(())
     }
 
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// When `limit` passes; the error has the last lines of its log.
+    pub fn wait_for_exit(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.exited()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("{} still runs after {} s; its last lines:\n{}", self.name, limit.as_secs(), self.last_lines(20));
+            }
+            thread::sleep(POLL);
+        }
+    }
+
     /// Asks the group to end (SIGTERM), kills it after [`STOP_GRACE`].
     pub fn stop(mut self) {
         self.signal(Signal::TERM);

@@ -13,6 +13,8 @@ const SCRIPT: &str = include_str!("boot/boot.sh");
 const TARGET: &str = include_str!("boot/meridian-boot.target");
 /// Where [`SCRIPT`] is, for those who check scripts.
 pub(super) const SCRIPT_FILE: &str = "xtask/src/infra/boot/boot.sh";
+/// What the machine's systemd is told to start: an argument of its first process.
+pub const BOOT_ARGUMENT: &str = "systemd.unit=meridian-boot.target";
 /// What it and its test run.
 const PROGRAMS: [&str; 6] = ["systemd-nspawn", "unshare", "cloud-init", "dpkg", "curl", "terraform"];
 
@@ -21,7 +23,7 @@ const PROGRAMS: [&str; 6] = ["systemd-nspawn", "unshare", "cloud-init", "dpkg", 
 /// # Errors
 /// `state` cannot be made.
 pub fn boot(state: &Path, user_data: &str) -> Result<Command> {
-    start(state, user_data, &["--boot", "systemd.unit=meridian-boot.target"])
+    start(state, user_data, &["--boot", BOOT_ARGUMENT])
 }
 
 fn start(state: &Path, user_data: &str, what: &[&str]) -> Result<Command> {
