@@ -58,7 +58,7 @@ pub enum Label {
 impl Label {
     const ALL: [Self; 3] = [Self::Reliable, Self::Lossy, Self::DataTrack];
 
-    fn text(self) -> &'static str {
+    pub(super) fn text(self) -> &'static str {
         match self {
             Self::Reliable => "_reliable",
             Self::Lossy => "_lossy",
@@ -70,7 +70,7 @@ impl Label {
         Self::ALL.into_iter().find(|label| label.text() == text)
     }
 
-    fn channel_type(self) -> ChannelType {
+    pub(super) fn channel_type(self) -> ChannelType {
         match self {
             Self::Reliable => ChannelType::Reliable,
             Self::Lossy | Self::DataTrack => ChannelType::PartialReliableRexmitUnordered,
@@ -379,7 +379,7 @@ impl DataChannels {
 }
 
 /// Sends what `channel` has to say in DCEP, then lets its reliability apply.
-fn flush_dcep(now: Instant, association: &mut Association, id: StreamId, channel: &mut DataChannel) {
+pub(super) fn flush_dcep(now: Instant, association: &mut Association, id: StreamId, channel: &mut DataChannel) {
     let Ok(mut stream) = association.stream(id) else { return };
     // RFC 8832 section 6: DCEP messages go ordered and reliably. The stream exists, so these calls do not fail.
     let _ = stream.set_reliability_params(false, ReliabilityType::Reliable, 0);

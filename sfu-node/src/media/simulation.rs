@@ -9,6 +9,7 @@ mod paths;
 mod peer;
 mod publisher;
 mod stream;
+mod talk;
 mod viewer;
 
 use std::cmp::Reverse;
@@ -27,12 +28,18 @@ use self::publisher::{CAMERA, Publisher};
 use self::stream::PATIENCE;
 use self::viewer::{Judgement, Viewer};
 use crate::media::api::{Command, Event, ShardIndex, ShardStats};
+use crate::media::transport::PLAIN;
 
 /// Seeds in the usual test run; `MERIDIAN_SIM_SEEDS` asks for more.
 const SEEDS: u64 = 2;
 /// Virtual seconds after which the publisher stops.
 const LENGTH: usize = 90;
 const VIEWERS: u64 = 9;
+/// Who leaves while others stay.
+const LEAVES: u64 = 2;
+/// Seconds between which viewers talk.
+const TALK: usize = 15;
+const SILENCE: usize = 62;
 /// Key of the publisher's first transport; viewers have lower ones.
 const PUBLISHER: u64 = 100;
 /// Peers' ports less their keys.
@@ -78,6 +85,8 @@ struct World {
     viewers: BTreeMap<u64, Viewer>,
     /// Each peer's way to the node and from it.
     links: BTreeMap<u64, (Link, Link)>,
+    /// The same ways, with luck of their own, for what SCTP sends: its own random numbers are not the seed's.
+    data_links: BTreeMap<u64, (Link, Link)>,
     queue: BinaryHeap<Reverse<Entry>>,
     queued: u64,
     random: StdRng,
@@ -107,6 +116,7 @@ impl World {
             publisher_at: ShardIndex(0),
             viewers: BTreeMap::new(),
             links: BTreeMap::new(),
+            data_links: BTreeMap::new(),
             queue: BinaryHeap::new(),
             queued: 0,
             random: StdRng::seed_from_u64(seed),
@@ -163,7 +173,8 @@ impl World {
             }
             Turn::Down(key) => {
                 if let Some(viewer) = self.viewers.get_mut(&key) {
-                    viewer.receive(self.now, datagram);
+                    let answers = viewer.receive(self.now, datagram);
+                    self.send_up(key, answers);
                 }
             }
             Turn::Own(key) if key == self.publisher.peer.key.0 => {
@@ -191,10 +202,11 @@ impl World {
     fn story(&mut self) {
         match self.seconds {
             second @ 0..9 => self.join(u64::try_from(second).unwrap()),
+            TALK => self.viewers.values_mut().for_each(|viewer| viewer.talks = true),
             20 => self.publisher.active[2] = false,
             26 => self.publisher.active[2] = true,
             32 => self.publisher.restart(),
-            40 => self.leave(2),
+            40 => self.leave(LEAVES),
             42 => self.join(VIEWERS),
             50 => {
                 let old = self.publisher.peer.key;
@@ -204,6 +216,7 @@ impl World {
                 self.publisher = Publisher::new(self.now, old.0 + 1, start, self.random.random());
                 self.publish(self.links[&old.0].0.weather);
             }
+            SILENCE => self.viewers.values_mut().for_each(|viewer| viewer.talks = false),
             60 => self.publisher.active = [true, false, false],
             64 => self.publisher.active = [true; 3],
             70 | 73 => {
@@ -267,11 +280,13 @@ impl World {
     fn connect_links(&mut self, key: u64, weather: Weather) {
         let links = (Link::new(weather, self.random.random()), Link::new(weather, self.random.random()));
         self.links.insert(key, links);
+        self.data_links.insert(key, (Link::new(weather, key), Link::new(weather, !key)));
     }
 
     fn send_up(&mut self, key: u64, datagrams: Vec<Vec<u8>>) {
         for datagram in datagrams {
-            let arrivals = self.links.get_mut(&key).unwrap().0.carry(self.now, datagram.len());
+            let links = if datagram[0] == PLAIN { &mut self.data_links } else { &mut self.links };
+            let arrivals = links.get_mut(&key).unwrap().0.carry(self.now, datagram.len());
             arrivals.into_iter().for_each(|at| self.schedule(at, Turn::Up(key), datagram.clone()));
         }
     }
@@ -284,8 +299,13 @@ impl World {
                 self.send_to_publisher(key, datagram);
                 continue;
             }
-            self.trace(key, &datagram);
-            let arrivals = self.links.get_mut(&key).unwrap().1.carry(self.now, datagram.len());
+            let links = if datagram[0] == PLAIN {
+                &mut self.data_links
+            } else {
+                self.trace(key, &datagram);
+                &mut self.links
+            };
+            let arrivals = links.get_mut(&key).unwrap().1.carry(self.now, datagram.len());
             arrivals.into_iter().for_each(|at| self.schedule(at, Turn::Down(key), datagram.clone()));
         }
     }
@@ -333,6 +353,27 @@ fn difference(one: &BTreeMap<u64, Trace>, other: &BTreeMap<u64, Trace>) -> Optio
         .map(|(_, said)| said)
 }
 
+/// Of two that are there all the time each hears all that the other says reliably, in order, and nothing twice.
+fn assert_heard(judgements: &[Judgement]) -> usize {
+    let mut count = 0;
+    let stays = |judgement: &&Judgement| judgement.said > 40;
+    for listener in judgements.iter().filter(stays) {
+        for speaker in judgements.iter().filter(stays).filter(|speaker| speaker.identity != listener.identity) {
+            let heard =
+                |reliable| listener.heard.get(&(speaker.identity.clone(), reliable)).cloned().unwrap_or_default();
+            let all: Vec<u32> = (0..speaker.said).collect();
+            assert_eq!(heard(true), all, "{} of {}", listener.identity, speaker.identity);
+            let mut lossy = heard(false);
+            lossy.sort_unstable();
+            let heard = lossy.len();
+            lossy.dedup();
+            assert!(heard == lossy.len() && heard * 2 > all.len(), "{heard} of {}", all.len());
+            count += all.len();
+        }
+    }
+    count
+}
+
 fn seeds() -> std::ops::Range<u64> {
     let count = std::env::var("MERIDIAN_SIM_SEEDS").ok().and_then(|text| text.parse().ok());
     0..count.unwrap_or(SEEDS)
@@ -357,6 +398,8 @@ fn every_viewer_gets_a_stream_that_decodes_and_the_number_of_shards_is_not_seen(
             let (camera, screen) = (shown(|j| &j.camera, layer, temporal), shown(|j| &j.screen, layer, temporal));
             assert!(camera > 200 && screen > 200, "seed {seed}: {layer}/{temporal}: {camera} and {screen} shown");
         }
+        let heard = [&one, &three].map(|run| assert_heard(&run.judgements));
+        assert!(heard[0] > 2_000 && heard[0] == heard[1], "seed {seed}: {heard:?} messages");
         assert!(one.judgements.iter().all(|j| j.audio > 500), "{:?}", one.judgements);
         let stats = one.stats[0];
         assert!(stats.nacks_sent > 100 && stats.nacks_received > 100 && stats.retransmissions_sent > 100, "{stats:?}");

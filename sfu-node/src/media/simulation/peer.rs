@@ -1,4 +1,4 @@
-//! What publisher and viewers have in common: an address, ICE credentials, SRTP keys. DTLS is the only thing left out.
+//! What publisher and viewers have in common: an address, ICE credentials, SRTP keys. DTLS is the only thing left out: what it would carry goes plain.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use crate::media::api::{
 };
 use crate::media::forward::rtcp;
 use crate::media::srtp::Srtp;
+use crate::media::transport::PLAIN;
 
 pub(super) const ROOM: RoomKey = RoomKey(1);
 /// Time between binding requests.
@@ -37,6 +38,7 @@ pub(super) struct Peer {
 pub(super) enum Datagram {
     Rtp(Vec<u8>),
     Rtcp(Vec<u8>),
+    Sctp(Vec<u8>),
     Other,
 }
 
@@ -126,6 +128,7 @@ impl Peer {
             (128..=191, _) => {
                 inbound.unprotect_rtp(&mut datagram).map_or(Datagram::Other, |plain| Datagram::Rtp(plain.to_vec()))
             }
+            (PLAIN, _) => Datagram::Sctp(datagram),
             _ => Datagram::Other,
         }
     }

@@ -14,6 +14,7 @@ use super::label::Label;
 use super::peer::{Datagram, Peer};
 use super::publisher::{CAMERA, MICROPHONE, OPUS, SCREEN, VP8, VP9};
 use super::stream::{Got, Stream};
+use super::talk::{Heard, Talker};
 use crate::media::api::{ExtensionIds, PayloadType, Sender, ShardIndex, TrackKey};
 use crate::media::forward::clock::Time;
 use crate::media::forward::rtcp::{self, Said};
@@ -52,6 +53,9 @@ pub(super) struct Judgement {
     pub(super) camera: Vec<Shown>,
     pub(super) screen: Vec<Shown>,
     pub(super) audio: usize,
+    pub(super) identity: String,
+    pub(super) said: u32,
+    pub(super) heard: Heard,
 }
 
 /// A video that is subscribed to.
@@ -72,6 +76,9 @@ pub(super) struct Viewer {
     videos: [Video; 2],
     audio_ssrc: u32,
     audio: Stream,
+    pub(super) talker: Talker,
+    /// It says something each second.
+    pub(super) talks: bool,
     arrivals: ArrivalRecorder,
     origin: Instant,
     next: [Instant; 4],
@@ -102,6 +109,8 @@ impl Viewer {
             videos: [video(CAMERA, ssrc), video(SCREEN, ssrc + 3)],
             audio_ssrc: ssrc + 2,
             audio: Stream::default(),
+            talker: Talker::new(now),
+            talks: false,
             arrivals: ArrivalRecorder::new(),
             origin,
             next: [now + LOOK, now + FEEDBACK, now + REPORTS, now + Duration::from_secs(3)],
@@ -174,7 +183,11 @@ impl Viewer {
             };
             let reports = self.videos.iter_mut().map(report).collect();
             out.push(self.peer.protect_rtcp(&[Box::new(rtcp::receiver_report(1, reports))]));
+            if self.talks {
+                self.talker.say(now);
+            }
         }
+        out.extend(self.talker.output(now));
         let changes = now >= self.next[3];
         if changes {
             self.next[3] += Duration::from_millis(self.random.random_range(800..4000));
@@ -189,8 +202,13 @@ impl Viewer {
         (out, changes && !self.steady)
     }
 
-    pub(super) fn receive(&mut self, now: Instant, datagram: Vec<u8>) {
+    /// Takes a datagram; datagrams in answer.
+    pub(super) fn receive(&mut self, now: Instant, datagram: Vec<u8>) -> Vec<Vec<u8>> {
         match self.peer.open(datagram) {
+            Datagram::Sctp(datagram) => {
+                self.talker.take(now, &datagram);
+                return self.talker.output(now);
+            }
             Datagram::Rtp(packet) => self.hear(now, &packet),
             Datagram::Rtcp(compound) => {
                 rtcp::read(&compound, |said| {
@@ -203,6 +221,7 @@ impl Viewer {
             }
             Datagram::Other => {}
         }
+        Vec::new()
     }
 
     fn hear(&mut self, now: Instant, packet: &[u8]) {
@@ -271,6 +290,9 @@ impl Viewer {
             camera: judge::camera(&camera.stream),
             screen: judge::screen(&screen.stream),
             audio: self.audio.packets.len(),
+            identity: format!("peer-{}", self.peer.key.0),
+            said: self.talker.said,
+            heard: std::mem::take(&mut self.talker.heard),
             ..Judgement::default()
         };
         judgement.look_at_numbers(&camera.stream);
