@@ -18,7 +18,7 @@ use super::crowd::Habits;
 use super::measure::{Plan, Step, measure};
 use super::scenario::{Scenario, Tracks};
 use super::servers::{Servers, pinned};
-use super::{impaired, join_rate, join_steps, limit, report};
+use super::{apart, impaired, join_rate, join_steps, limit, report};
 use crate::client::{MediaOptions, SrtpOffer};
 use crate::machine::load_average;
 use crate::relay::RELAY_ADDRESS;
@@ -161,6 +161,12 @@ pub struct Options {
     /// `forward` goes on with more subscribers until more than 1 % is lost or the load client's CPU is full.
     #[arg(long)]
     pub until_loss: bool,
+    /// Deliver to receivers on the load client's CPU, not within the server's send call, as on a network (Linux, root).
+    #[arg(long)]
+    pub apart: bool,
+    /// This is the process that `apart` has started.
+    #[arg(long, hide = true)]
+    within: bool,
 }
 
 /// Does what is asked for; figures of one measurement go to `directory`.
@@ -185,12 +191,15 @@ pub async fn run(task: Task, options: &Options, directory: &Path) -> Result<()> 
 
 /// What is in the report.
 fn everything(options: &Options) -> Vec<(What, Options)> {
-    let usual = Options { subscribers: Vec::new(), until_loss: true, ..options.clone() };
-    let cm = Options { subscribers: vec![100, 200], until_loss: false, srtp: Srtp::Cm, ..options.clone() };
+    let usual = Options { subscribers: Vec::new(), until_loss: true, apart: false, ..options.clone() };
+    let apart = Options { subscribers: vec![100, 200], until_loss: false, apart: true, ..usual.clone() };
+    let cm = Options { subscribers: vec![100, 200], until_loss: false, srtp: Srtp::Cm, ..usual.clone() };
     let with = |what| (what, usual.clone());
     vec![
         with(What::Forward),
         with(What::Conference),
+        (What::Forward, apart.clone()),
+        (What::Conference, apart),
         (What::Forward, cm.clone()),
         (What::Conference, cm),
         with(What::Room),
@@ -216,6 +225,7 @@ struct Report {
     srtp: &'static str,
     transport_cc: bool,
     full_every: u32,
+    apart: bool,
     runs: u32,
     seconds: u64,
     figures: Value,
@@ -223,6 +233,9 @@ struct Report {
 
 /// Measures and writes the figures into `directory`.
 async fn measured(what: What, options: &Options, directory: &Path) -> Result<()> {
+    if options.apart && !options.within {
+        return apart::run(&options.words(what, directory));
+    }
     let rivals = options.rivals();
     for rival in &rivals {
         rival.installed()?;
@@ -292,16 +305,42 @@ fn limits(options: &Options) -> Result<Value> {
 }
 
 impl What {
-    /// The profile is part of the name where it is not the usual one.
+    /// What is not as usual is part of the name.
     fn file(self, options: &Options) -> String {
-        match options.srtp {
-            Srtp::Gcm => self.name().to_owned(),
-            Srtp::Cm => format!("{}-cm", self.name()),
-        }
+        let srtp = if options.srtp == Srtp::Cm { "-cm" } else { "" };
+        let apart = if options.apart { "-apart" } else { "" };
+        format!("{}{srtp}{apart}", self.name())
     }
 }
 
 impl Options {
+    /// The command line of one measurement with these, for the process that is apart.
+    fn words(&self, what: What, directory: &Path) -> Vec<String> {
+        let mut words = vec![what.name().to_owned(), "--within".to_owned()];
+        let mut add = |name: &str, value: String| words.extend([format!("--{name}"), value]);
+        add("runs", self.runs.to_string());
+        add("seconds", self.seconds.to_string());
+        add("full-every", self.full_every.to_string());
+        add("out", directory.display().to_string());
+        if let Some(srtp) = self.srtp.to_possible_value() {
+            add("srtp", srtp.get_name().to_owned());
+        }
+        for subscribers in &self.subscribers {
+            add("subscribers", subscribers.to_string());
+        }
+        if let Some(path) = &self.livekit {
+            add("livekit", path.display().to_string());
+        }
+        let flags = [
+            ("--janus", self.janus),
+            ("--transport-cc", self.transport_cc),
+            ("--until-loss", self.until_loss),
+            ("--apart", self.apart),
+        ];
+        words.extend(flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned()));
+        words
+    }
+
     fn rivals(&self) -> Vec<Kind> {
         let janus = self.janus.then_some(Kind::Janus);
         janus.into_iter().chain(self.livekit.clone().map(Kind::LiveKit)).collect()
@@ -370,8 +409,10 @@ impl Begun {
 
     fn report(self, what: What, options: &Options, figures: Value) -> Report {
         // What was measured with, less the directories of this machine.
-        let words =
-            std::env::args().skip(1).map(|word| if Path::new(&word).is_absolute() { "PATH".to_owned() } else { word });
+        let words = std::env::args()
+            .skip(1)
+            .filter(|word| word != "--within")
+            .map(|word| if Path::new(&word).is_absolute() { "PATH".to_owned() } else { word });
         Report {
             what: what.name(),
             command: ["cargo xtask bench".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" "),
@@ -386,6 +427,7 @@ impl Begun {
             },
             transport_cc: options.transport_cc,
             full_every: options.full_every,
+            apart: options.apart,
             runs: options.runs,
             seconds: options.seconds,
             figures,
@@ -409,4 +451,35 @@ fn cpu_model() -> String {
 #[must_use]
 pub fn usual_directory() -> PathBuf {
     repo::target_dir().join("bench")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[arg(value_enum)]
+        what: Task,
+        #[command(flatten)]
+        options: Options,
+        #[arg(long)]
+        out: PathBuf,
+    }
+
+    #[test]
+    fn who_measures_apart_is_told_all_there_is_to_tell() {
+        let told =
+            ["bench", "forward", "--apart", "--janus", "--livekit", "/a/b", "--srtp", "cm", "--subscribers", "7,9"];
+        let more =
+            ["--runs", "5", "--seconds", "4", "--full-every", "3", "--transport-cc", "--until-loss", "--out", "/o"];
+        let told = Line::parse_from(told.into_iter().chain(more));
+        let Task::One(what) = told.what else { unreachable!() };
+        let words = told.options.words(what, &told.out);
+        let heard = Line::parse_from(["bench".to_owned()].into_iter().chain(words));
+        assert!(matches!(heard.what, Task::One(What::Forward)) && heard.out == told.out && heard.options.within);
+        assert_eq!(format!("{:?}", Options { within: false, ..heard.options }), format!("{:?}", told.options));
+    }
 }

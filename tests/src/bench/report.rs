@@ -53,7 +53,7 @@ const SPEED: Drawn =
     ("speed", "Forwarded packets per CPU second", "packets per CPU second", "packets_per_cpu_second", 1.0);
 const DELAY: Drawn = ("latency", "99th percentile of latency, ms", "ms", "p99_micros", 1000.0);
 
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 10] = [
     Part {
         file: "forward",
         title: "Fan-out: one camera and microphone to many",
@@ -65,6 +65,20 @@ const PARTS: [Part; 8] = [
     Part {
         file: "conference",
         title: "Conference: 8 rooms of 4, everybody sends camera and microphone to everybody",
+        step: "rooms",
+        columns: load,
+        plots: &[],
+    },
+    Part {
+        file: "forward-apart",
+        title: "Fan-out, receivers served by another CPU",
+        step: "subscribers",
+        columns: load,
+        plots: &[SPEED, DELAY],
+    },
+    Part {
+        file: "conference-apart",
+        title: "Conference, receivers served by another CPU",
         step: "rooms",
         columns: load,
         plots: &[],
