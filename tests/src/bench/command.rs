@@ -399,12 +399,15 @@ impl Options {
 /// The machine when a measurement began.
 struct Begun {
     date: String,
+    /// Before this process moved to one of them.
+    cpus: usize,
     load_average: f64,
 }
 
 impl Begun {
     fn now() -> Result<Self> {
-        Ok(Self { date: said("date", &["-u", "+%Y-%m-%d %H:%M UTC"])?, load_average: load_average()? })
+        let cpus = thread::available_parallelism()?.get();
+        Ok(Self { date: said("date", &["-u", "+%Y-%m-%d %H:%M UTC"])?, cpus, load_average: load_average()? })
     }
 
     fn report(self, what: What, options: &Options, figures: Value) -> Report {
@@ -417,7 +420,7 @@ impl Begun {
             what: what.name(),
             command: ["cargo xtask bench".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" "),
             date: self.date,
-            cpus: thread::available_parallelism().map_or(0, usize::from),
+            cpus: self.cpus,
             cpu_model: cpu_model(),
             kernel: said("uname", &["-sr"]).unwrap_or_default(),
             load_average: self.load_average,

@@ -223,9 +223,16 @@ fn limit(row: &Value) -> Option<String> {
         Value::String(limit) if limit == "load-client" => {
             Some("the load client's CPU is full: its limit, not the server's".to_owned())
         }
-        Value::Object(failed) => Some(format!("failed: {}", failed.get("failed")?.as_str()?)),
+        Value::Object(failed) => Some(format!("failed: {}", brief(failed.get("failed")?.as_str()?))),
         _ => None,
     }
+}
+
+/// The beginning of an error; the figures have all of it.
+fn brief(error: &str) -> String {
+    const ENOUGH: usize = 100;
+    let line = error.lines().next().unwrap_or_default();
+    if line.chars().count() <= ENOUGH { line.to_owned() } else { line.chars().take(ENOUGH).chain(['…']).collect() }
 }
 
 /// Crypto and send alone, and how far ours is from that.
@@ -388,7 +395,8 @@ mod tests {
         assert_eq!(ends(Value::Null), None);
         assert!(ends(json!("loss")).unwrap().contains("1 %"));
         assert!(ends(json!("load-client")).unwrap().contains("not the server's"));
-        assert_eq!(ends(json!({ "failed": "fell out" })).unwrap(), "failed: fell out");
+        assert_eq!(ends(json!({ "failed": "fell out\nlater" })).unwrap(), "failed: fell out");
+        assert_eq!(ends(json!({ "failed": "x".repeat(1000) })).unwrap().chars().count(), 109);
     }
 
     #[test]
