@@ -17,8 +17,8 @@ use xtask::stack::access_token;
 use crate::driver::Driver;
 use crate::scene::Scene;
 
-/// How long a story waits for anything that has no limit of its own.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a story waits for anything that has no limit of its own: long, for three encoders on a busy core.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a client connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
