@@ -34,6 +34,7 @@ pub mod record;
 mod session;
 mod signal;
 pub mod snapshot;
+mod speakers;
 mod store;
 pub mod subscription;
 pub mod timers;

@@ -4,10 +4,11 @@
 pub(crate) mod placement;
 pub(crate) mod relays;
 
-use std::collections::{BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use shared::claims::SessionClaims;
-use shared::control::{MediaState, NodeToRoom, OpenSession, RefusalReason, RoomToNode};
+use shared::control::{MediaState, NodeToRoom, OpenSession, RefusalReason, RoomToNode, Speaking};
 use shared::ids::{ParticipantSid, RoomName, SessionKey, TrackSid};
 
 use self::placement::{Fullness, Placement};
@@ -53,6 +54,8 @@ pub(crate) struct Conference {
     transports: HashMap<TransportKey, Owner>,
     publishers: HashMap<TrackKey, Owner>,
     dirty: BTreeSet<Owner>,
+    /// Who may be louder or quieter than the room knows.
+    speaking: BTreeSet<Owner>,
     effects: Effects,
 }
 
@@ -70,6 +73,7 @@ impl Conference {
             transports: HashMap::new(),
             publishers: HashMap::new(),
             dirty: BTreeSet::new(),
+            speaking: BTreeSet::new(),
             effects: Effects::default(),
         }
     }
@@ -181,7 +185,10 @@ impl Conference {
             }
             RoomToNode::RetractTrack { track, .. } => {
                 if session.retract(&track) {
-                    forget_track(&mut room.tracks, &mut self.publishers, &track);
+                    if let Some(key) = forget_track(&mut room.tracks, &mut self.publishers, &track) {
+                        session.loud(key, 0);
+                    }
+                    self.speaking.insert(owner);
                 }
             }
             RoomToNode::MuteTrack { track, muted, .. } => session.mute(&track, muted, &mut out),
@@ -245,6 +252,14 @@ impl Conference {
                 }
             }
             Event::Paused { transport, source, paused } => self.stream_state(transport, source, paused),
+            Event::Loudness { track, step } => {
+                let Some((name, participant)) = self.publishers.get(&track) else { return };
+                let session = self.rooms.get_mut(name).and_then(|room| room.sessions.get_mut(participant));
+                if let Some(session) = session {
+                    session.loud(track, step);
+                    self.speaking.insert((name.clone(), participant.clone()));
+                }
+            }
             Event::Stats(_) => {}
         }
     }
@@ -268,15 +283,34 @@ impl Conference {
             let Some(endpoint) = self.endpoints.get(shard.place()) else { continue };
             let mut out = Output::default();
             for track in session.flush(endpoint, &mut self.allocator, &mut out) {
-                forget_track(&mut room.tracks, &mut self.publishers, &track);
+                if let Some(key) = forget_track(&mut room.tracks, &mut self.publishers, &track) {
+                    session.loud(key, 0);
+                    self.speaking.insert((name.clone(), participant.clone()));
+                }
             }
             self.take(&name, &participant, shard, out);
             self.dirty.remove(&(name, participant));
         }
+        self.tell_speakers();
         let mut effects = std::mem::take(&mut self.effects);
         effects.commands.iter().for_each(|(shard, command)| self.relays.note(*shard, command));
         effects.commands.extend(self.relays.take_commands());
         effects
+    }
+
+    /// Tells each room who is louder or quieter now, in one message.
+    fn tell_speakers(&mut self) {
+        let mut news: BTreeMap<RoomName, Vec<Speaking>> = BTreeMap::new();
+        for (name, participant) in std::mem::take(&mut self.speaking) {
+            let session = self.rooms.get_mut(&name).and_then(|room| room.sessions.get_mut(&participant));
+            let Some(session) = session else { continue };
+            let Some(step) = session.take_loudness() else { continue };
+            news.entry(name).or_default().push(Speaking { session: session.key().clone(), step });
+        }
+        for (name, mut speakers) in news {
+            speakers.sort_by_key(|speaking| Reverse(speaking.step));
+            self.effects.messages.push((name, NodeToRoom::Speakers { speakers }));
+        }
     }
 
     /// A subscriber's path does not carry a video any more, or does again.
@@ -359,10 +393,14 @@ fn track_key(tracks: &mut HashMap<TrackSid, TrackKey>, sid: &TrackSid, allocator
     *tracks.entry(sid.clone()).or_insert_with(|| TrackKey(allocator.key()))
 }
 
-fn forget_track(tracks: &mut HashMap<TrackSid, TrackKey>, publishers: &mut HashMap<TrackKey, Owner>, sid: &TrackSid) {
-    if let Some(key) = tracks.remove(sid) {
-        publishers.remove(&key);
-    }
+fn forget_track(
+    tracks: &mut HashMap<TrackSid, TrackKey>,
+    publishers: &mut HashMap<TrackKey, Owner>,
+    sid: &TrackSid,
+) -> Option<TrackKey> {
+    let key = tracks.remove(sid)?;
+    publishers.remove(&key);
+    Some(key)
 }
 
 fn session_of(message: &RoomToNode) -> Option<&SessionKey> {

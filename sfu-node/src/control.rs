@@ -247,6 +247,9 @@ impl<F: Fn(ShardIndex, Command) + Send + 'static> State<F> {
         effects.commands.into_iter().for_each(|(shard, command)| (self.command)(shard, command));
         for (room, message) in effects.messages {
             let Entry::Occupied(outbox) = self.outboxes.entry(room) else { continue };
+            if is_momentary(&message) && outbox.get().capacity() < OUTBOX / 2 {
+                continue;
+            }
             if outbox.get().try_send(message).is_err() {
                 // What is lost cannot be made good: the room starts its sessions anew.
                 self.metrics.room_outbox_full.inc();
@@ -258,6 +261,11 @@ impl<F: Fn(ShardIndex, Command) + Send + 'static> State<F> {
             }
         }
     }
+}
+
+/// Soon it will be something else: a link that is slow or down gets other messages instead.
+fn is_momentary(message: &NodeToRoom) -> bool {
+    matches!(message, NodeToRoom::Speakers { .. })
 }
 
 /// Share of what a shard's thread can do, 0.0 to 1.0.

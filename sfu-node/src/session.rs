@@ -8,6 +8,7 @@ mod description;
 mod extension;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod loudness;
 mod offerer;
 mod publications;
 mod subscriptions;
@@ -21,6 +22,7 @@ use shared::ids::{Identity, SessionKey, TrackSid};
 
 use self::allocator::Allocator;
 use self::answerer::{Answerer, TransportChange};
+use self::loudness::Loudness;
 use self::offerer::Offerer;
 use self::publications::Publications;
 use self::subscriptions::Subscriptions;
@@ -74,6 +76,7 @@ pub(crate) struct Session {
     publisher: Answerer,
     subscriber: Option<Offerer>,
     publications: Publications,
+    loudness: Loudness,
     subscriptions: Subscriptions,
     connected: Vec<TransportKey>,
     state: Option<MediaState>,
@@ -93,6 +96,7 @@ impl Session {
             publisher: Answerer::new(transport, allocator),
             subscriber: None,
             publications: Publications::default(),
+            loudness: Loudness::default(),
             subscriptions: Subscriptions::default(),
             connected: Vec::new(),
             state: None,
@@ -242,6 +246,16 @@ impl Session {
     pub(crate) fn update_grants(&mut self, grants: MediaGrants, out: &mut Output) {
         self.params.grants = grants;
         out.commands.push(Command::SetSpeaker(self.speaker()));
+    }
+
+    /// A microphone is at this step of loudness.
+    pub(crate) fn loud(&mut self, track: TrackKey, step: u8) {
+        self.loudness.set(track, step);
+    }
+
+    /// How loud the participant is, if the room was told otherwise.
+    pub(crate) fn take_loudness(&mut self) -> Option<u8> {
+        self.loudness.take_news()
     }
 
     /// A transport is up (again).

@@ -14,6 +14,8 @@ use crate::ids::{Generation, Identity, NodeId, ParticipantSid, RegionName, RoomN
 pub const CONTROL_VERSION: u32 = 1;
 /// Longest session description either side takes, bytes.
 pub const MAX_SDP_LEN: usize = 512 * 1024;
+/// Steps that loudness is told in: full scale is so many (LiveKit's).
+pub const LOUDEST_STEP: u8 = 8;
 /// Seconds between a node's heartbeats on the fleet link.
 pub const HEARTBEAT_SECS: u64 = 1;
 /// Where a node opens its fleet link, relative to the edge.
@@ -408,6 +410,11 @@ pub enum NodeToRoom {
         /// Which.
         track: TrackSid,
     },
+    /// Who is louder than told before, quieter, or silent; the loudest first.
+    Speakers {
+        /// Those that changed.
+        speakers: Vec<Speaking>,
+    },
     /// A subscriber's path does not carry a video any more, or carries it again.
     StreamState {
         /// The subscriber.
@@ -417,6 +424,15 @@ pub enum NodeToRoom {
         /// Or sent again.
         paused: bool,
     },
+}
+
+/// How loud a participant is, of all its microphones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Speaking {
+    /// Who.
+    pub session: SessionKey,
+    /// Up to [`LOUDEST_STEP`]; 0: silent.
+    pub step: u8,
 }
 
 /// What a node is and can carry, in its first message on the fleet link.

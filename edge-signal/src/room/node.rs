@@ -97,6 +97,7 @@ impl Room {
             NodeToRoom::SessionRefused { session, reason, .. } => {
                 return self.session_refused(turn, id, session, reason);
             }
+            NodeToRoom::Speakers { speakers } => return self.speakers_changed(turn, id, &speakers),
             ref other => session_named(other).cloned(),
         };
         let Some(session) = session.filter(|session| self.is_current(id, session)) else {
@@ -120,7 +121,7 @@ impl Room {
             NodeToRoom::TrackEnded { track, .. } => self.end_tracks(turn, sid, &[track]),
             NodeToRoom::TrackBound { track, .. } => self.track_bound(turn, &track),
             NodeToRoom::StreamState { track, paused, .. } => self.stream_state(turn, sid, &track, paused),
-            NodeToRoom::Hello { .. } | NodeToRoom::SessionRefused { .. } => {}
+            NodeToRoom::Hello { .. } | NodeToRoom::SessionRefused { .. } | NodeToRoom::Speakers { .. } => {}
         }
     }
 
@@ -297,7 +298,7 @@ impl Room {
     }
 
     /// A message of an older session, or of a node the session is not on, is dropped.
-    fn is_current(&self, id: &NodeId, key: &SessionKey) -> bool {
+    pub(super) fn is_current(&self, id: &NodeId, key: &SessionKey) -> bool {
         let current = |session: &Session| session.generation == key.generation && session.node.as_ref() == Some(id);
         self.sessions.get(&key.participant).is_some_and(current)
     }
@@ -319,7 +320,7 @@ fn session_named(message: &NodeToRoom) -> Option<&SessionKey> {
         | NodeToRoom::TrackEnded { session, .. }
         | NodeToRoom::TrackBound { session, .. }
         | NodeToRoom::StreamState { session, .. } => Some(session),
-        NodeToRoom::Hello { .. } | NodeToRoom::SessionRefused { .. } => None,
+        NodeToRoom::Hello { .. } | NodeToRoom::SessionRefused { .. } | NodeToRoom::Speakers { .. } => None,
     }
 }
 

@@ -14,6 +14,7 @@ mod negotiation;
 mod node_loss;
 mod publishing;
 mod random_events;
+mod speaking;
 mod subscribing;
 mod virtual_client;
 mod virtual_node;

@@ -164,6 +164,27 @@ fn shard_events_reach_the_room_under_its_names() {
 }
 
 #[test]
+fn speakers_are_told_together_as_they_change() {
+    let mut hall = Hall::new(10);
+    hall.open("ada", 1, PUBLISH).unwrap();
+    hall.conference.flush();
+    let effects = hall.announce_camera("ada");
+    let Some((_, Command::SetReceivers(_, receivers))) = effects.commands.first() else { panic!("{effects:?}") };
+    let track = receivers[0].track;
+    let mut told = |steps: &[u8]| {
+        steps.iter().for_each(|step| hall.conference.shard_event(&Event::Loudness { track, step: *step }));
+        hall.conference.flush().messages.into_iter().map(|(_, message)| message).collect::<Vec<_>>()
+    };
+    let speakers = |step| NodeToRoom::Speakers { speakers: vec![Speaking { session: key("ada", 1), step }] };
+    assert_eq!(told(&[3, 5]), [speakers(5)]);
+    assert_eq!(told(&[7, 5]), []);
+    assert_eq!(told(&[2]), [speakers(2)]);
+    let retract = RoomToNode::RetractTrack { session: key("ada", 1), track: TrackSid::try_from("TR_VCcam").unwrap() };
+    let messages: Vec<_> = hall.tell(retract).messages.into_iter().map(|(_, message)| message).collect();
+    assert!(messages.contains(&speakers(0)), "{messages:?}");
+}
+
+#[test]
 fn a_newer_session_replaces_the_older_and_not_the_other_way_round() {
     let mut hall = Hall::new(10);
     hall.open("ada", 2, JOIN).unwrap();

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use arrayvec::ArrayVec;
+pub use shared::control::LOUDEST_STEP;
 use shared::control::{Delivery, TrackKind};
 use shared::ids::{Identity, ParticipantSid};
 
@@ -295,6 +296,13 @@ pub enum Event {
         source: TrackKey,
         /// Or sent again.
         paused: bool,
+    },
+    /// A microphone is louder than before, quieter, or silent.
+    Loudness {
+        /// Which.
+        track: TrackKey,
+        /// Up to [`LOUDEST_STEP`]; 0: silent.
+        step: u8,
     },
     /// Answer to [`Command::ReadStats`].
     Stats(Box<ShardStats>),

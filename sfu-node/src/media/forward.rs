@@ -36,6 +36,7 @@ pub(crate) mod rtp;
 mod scalability;
 mod schedule;
 mod sequence;
+mod speech;
 mod subscriber;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -304,7 +305,11 @@ impl Forwarder {
             }
             None => {
                 entry.unbind(track);
-                let before = known.source.replace(Source::new(transport, entry.room, receiver));
+                let mut source = Source::new(transport, entry.room, receiver);
+                // The windows go on, so that who was heard before and is not any more is told.
+                let before = known.source.as_ref().filter(|_| entry.relayed_from.is_none());
+                source.speech = before.map(|before| before.speech).unwrap_or_default();
+                let before = known.source.replace(source);
                 self.forget_level(now, track, before.map(|before| before.room));
                 true
             }
@@ -335,7 +340,11 @@ impl Forwarder {
         }
         let Some(known) = self.tracks.get_mut(track) else { return };
         if known.source.as_ref().is_some_and(|source| source.transport == transport) {
-            let room = known.source.take().map(|source| source.room);
+            let (key, before) = (known.key, known.source.take());
+            let room = before.as_ref().map(|source| source.room);
+            if before.is_some_and(|mut source| source.speech.stop()) {
+                sink.event(speech::loudness(key, 0));
+            }
             self.forget_level(now, track, room);
             self.set_routes(track);
         }

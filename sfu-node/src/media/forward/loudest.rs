@@ -135,6 +135,7 @@ impl Forwarder {
         else {
             return;
         };
+        self.hear_speech(now, track, level & 0x7f);
         if self.audible == usize::MAX {
             return;
         }

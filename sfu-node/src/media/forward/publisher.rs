@@ -16,6 +16,7 @@ use crate::media::forward::missing::Missing;
 use crate::media::forward::reception::{Reception, SenderClocks};
 use crate::media::forward::scalability::Layering;
 use crate::media::forward::sequence::Window;
+use crate::media::forward::speech::Speech;
 
 /// Spatial layers of one stream told apart.
 const MAX_SPATIAL: u8 = 3;
@@ -50,6 +51,7 @@ pub(crate) struct Source {
     pub(crate) best: Option<u8>,
     /// It is among the loudest of its room, or nobody has to choose; video always is.
     pub(crate) audible: bool,
+    pub(crate) speech: Speech,
     /// Live layers, one bit each.
     live: u8,
 }
@@ -96,7 +98,7 @@ impl Source {
     pub(crate) fn new(transport: usize, room: RoomKey, receiver: Receiver) -> Self {
         let count = receiver.rids.len().max(receiver.ssrcs.len()).max(1);
         let layers = (0..count).map(|_| Layer::new()).take(MAX_LAYERS).collect();
-        Self { transport, room, receiver, layers, best: None, audible: true, live: 0 }
+        Self { transport, room, receiver, layers, best: None, audible: true, speech: Speech::default(), live: 0 }
     }
 
     /// The receiver is this one still, perhaps with other payload types or extensions.

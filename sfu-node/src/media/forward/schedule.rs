@@ -31,6 +31,9 @@ impl Forwarder {
                     if at.is_multiple(LAYER_CHECK_INTERVAL) {
                         self.check_layers(now, slot);
                     }
+                    if let Some(news) = self.judge_speech(now, slot) {
+                        sink.event(news);
+                    }
                     self.serve_track(now, slot, sink);
                 }
                 Owner::Transport(slot) => self.serve_transport(now, slot, sink),
@@ -60,7 +63,8 @@ impl Forwarder {
         let Some(track) = self.tracks.get_mut(slot) else { return };
         let Some(source) = track.source.as_mut() else { return };
         let Some(publisher) = self.transports.get(source.transport) else { return };
-        let mut next = (source.layers.len() > 1 && source.flows(now)).then(|| now.next_multiple(LAYER_CHECK_INTERVAL));
+        let check = (source.layers.len() > 1 && source.flows(now)).then(|| now.next_multiple(LAYER_CHECK_INTERVAL));
+        let mut next = [check, source.speech.due()].into_iter().flatten().min();
         for index in (0..).take(source.layers.len()) {
             let asks = source.takes_requests(index);
             let Some(layer) = source.layer_mut(index) else { continue };

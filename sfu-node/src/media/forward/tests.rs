@@ -16,6 +16,7 @@ mod relief;
 mod reports;
 mod robustness;
 mod scalable;
+mod speaking;
 mod temporal;
 
 use std::collections::BTreeMap;

@@ -10,7 +10,8 @@ use shared::control::{Delivery, TrackKind};
 
 use super::{CODECS, IDS};
 use crate::media::api::{
-    Codec, Event, ExtensionIds, PayloadType, Receiver, RoomKey, Sender, ShardIndex, SsrcPair, TrackKey, TransportKey,
+    Codec, Event, ExtensionIds, LOUDEST_STEP, PayloadType, Receiver, RoomKey, Sender, ShardIndex, SsrcPair, TrackKey,
+    TransportKey,
 };
 use crate::media::forward::rtcp::{self, Said};
 use crate::media::forward::rtp::RtpPacket;
@@ -151,6 +152,7 @@ impl Sink for Watch {
         match event {
             Event::LayerSeen { track, layer, .. } => assert!(track.0 < TRACKS && layer < 3),
             Event::Paused { transport, source, .. } => assert!(transport.0 < TRANSPORTS && source.0 < TRACKS),
+            Event::Loudness { track, step } => assert!(track.0 < TRACKS && step <= LOUDEST_STEP),
             event => panic!("{event:?}"),
         }
     }
