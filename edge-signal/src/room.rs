@@ -22,6 +22,7 @@ use turn::Turn;
 pub mod admit;
 mod delivery;
 pub mod depart;
+pub mod dynacast;
 pub mod effect;
 pub mod event;
 pub mod join;

@@ -90,6 +90,7 @@ impl Room {
             }
         }
         self.serve_anew(turn, sid, &changed);
+        changed.iter().for_each(|track| self.want_quality(turn, sid, track));
     }
 
     fn serve_anew(&mut self, turn: &mut Turn, sid: &ParticipantSid, tracks: &[TrackSid]) {

@@ -52,7 +52,9 @@ impl Room {
         if let Some((node, session)) = self.open_session_of(sid) {
             turn.send_node(&node, RoomToNode::CloseSession { session });
         }
+        let watched: Vec<TrackSid> = self.served_to(sid).into_iter().map(|served| served.track).collect();
         let Some((participant, _)) = self.take_participant(sid) else { return };
+        watched.iter().for_each(|track| self.want_less(turn, track));
         for track in &participant.tracks {
             self.remove_publication(track);
         }

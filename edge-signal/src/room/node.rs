@@ -119,7 +119,7 @@ impl Room {
             NodeToRoom::MediaState { state, .. } => self.media_state(turn, sid, state),
             NodeToRoom::TrackReceived { track, media, .. } => self.track_received(turn, sid, &track, &media),
             NodeToRoom::TrackEnded { track, .. } => self.end_tracks(turn, sid, &[track]),
-            NodeToRoom::TrackBound { track, .. } => self.track_bound(turn, &track),
+            NodeToRoom::TrackBound { track, .. } => self.track_bound(turn, sid, &track),
             NodeToRoom::StreamState { track, paused, .. } => self.stream_state(turn, sid, &track, paused),
             NodeToRoom::Hello { .. } | NodeToRoom::SessionRefused { .. } | NodeToRoom::Speakers { .. } => {}
         }

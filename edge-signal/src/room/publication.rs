@@ -9,6 +9,7 @@ use shared::control::{RoomToNode, TrackMedia};
 use shared::ids::{ParticipantSid, TrackSid};
 
 use super::Room;
+use super::dynacast::{Dynacast, is_video};
 use super::record::signed;
 use super::track_info;
 use super::turn::Turn;
@@ -31,6 +32,9 @@ pub(super) struct Publication {
     pub(super) visible: bool,
     /// The publisher was told that someone is subscribed.
     pub(super) told_subscribed: bool,
+    /// Video: what the publisher knows of the qualities that are wanted.
+    #[serde(default)]
+    pub(super) dynacast: Dynacast,
 }
 
 impl Room {
@@ -62,8 +66,13 @@ impl Room {
     fn announce_track(&mut self, turn: &mut Turn, sid: &ParticipantSid, request: proto::AddTrackRequest) {
         let track = TrackSid::from_random(track_info::sid_letters(&request), turn.random());
         let info = track_info::announced(&track, &request);
-        let publication =
-            Publication { publisher: sid.clone(), info: info.clone(), visible: false, told_subscribed: false };
+        let publication = Publication {
+            publisher: sid.clone(),
+            info: info.clone(),
+            visible: false,
+            told_subscribed: false,
+            dynacast: Dynacast::default(),
+        };
         if let Some(participant) = self.participant_mut(sid) {
             participant.tracks.push(track.clone());
         }
@@ -122,6 +131,9 @@ impl Room {
         let is_new = !publication.visible;
         if is_new {
             publication.visible = true;
+            if is_video(publication) {
+                publication.dynacast.begin(now);
+            }
             let unix_micro = signed(now.0).saturating_mul(1000);
             publication.info.version = Some(proto::TimedVersion { unix_micro, ticks: 0 });
         }
@@ -189,7 +201,10 @@ impl Room {
             self.publish_update(turn, sid);
         }
         if let Some((node, session)) = self.open_session_of(sid) {
-            turn.send_node(&node, RoomToNode::MuteTrack { session, track, muted: request.muted });
+            turn.send_node(&node, RoomToNode::MuteTrack { session, track: track.clone(), muted: request.muted });
+        }
+        if visible && !request.muted {
+            self.repeat_quality(turn, &track);
         }
     }
 

@@ -151,6 +151,7 @@ impl Room {
         for message in news {
             self.send(turn, subscriber, message);
         }
+        stops.iter().for_each(|track| self.want_less(turn, track));
         let Some((node, session)) = self.open_session_of(subscriber) else { return };
         if !starts.is_empty() {
             turn.send_node(&node, RoomToNode::Subscribe { session: session.clone(), subscriptions: starts });
@@ -196,14 +197,19 @@ impl Room {
         track: &TrackSid,
         settings: Option<Settings>,
     ) -> Served {
-        let adaptive = self.participants.get(subscriber).is_some_and(|participant| participant.adaptive_stream);
-        let settings = settings.or(adaptive.then_some(Settings::LOWEST));
+        let settings = self.settings_of(subscriber, settings);
         Served {
             publisher: publication.publisher.clone(),
             track: track.clone(),
             kind: track_info::kind(&publication.info),
             delivery: delivery(&publication.info, settings),
         }
+    }
+
+    /// What a subscriber wants of a track for which it said this.
+    pub(super) fn settings_of(&self, subscriber: &ParticipantSid, said: Option<Settings>) -> Option<Settings> {
+        let adaptive = || self.participants.get(subscriber).is_some_and(|participant| participant.adaptive_stream);
+        said.or_else(|| adaptive().then_some(Settings::LOWEST))
     }
 
     /// Tracks ended: nobody is subscribed to them any more.
@@ -222,15 +228,16 @@ impl Room {
     }
 
     /// The node bound a subscribed track: tell the publisher, the first time.
-    pub(super) fn track_bound(&mut self, turn: &mut Turn, track: &TrackSid) {
+    pub(super) fn track_bound(&mut self, turn: &mut Turn, sid: &ParticipantSid, track: &TrackSid) {
         let Some(publication) = self.publications.get(track) else {
             self.counters.unknown_track += 1;
             return;
         };
-        if publication.told_subscribed {
+        let (publisher, told) = (publication.publisher.clone(), publication.told_subscribed);
+        self.want_quality(turn, sid, track);
+        if told {
             return;
         }
-        let publisher = publication.publisher.clone();
         if let Some(publication) = self.publication_mut(track) {
             publication.told_subscribed = true;
         }

@@ -9,6 +9,7 @@
 )]
 
 mod departures;
+mod dynacast;
 mod joining;
 mod negotiation;
 mod node_loss;

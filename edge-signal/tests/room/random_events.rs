@@ -8,7 +8,9 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use shared::control::{MediaState, NodeToRoom, RefusalReason, Speaking};
 use shared::ids::{NodeId, SessionKey, TrackSid};
 
-use crate::world::{Who, World, description, media, microphone, mid_tracks, node_id, region, session_description};
+use crate::world::{
+    Who, World, camera, description, media, microphone, mid_tracks, node_id, region, session_description,
+};
 
 /// Runs of 300 events each.
 const RUNS: u64 = 100;
@@ -104,9 +106,10 @@ impl Chaos {
         let track = self.any_track();
         let number = self.below(4) as u32;
         let flag = self.below(2) == 0;
-        let message = match self.below(10) {
+        let message = match self.below(12) {
             0..=2 => {
-                let request = microphone(&format!("cid{number}"));
+                let cid = format!("cid{number}");
+                let request = if number < 2 { microphone(&cid) } else { camera(&cid) };
                 self.tracks.extend(self.world.add_track(&client, request));
                 return;
             }
@@ -128,6 +131,12 @@ impl Chaos {
                     all_participants: flag,
                     track_permissions,
                 })
+            }
+            9 | 10 => {
+                let (track_sids, width, height) = (vec![track.to_string()], 320 * number, 180 * number);
+                let settings =
+                    proto::UpdateTrackSettings { track_sids, disabled: flag, width, height, ..Default::default() };
+                Asked::TrackSetting(settings)
             }
             _ if number == 0 => Asked::Leave(proto::LeaveRequest::default()),
             _ => Asked::Ping(1),

@@ -8,7 +8,7 @@ use livekit_protocol::signal_response::Message;
 use shared::control::{MediaState, NodeToRoom};
 use shared::ids::TrackSid;
 
-use crate::world::{Who, World, microphone, names};
+use crate::world::{Who, World, camera, microphone, names};
 
 fn wish(tracks: &[&TrackSid], subscribe: bool) -> Asked {
     let track_sids = tracks.iter().map(ToString::to_string).collect();
@@ -236,12 +236,6 @@ fn a_subscriber_is_told_when_its_path_does_not_carry_a_video_and_when_it_does_ag
 fn want(tracks: &[&TrackSid], width: u32, height: u32) -> Asked {
     let track_sids = tracks.iter().map(ToString::to_string).collect();
     Asked::TrackSetting(proto::UpdateTrackSettings { track_sids, width, height, ..Default::default() })
-}
-
-fn camera(cid: &str) -> proto::AddTrackRequest {
-    let layer = |(quality, width, height)| proto::VideoLayer { quality, width, height, ..Default::default() };
-    let layers = [(0, 320, 180), (1, 640, 360), (2, 1280, 720)].map(layer).to_vec();
-    proto::AddTrackRequest { r#type: proto::TrackType::Video.into(), layers, ..microphone(cid) }
 }
 
 #[test]

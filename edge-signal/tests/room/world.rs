@@ -281,7 +281,10 @@ impl World {
 
     pub(crate) fn receive_track(&mut self, connection: &ConnectionId, track: &TrackSid) {
         let (node, session) = self.session_of(connection);
-        let message = NodeToRoom::TrackReceived { session, track: track.clone(), media: media("7", 1) };
+        let is_video = track.as_str().starts_with("TR_V");
+        let mime = if is_video { "video/VP8".to_owned() } else { media("7", 1).mime };
+        let media = TrackMedia { mime, ..media("7", 1) };
+        let message = NodeToRoom::TrackReceived { session, track: track.clone(), media };
         self.node_says(&node, message);
     }
 
@@ -452,6 +455,14 @@ pub(crate) fn region() -> RegionName {
 pub(crate) fn microphone(cid: &str) -> proto::AddTrackRequest {
     let source = proto::TrackSource::Microphone.into();
     proto::AddTrackRequest { cid: cid.into(), source, ..Default::default() }
+}
+
+pub(crate) fn camera(cid: &str) -> proto::AddTrackRequest {
+    let layer = |(quality, width, height)| proto::VideoLayer { quality, width, height, ..Default::default() };
+    let layers = [(0, 320, 180), (1, 640, 360), (2, 1280, 720)].map(layer).to_vec();
+    let simulcast_codecs = vec![proto::SimulcastCodec { codec: "vp8".into(), cid: cid.into(), ..Default::default() }];
+    let r#type = proto::TrackType::Video.into();
+    proto::AddTrackRequest { r#type, layers, simulcast_codecs, ..microphone(cid) }
 }
 
 pub(crate) fn media(mid: &str, ssrc: u32) -> TrackMedia {

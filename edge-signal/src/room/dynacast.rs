@@ -1,0 +1,151 @@
+//! Dynacast: a publisher is told which qualities of a video somebody wants, so that it sends no others. More is told at
+//! once, less when nobody has wanted more for a while.
+
+use livekit_protocol as proto;
+use livekit_protocol::VideoQuality;
+use livekit_protocol::signal_response::Message;
+use serde::{Deserialize, Serialize};
+use shared::control::TrackKind;
+use shared::ids::{ParticipantSid, TrackSid};
+
+use super::Room;
+use super::delivery::delivery;
+use super::event::UnixMs;
+use super::publication::Publication;
+use super::track_info;
+use super::turn::Turn;
+
+/// Milliseconds until a publisher is told that less is wanted (LiveKit's).
+pub const LESS_AFTER_MS: u64 = 5_000;
+/// Milliseconds until it is told that nobody wants a new track (LiveKit's).
+pub const UNWANTED_AFTER_MS: u64 = 10_000;
+/// From the lowest up.
+const QUALITIES: [VideoQuality; 3] = [VideoQuality::Low, VideoQuality::Medium, VideoQuality::High];
+
+/// How many qualities are wanted, from the lowest up.
+type Wanted = u8;
+const ALL: Wanted = 3;
+
+/// What a publisher knows of the wishes for a video.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Dynacast {
+    /// What it was told last; `None`: nothing yet.
+    told: Option<Wanted>,
+    /// When to look whether less is wanted.
+    pub(super) review_at: Option<UnixMs>,
+}
+
+impl Dynacast {
+    /// A video begins: somebody may want it soon.
+    pub(super) fn begin(&mut self, now: UnixMs) {
+        self.review_at = Some(now.after(UNWANTED_AFTER_MS));
+    }
+
+    fn review_soon(&mut self, now: UnixMs) {
+        let at = now.after(LESS_AFTER_MS);
+        self.review_at = Some(self.review_at.map_or(at, |set| set.min(at)));
+    }
+}
+
+impl Room {
+    /// A subscriber gets a track, or wants something else of it.
+    pub(super) fn want_quality(&mut self, turn: &mut Turn, subscriber: &ParticipantSid, track: &TrackSid) {
+        let Some(wanted) = self.quality_wanted_by(subscriber, track) else { return };
+        let Some(publication) = self.publications.get(track).filter(|publication| is_video(publication)) else {
+            return;
+        };
+        let told = publication.dynacast.told;
+        // The first subscriber of all may be one who does not say how large it shows the video.
+        let tell = if told.is_none() { ALL } else { wanted };
+        if told.is_none_or(|told| tell > told) {
+            self.tell_quality(turn, track, tell);
+        }
+        if wanted < told.unwrap_or(ALL) {
+            self.want_less(turn, track);
+        }
+    }
+
+    /// Somebody wants a track no more, or less of it.
+    pub(super) fn want_less(&mut self, turn: &Turn, track: &TrackSid) {
+        let told = self.publications.get(track).and_then(|publication| publication.dynacast.told);
+        if told.is_none_or(|told| told == 0) {
+            return;
+        }
+        if let Some(publication) = self.publication_mut(track) {
+            publication.dynacast.review_soon(turn.now);
+        }
+    }
+
+    /// Tells a publisher again what it was told: it may have missed it, or begins to send.
+    pub(super) fn repeat_quality(&mut self, turn: &mut Turn, track: &TrackSid) {
+        if let Some(told) = self.publications.get(track).and_then(|publication| publication.dynacast.told) {
+            self.tell_quality(turn, track, told);
+        }
+    }
+
+    /// When a publisher may have to be told.
+    pub(super) fn quality_deadline(&self) -> Option<UnixMs> {
+        self.publications.values().filter_map(|publication| publication.dynacast.review_at).min()
+    }
+
+    /// Tells publishers what has not been wanted for a while.
+    pub(super) fn review_qualities(&mut self, turn: &mut Turn) {
+        let due = |publication: &Publication| publication.dynacast.review_at.is_some_and(|at| at <= turn.now);
+        let due: Vec<TrackSid> =
+            self.publications.iter().filter(|(_, p)| due(p)).map(|(track, _)| track.clone()).collect();
+        for track in due {
+            let wanted = self.subscriptions.keys().filter_map(|subscriber| self.quality_wanted_by(subscriber, &track));
+            let wanted = wanted.max().unwrap_or(0);
+            let Some(publication) = self.publication_mut(&track) else { continue };
+            publication.dynacast.review_at = None;
+            if publication.dynacast.told != Some(wanted) {
+                self.tell_quality(turn, &track, wanted);
+            }
+        }
+    }
+
+    fn quality_wanted_by(&self, subscriber: &ParticipantSid, track: &TrackSid) -> Option<Wanted> {
+        let subscription = self.subscriptions.get(subscriber)?.get(track).filter(|mine| mine.served)?;
+        let info = &self.publications.get(track)?.info;
+        let delivery = delivery(info, self.settings_of(subscriber, subscription.settings));
+        if delivery.paused {
+            return Some(0);
+        }
+        let Some(layer) = delivery.max_layer else { return Some(ALL) };
+        let mut qualities: Vec<i32> =
+            info.codecs.first().map(|codec| codec.layers.iter().map(|l| l.quality).collect()).unwrap_or_default();
+        qualities.sort_unstable();
+        let quality = qualities.get(usize::from(layer)).copied();
+        Some(quality.and_then(|quality| Wanted::try_from(quality + 1).ok()).unwrap_or(ALL).min(ALL))
+    }
+
+    fn tell_quality(&mut self, turn: &mut Turn, track: &TrackSid, wanted: Wanted) {
+        let Some(publication) = self.publication_mut(track) else { return };
+        publication.dynacast.told = Some(wanted);
+        let (publisher, update) = (publication.publisher.clone(), update(track, &publication.info, wanted));
+        self.send(turn, &publisher, Message::SubscribedQualityUpdate(update));
+    }
+}
+
+pub(super) fn is_video(publication: &Publication) -> bool {
+    track_info::kind(&publication.info) == TrackKind::Video
+}
+
+#[allow(deprecated, reason = "older SDKs read the qualities of the first codec alone")]
+fn update(track: &TrackSid, info: &proto::TrackInfo, wanted: Wanted) -> proto::SubscribedQualityUpdate {
+    let codec = info.codecs.first();
+    let best = codec.and_then(|codec| codec.layers.iter().map(|layer| layer.quality).max());
+    let enabled =
+        |place: Wanted, quality: VideoQuality| place < wanted && best.is_none_or(|best| quality as i32 <= best);
+    let qualities: Vec<_> = (0..)
+        .zip(QUALITIES)
+        .map(|(place, quality)| proto::SubscribedQuality { quality: quality.into(), enabled: enabled(place, quality) })
+        .collect();
+    let name = codec.map(|codec| codec.mime_type.to_lowercase()).unwrap_or_default();
+    let name = name.strip_prefix("video/").unwrap_or(&name).to_owned();
+    proto::SubscribedQualityUpdate {
+        track_sid: track.to_string(),
+        subscribed_qualities: qualities.clone(),
+        subscribed_codecs: vec![proto::SubscribedCodec { codec: name, qualities }],
+    }
+}
