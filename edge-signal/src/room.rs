@@ -14,6 +14,7 @@ use node::Node;
 use participant::Participant;
 use publication::Publication;
 use record::Record;
+use resume::Departed;
 use session::{Session, Side};
 use snapshot::RowKey;
 use subscription::Subscription;
@@ -32,6 +33,7 @@ mod participant;
 pub mod placement;
 pub mod publication;
 pub mod record;
+mod resume;
 mod session;
 mod signal;
 pub mod snapshot;
@@ -57,6 +59,8 @@ pub struct Room {
     /// By subscriber, then track.
     subscriptions: BTreeMap<ParticipantSid, BTreeMap<TrackSid, Subscription>>,
     nodes: BTreeMap<NodeId, Node>,
+    /// Who left lately.
+    departed: BTreeMap<ParticipantSid, Departed>,
     connections: HashMap<ConnectionId, ParticipantSid>,
     identities: HashMap<Identity, ParticipantSid>,
     changed: BTreeSet<RowKey>,
@@ -106,6 +110,7 @@ impl Room {
             publications: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            departed: BTreeMap::new(),
             connections: HashMap::new(),
             identities: HashMap::new(),
             changed: BTreeSet::new(),

@@ -204,6 +204,9 @@ impl Conference {
             RoomToNode::Unsubscribe { tracks, .. } => {
                 tracks.iter().for_each(|track| session.unsubscribe(track, &mut self.allocator));
             }
+            RoomToNode::RestartIce { .. } => session.restart_ice(&mut self.allocator, &mut out),
+            // SCTP lives on through an ICE restart and sends again what was not acknowledged (RFC 9260 section 6.3).
+            RoomToNode::ReplayData { .. } => {}
             RoomToNode::UpdateGrants { grants, .. } => session.update_grants(grants, &mut out),
             RoomToNode::Welcome { .. } | RoomToNode::OpenSession(_) | RoomToNode::CloseSession { .. } => {}
         }
@@ -413,6 +416,8 @@ fn session_of(message: &RoomToNode) -> Option<&SessionKey> {
         | RoomToNode::MuteTrack { session, .. }
         | RoomToNode::Subscribe { session, .. }
         | RoomToNode::Unsubscribe { session, .. }
+        | RoomToNode::RestartIce { session }
+        | RoomToNode::ReplayData { session, .. }
         | RoomToNode::UpdateGrants { session, .. } => Some(session),
         RoomToNode::Welcome { .. } | RoomToNode::OpenSession(_) => None,
     }

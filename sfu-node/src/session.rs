@@ -201,6 +201,14 @@ impl Session {
         }
     }
 
+    /// The client is back on a new signal connection: the subscriber connection is offered anew, with an ICE restart.
+    /// DTLS and what runs over it go on.
+    pub(crate) fn restart_ice(&mut self, allocator: &mut Allocator, out: &mut Output) {
+        let Some(subscriber) = &mut self.subscriber else { return };
+        subscriber.restart(allocator);
+        out.commands.push(Command::RestartIce(subscriber.transport, subscriber.credentials.clone()));
+    }
+
     /// A track was announced. False: too many.
     pub(crate) fn announce(&mut self, track: AnnouncedTrack, key: TrackKey) -> bool {
         let taken = self.publications.announce(track, key);

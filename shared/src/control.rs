@@ -203,6 +203,15 @@ pub struct Delivery {
     pub priority: u8,
 }
 
+/// How far a client has a sender's reliable data (LiveKit's `DataChannelReceiveState`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceivedData {
+    /// The sender.
+    pub publisher: ParticipantSid,
+    /// `DataPacket.sequence` of the last packet it has.
+    pub sequence: u32,
+}
+
 /// Opens a session: the room's whole knowledge of it, so that a move needs nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenSession {
@@ -314,6 +323,19 @@ pub enum RoomToNode {
         session: SessionKey,
         /// What.
         tracks: Vec<TrackSid>,
+    },
+    /// The client came back on a new signal connection: the node offers the subscriber connection anew, with an ICE
+    /// restart (RFC 8445 section 9). A connection the client offers it restarts itself.
+    RestartIce {
+        /// Whose.
+        session: SessionKey,
+    },
+    /// The client came back and says which reliable data it has: send again what came after it.
+    ReplayData {
+        /// The receiver.
+        session: SessionKey,
+        /// Of each sender it has heard from.
+        received: Vec<ReceivedData>,
     },
     /// The participant's permission changed.
     UpdateGrants {

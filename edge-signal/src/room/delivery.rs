@@ -41,6 +41,10 @@ impl Settings {
         }
     }
 
+    /// What a client gets that says nothing.
+    pub(super) const BEST: Self =
+        Self { disabled: false, quality: proto::VideoQuality::High as i32, size: 0, priority: 0, fps: 0 };
+
     /// What an adaptive client starts with, until it knows how large it shows the video.
     pub(super) const LOWEST: Self =
         Self { disabled: false, quality: proto::VideoQuality::Low as i32, size: 0, priority: 0, fps: 0 };
@@ -91,6 +95,19 @@ impl Room {
         }
         self.serve_anew(turn, sid, &changed);
         changed.iter().for_each(|track| self.want_quality(turn, sid, track));
+    }
+
+    /// Tracks that a client which came back shows as disabled; what it wants of them otherwise stays.
+    pub(super) fn disable_tracks(&mut self, turn: &mut Turn, sid: &ParticipantSid, tracks: &[String]) {
+        let mut changed = Vec::new();
+        for text in tracks {
+            let Ok(track) = TrackSid::try_from(text.as_str()) else { continue };
+            let settings = Settings { disabled: true, ..self.wanted(sid, &track) };
+            if self.note_settings(sid, &track, settings) {
+                changed.push(track);
+            }
+        }
+        self.serve_anew(turn, sid, &changed);
     }
 
     fn serve_anew(&mut self, turn: &mut Turn, sid: &ParticipantSid, tracks: &[TrackSid]) {

@@ -11,9 +11,6 @@ use super::session::Media;
 use super::turn::Turn;
 use super::update::{departed, dismiss, leave};
 
-/// Milliseconds a participant whose media was up is kept without a socket: it may come again under its identity.
-pub const RETURN_GRACE_MS: u64 = 20_000;
-
 impl Room {
     /// The client said goodbye.
     pub(super) fn client_leaves(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
@@ -42,7 +39,9 @@ impl Room {
             self.dismiss_client(turn, sid, reason, action);
         }
         if !hidden {
-            self.tell(turn, &departed(info, reason), |other, _| other != sid);
+            let gone = departed(info, reason);
+            self.tell(turn, &gone, |other, _| other != sid);
+            self.note_departure(turn.now, &gone);
         }
         self.erase(turn, sid);
     }

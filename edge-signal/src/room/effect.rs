@@ -63,7 +63,8 @@ pub struct DirectoryEntry {
 }
 
 /// Every table a [`RowChange`] may name.
-pub const TABLES: [&str; 7] = ["room", "participant", "session", "description", "publication", "subscription", "node"];
+pub const TABLES: [&str; 8] =
+    ["room", "participant", "session", "description", "publication", "subscription", "node", "departed"];
 
 /// One row to write (`Some`) or delete (`None`).
 #[derive(Debug, Clone, PartialEq, Eq)]

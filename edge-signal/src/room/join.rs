@@ -45,13 +45,11 @@ impl Room {
         admission: Admission,
         placed: Option<(NodeId, RegionName)>,
     ) {
+        if admission.attempt.request.reconnect {
+            return self.resume(turn, connection, admission);
+        }
         let client = admission.attempt.request.client_info.clone().unwrap_or_default();
         let protocol = u32::try_from(client.protocol).unwrap_or(0);
-        if admission.attempt.request.reconnect {
-            // Resuming is not offered yet: the client is to join anew, and nothing is created for it.
-            let refused = leave(protocol, DisconnectReason::StateMismatch, Action::Reconnect);
-            return dismiss(turn, connection, refused);
-        }
         let Ok(identity) = identity_of(&admission.attempt) else {
             return dismiss(turn, connection, leave(protocol, DisconnectReason::JoinFailure, Action::Disconnect));
         };
@@ -121,7 +119,9 @@ impl Room {
         let info = self.participant_info(&old)?;
         self.dismiss_client(turn, &old, DisconnectReason::DuplicateIdentity, Action::Disconnect);
         self.erase(turn, &old);
-        Some(departed(info, DisconnectReason::DuplicateIdentity))
+        let gone = departed(info, DisconnectReason::DuplicateIdentity);
+        self.note_departure(turn.now, &gone);
+        Some(gone)
     }
 
     fn first_session(
@@ -160,7 +160,6 @@ impl Room {
 
     fn send_join(&self, turn: &mut Turn, sid: &ParticipantSid) {
         let (Some(participant), Some(session)) = (self.participants.get(sid), self.sessions.get(sid)) else { return };
-        let node = session.node.as_ref().or_else(|| self.usable_node());
         let others = self.participants.values().filter(|p| p.sid != *sid && !p.permission.hidden);
         let mut me = participant.info(Vec::new());
         me.state = State::Joining.into();
@@ -174,19 +173,25 @@ impl Room {
             subscriber_primary: session.peer_connections == PeerConnections::DualSubscriberPrimary,
             ping_timeout: PING_TIMEOUT_SECS,
             ping_interval: PING_INTERVAL_SECS,
-            server_info: Some(ServerInfo {
-                version: COMPATIBLE_VERSION.to_owned(),
-                protocol: SIGNAL_PROTOCOL,
-                region: participant.region.clone(),
-                node_id: node.map(ToString::to_string).unwrap_or_default(),
-                agent_protocol: 1,
-                ..Default::default()
-            }),
+            server_info: Some(self.server_info(sid)),
             enabled_publish_codecs: publish_codecs(),
             fast_publish: participant.permission.can_publish,
             ..Default::default()
         };
         self.send(turn, sid, Message::Join(join));
+    }
+
+    /// What serves this participant.
+    pub(super) fn server_info(&self, sid: &ParticipantSid) -> ServerInfo {
+        let node = self.sessions.get(sid).and_then(|session| session.node.as_ref()).or_else(|| self.usable_node());
+        ServerInfo {
+            version: COMPATIBLE_VERSION.to_owned(),
+            protocol: SIGNAL_PROTOCOL,
+            region: self.participants.get(sid).map(|participant| participant.region.clone()).unwrap_or_default(),
+            node_id: node.map(ToString::to_string).unwrap_or_default(),
+            agent_protocol: 1,
+            ..Default::default()
+        }
     }
 
     fn tell_of_newcomer(&self, turn: &mut Turn, sid: &ParticipantSid, superseded: Option<proto::ParticipantInfo>) {

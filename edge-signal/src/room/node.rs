@@ -183,6 +183,7 @@ impl Room {
             turn.send_node(id, RoomToNode::Unsubscribe { session: key, tracks: stops });
         }
         self.pass_on(turn, sid);
+        self.ask_for_restart(turn, sid);
     }
 
     /// Passes the client's descriptions on that the node does not have yet.
@@ -253,6 +254,7 @@ impl Room {
         let Some(session) = self.session_mut(sid) else { return };
         session.answer = Progress::Done;
         session.answer_repeated = false;
+        session.restart_due = false;
         session.mid_to_track.clone_from(&mids);
         self.put_description(sid, Side::NodeOffer, Some(offer.clone()));
         self.put_description(sid, Side::ClientAnswer, None);

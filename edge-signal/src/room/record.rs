@@ -111,7 +111,12 @@ impl Record {
 
     /// When the room ends if nobody comes.
     pub(super) fn ends_at(&self) -> Option<UnixMs> {
-        Some(self.empty_since?.after(u64::from(self.departure_timeout_secs) * 1000))
+        Some(self.empty_since?.after(self.departure_timeout_ms()))
+    }
+
+    /// How long the room is kept when all have left, and a participant whose signaling is gone.
+    pub(super) fn departure_timeout_ms(&self) -> u64 {
+        u64::from(self.departure_timeout_secs) * 1000
     }
 
     /// LiveKit's `Room` message.

@@ -25,6 +25,9 @@ pub(super) struct Session {
     pub(super) mid_to_track: Vec<MidTrack>,
     /// How often a node refused to open it.
     pub(super) refusals: u8,
+    /// The node is to offer the subscriber connection anew, with an ICE restart.
+    #[serde(default)]
+    pub(super) restart_due: bool,
 }
 
 /// Who described what. The client offers its publisher (or only) connection, the node the subscriber connection.
@@ -94,6 +97,7 @@ impl Session {
             answer_repeated: false,
             mid_to_track: Vec::new(),
             refusals: 0,
+            restart_due: false,
         }
     }
 

@@ -52,7 +52,7 @@ impl Room {
             Asked::StoreDataBlobRequest(request) => self.no_data_blobs(turn, &sid, request.request_id),
             Asked::GetDataBlobRequest(request) => self.no_data_blobs(turn, &sid, request.request_id),
             Asked::TrackSetting(request) => self.update_track_settings(turn, &sid, &request),
-            // `sync_state` belongs to a resume.
+            Asked::SyncState(state) => self.sync_state(turn, &sid, &state),
             _ => {}
         }
     }

@@ -24,6 +24,7 @@ pub(super) enum RowKey {
     Publication(TrackSid),
     Subscription(ParticipantSid, TrackSid),
     Node(NodeId),
+    Departed(ParticipantSid),
 }
 
 /// Why rows do not make a room.
@@ -115,6 +116,7 @@ impl Room {
                 ("subscription", format!("{sid}/{track}"), json(subscription))
             }
             RowKey::Node(id) => ("node", id.to_string(), json(self.nodes.get(id))),
+            RowKey::Departed(sid) => ("departed", sid.to_string(), json(self.departed.get(sid))),
         };
         RowChange { table, key, value }
     }
@@ -129,6 +131,7 @@ struct Tables {
     publications: BTreeMap<TrackSid, super::publication::Publication>,
     subscriptions: BTreeMap<ParticipantSid, BTreeMap<TrackSid, super::subscription::Subscription>>,
     nodes: BTreeMap<NodeId, super::node::Node>,
+    departed: BTreeMap<ParticipantSid, super::resume::Departed>,
 }
 
 impl Tables {
@@ -158,6 +161,9 @@ impl Tables {
             "node" => {
                 self.nodes.insert(id("node", key)?, parse("node", value)?);
             }
+            "departed" => {
+                self.departed.insert(id("departed", key)?, parse("departed", value)?);
+            }
             other => return Err(RestoreError::UnknownTable(other.to_owned())),
         }
         Ok(())
@@ -175,6 +181,7 @@ impl Tables {
             publications: self.publications,
             subscriptions: self.subscriptions,
             nodes: self.nodes,
+            departed: self.departed,
             changed: BTreeSet::new(),
             counters: Counters::default(),
         })

@@ -8,6 +8,7 @@ use super::node::{Link, Node};
 use super::participant::Participant;
 use super::publication::Publication;
 use super::record::{Counts, Record};
+use super::resume::Departed;
 use super::session::{Media, Session, Side};
 use super::snapshot::RowKey;
 use super::subscription::Subscription;
@@ -124,6 +125,14 @@ impl Room {
     pub(super) fn remove_node(&mut self, id: &NodeId) -> Option<Node> {
         self.changed.insert(RowKey::Node(id.clone()));
         self.nodes.remove(id)
+    }
+
+    pub(super) fn put_departed(&mut self, sid: &ParticipantSid, departed: Option<Departed>) {
+        self.changed.insert(RowKey::Departed(sid.clone()));
+        match departed {
+            Some(departed) => self.departed.insert(sid.clone(), departed),
+            None => self.departed.remove(sid),
+        };
     }
 
     pub(super) fn participant_sids(&self) -> Vec<ParticipantSid> {

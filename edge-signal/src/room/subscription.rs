@@ -73,6 +73,12 @@ impl Room {
         true
     }
 
+    /// What a client wants of a track.
+    pub(super) fn wanted(&self, sid: &ParticipantSid, track: &TrackSid) -> Settings {
+        let said = self.subscriptions.get(sid).and_then(|mine| mine.get(track)).and_then(|mine| mine.settings);
+        self.settings_of(sid, said).unwrap_or(Settings::BEST)
+    }
+
     /// What is on record of a subscription; `None`: nothing, and there is no room for more about unknown tracks.
     fn noted(&self, sid: &ParticipantSid, track: &TrackSid) -> Option<Subscription> {
         let mine = self.subscriptions.get(sid);
@@ -179,6 +185,17 @@ impl Room {
             return Verdict::No;
         }
         if is_allowed(publisher, participant, track) { Verdict::Serve } else { Verdict::Denied }
+    }
+
+    /// Which tracks it may have, as it was or should have been told: those it is served, and those it is denied.
+    pub(super) fn permissions_anew(&self, sid: &ParticipantSid) -> Vec<Message> {
+        let told = |track: &TrackSid| {
+            let publication = self.publications.get(track)?;
+            let mine = self.subscriptions.get(sid).and_then(|mine| mine.get(track)).copied().unwrap_or_default();
+            let denied = || self.verdict(sid, track, mine.wish) == Verdict::Denied;
+            (mine.served || denied()).then(|| permission_update(publication, track, mine.served))
+        };
+        self.visible_tracks().iter().filter_map(told).collect()
     }
 
     /// What the node is to serve a participant.

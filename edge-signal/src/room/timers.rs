@@ -5,7 +5,6 @@ use livekit_protocol::leave_request::Action;
 use shared::ids::{NodeId, ParticipantSid};
 
 use super::Room;
-use super::depart::RETURN_GRACE_MS;
 use super::event::UnixMs;
 use super::participant::Participant;
 use super::session::Media;
@@ -34,7 +33,7 @@ impl Room {
     fn participant_deadline(&self, participant: &Participant) -> UnixMs {
         if let Some(since) = participant.gone_since {
             let was_up = self.sessions.get(&participant.sid).is_some_and(|session| session.media != Media::New);
-            return if was_up { since.after(RETURN_GRACE_MS) } else { since };
+            return if was_up { since.after(self.record.departure_timeout_ms()) } else { since };
         }
         let connect_by = (!participant.active).then(|| participant.joined_at.after(CONNECT_TIMEOUT_MS));
         [connect_by, participant.served_from].into_iter().flatten().fold(participant.refresh_at, UnixMs::min)

@@ -15,6 +15,7 @@ mod negotiation;
 mod node_loss;
 mod publishing;
 mod random_events;
+mod resuming;
 mod speaking;
 mod subscribing;
 mod virtual_client;

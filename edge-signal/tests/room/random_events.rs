@@ -45,6 +45,7 @@ impl Chaos {
 
     fn one_event(&mut self) {
         match self.below(20) {
+            0 | 1 if self.below(4) == 0 => self.resume(),
             0 | 1 => self.join(),
             2..=8 => self.client_speaks(),
             9..=13 => self.node_speaks(),
@@ -80,12 +81,29 @@ impl Chaos {
             2 => who = who.no_auto_subscribe(),
             3 => who = who.grant(|grant| grant.hidden = true),
             4 => who = who.grant(|grant| grant.agent = true),
-            5 => who.request.reconnect = true,
             _ => who = who.offering(1),
         }
         if self.world.try_join(&who).is_ok() && self.below(3) > 0 {
             self.world.link_expected();
         }
+    }
+
+    /// Anybody who ever was here, in whatever state, asks to go on.
+    fn resume(&mut self) {
+        let all: Vec<_> = self.world.clients.keys().cloned().collect();
+        if all.is_empty() {
+            return;
+        }
+        let before = all[self.below(all.len())].clone();
+        let Some(info) = self.world.clients[&before].roster.get(&self.world.clients[&before].sid) else { return };
+        let mut who = Who::named(&info.identity.clone()).protocol(self.world.clients[&before].protocol as i32);
+        who.single = self.below(4) > 0;
+        if self.below(3) == 0 {
+            let tracks = [self.any_track(), self.any_track()].map(|track| track.to_string());
+            let sync = proto::SyncState { track_sids_disabled: tracks.to_vec(), ..Default::default() };
+            who.request.sync_state = Some(sync);
+        }
+        self.world.resume(&before, &who);
     }
 
     fn open_client(&mut self) -> Option<ConnectionId> {

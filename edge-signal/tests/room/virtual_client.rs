@@ -21,6 +21,8 @@ pub(crate) struct VirtualClient {
     pub(crate) closed: bool,
     frames: usize,
     left: bool,
+    /// It asked to go on.
+    resumes: bool,
 }
 
 impl VirtualClient {
@@ -28,10 +30,24 @@ impl VirtualClient {
         Self { protocol, ..Self::default() }
     }
 
+    /// The same client on a new socket: it knows what it knew.
+    pub(crate) fn resuming(&self) -> Self {
+        Self {
+            protocol: self.protocol,
+            sid: self.sid.clone(),
+            roster: self.roster.clone(),
+            allowed: self.allowed.clone(),
+            resumes: true,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn receive(&mut self, message: Message) {
         assert!(!self.closed && !self.left, "a frame after leave or close: {message:?}");
         self.frames += 1;
-        assert_eq!(self.frames == 1 && !matches!(message, Message::Leave(_)), matches!(message, Message::Join(_)));
+        let greets = self.frames == 1 && !matches!(message, Message::Leave(_));
+        assert_eq!(greets && !self.resumes, matches!(message, Message::Join(_)));
+        assert_eq!(greets && self.resumes, matches!(message, Message::Reconnect(_)));
         match &message {
             Message::Join(join) => {
                 let me = join.participant.clone().unwrap();

@@ -167,6 +167,21 @@ impl World {
         Ok(connection)
     }
 
+    /// The client of `before` asks to go on, on a new socket.
+    pub(crate) fn resume(&mut self, before: &ConnectionId, who: &Who) -> ConnectionId {
+        let mut who = who.clone();
+        who.request.reconnect = true;
+        who.request.participant_sid.clone_from(&self.clients[before].sid);
+        let admission = self.admit(&who).unwrap();
+        assert!(admission.place.is_none(), "a resume asks for no node");
+        let client = self.clients[before].resuming();
+        self.sockets += 1;
+        let connection = ConnectionId(format!("c{}", self.sockets));
+        self.clients.insert(connection.clone(), client);
+        self.step(Event::Joined { connection: connection.clone(), admission: Box::new(admission), placed: None });
+        connection
+    }
+
     /// Joins and connects its media.
     pub(crate) fn join_active(&mut self, who: &Who) -> ConnectionId {
         let connection = self.join(who);
@@ -490,6 +505,7 @@ pub(crate) fn names(messages: &[Message]) -> Vec<&'static str> {
 fn name(message: &Message) -> &'static str {
     match message {
         Message::Join(_) => "join",
+        Message::Reconnect(_) => "reconnect",
         Message::Answer(_) => "answer",
         Message::Offer(_) => "offer",
         Message::Update(_) => "update",

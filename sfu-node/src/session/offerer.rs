@@ -26,6 +26,8 @@ pub(crate) struct Offerer {
     outstanding: Option<u32>,
     /// The first offer is due: it has the data section only.
     is_new: bool,
+    /// An offer with new credentials is due.
+    restarts: bool,
     /// Kinds of the media sections offered so far; section `n` has mid `n + 1`.
     kinds: Vec<TrackKind>,
     /// Sections that the client's last answer took.
@@ -44,10 +46,18 @@ impl Offerer {
             next_id: allocator.first_offer_id(),
             outstanding: None,
             is_new: true,
+            restarts: false,
             kinds: Vec::new(),
             answered: Vec::new(),
             fingerprint: None,
         }
+    }
+
+    /// Makes the next offer an ICE restart, due at once: the client may not have got the last one, nor its answer come.
+    pub(crate) fn restart(&mut self, allocator: &mut Allocator) {
+        self.credentials = allocator.ice_credentials();
+        self.outstanding = None;
+        self.restarts = true;
     }
 
     /// Media sections both sides agreed on and that carry something.
@@ -63,7 +73,7 @@ impl Offerer {
         subscriptions: &mut Subscriptions,
         allocator: &mut Allocator,
     ) -> Option<(u32, String)> {
-        if self.outstanding.is_some() || !(self.is_new || subscriptions.has_changed()) {
+        if self.outstanding.is_some() || !(self.is_new || self.restarts || subscriptions.has_changed()) {
             return None;
         }
         if !self.is_new {
@@ -71,6 +81,7 @@ impl Offerer {
             subscriptions.mark_described();
         }
         self.is_new = false;
+        self.restarts = false;
         let sections: Vec<LocalSection> = std::iter::once(LocalSection::Data { mid: DATA_MID.to_owned() })
             .chain(self.kinds.iter().zip(1_usize..).map(|(kind, mid)| offer_section(*kind, mid, client, subscriptions)))
             .collect();

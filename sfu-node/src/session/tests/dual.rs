@@ -105,3 +105,32 @@ fn data_comes_down_one_connection_only() {
         assert_eq!(downstream, [down], "{kind:?}");
     }
 }
+
+#[test]
+fn a_client_that_comes_back_is_offered_an_ice_restart() {
+    let ufrag = |offer: &SessionDescription| values(&offer.media_descriptions[0], "ice-ufrag")[0].to_owned();
+    let mut story = Story::open(PeerConnections::DualSubscriberPrimary);
+    story.flush();
+    let (id, first, _) = story.offered().unwrap();
+    story.answer(id, DUAL_DATA_ANSWER);
+    story.subscribe(&[("TR_VCb", VIDEO)]);
+    let (lost, offer, _) = story.offered().unwrap();
+    assert_eq!(ufrag(&offer), ufrag(&first));
+
+    // Nobody knows whether the last offer has arrived.
+    let subscriber = story.session.subscriber.as_ref().unwrap().transport;
+    story.session.restart_ice(&mut story.allocator, &mut story.out);
+    story.flush();
+    let (id, offer, map) = story.offered().unwrap();
+    assert_eq!((id, mids(&map)), (lost + 1, vec![("1", "TR_VCb")]));
+    let restart = story.out.commands.iter().find_map(|command| match command {
+        Command::RestartIce(transport, credentials) => Some((*transport, credentials.ufrag.clone())),
+        _ => None,
+    });
+    assert_eq!(restart, Some((subscriber, ufrag(&offer))));
+    assert_ne!(ufrag(&offer), ufrag(&first));
+    story.answer(lost, DUAL_DATA_ANSWER);
+    assert!(matches!(story.take_messages()[..], [NodeToRoom::DescriptionRejected { .. }]), "too late");
+    story.flush();
+    assert!(story.offered().is_none(), "once");
+}
