@@ -30,10 +30,12 @@ pub mod join;
 pub mod metadata;
 pub mod node;
 mod participant;
+mod permission;
 pub mod placement;
 pub mod publication;
 pub mod record;
 mod resume;
+pub mod service;
 mod session;
 mod signal;
 pub mod snapshot;
@@ -134,6 +136,7 @@ impl Room {
                 self.connection_gone(&mut turn, &connection);
             }
             Event::ClientGone { connection } => self.connection_gone(&mut turn, &connection),
+            Event::Request(request) => self.serve_request(&mut turn, *request),
             Event::NodeLinked { node, region, rejoin_ticket } => {
                 self.node_linked(&mut turn, &node, region, rejoin_ticket);
             }

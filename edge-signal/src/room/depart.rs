@@ -97,10 +97,10 @@ impl Room {
         self.connections.remove(&connection);
     }
 
-    /// Nobody has been here for the departure timeout.
-    pub(super) fn end(&mut self, turn: &mut Turn) {
+    /// The room is over for everyone.
+    pub(super) fn end(&mut self, turn: &mut Turn, reason: DisconnectReason) {
         for sid in self.participant_sids() {
-            self.remove(turn, &sid, DisconnectReason::RoomClosed, Some(Action::Disconnect));
+            self.remove(turn, &sid, reason, Some(Action::Disconnect));
         }
         self.record_mut().over = true;
         turn.effects.push(Effect::Directory(None));

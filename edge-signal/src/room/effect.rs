@@ -1,11 +1,13 @@
 //! What a room wants done.
 
+use livekit_protocol as proto;
 use livekit_protocol::SignalResponse;
 use shared::claims::AccessClaims;
 use shared::control::{FirstSession, PlaceRequest, RoomToNode};
-use shared::ids::NodeId;
+use shared::ids::{Identity, NodeId};
 
 use super::event::ConnectionId;
+use super::service::{Answer, Error};
 
 /// An effect; carried out in order.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,12 +47,23 @@ pub enum Effect {
     },
     /// Ask the fleet for a node; answered by `Event::Placed`.
     Place(Box<PlaceRequest>),
+    /// Let nobody of this identity in with a token that was minted before; **remembered when the room is over, too**.
+    RevokeTokens {
+        /// Whose.
+        identity: Identity,
+        /// Unix seconds.
+        before: u64,
+        /// Until when it is to be remembered, Unix seconds.
+        until: u64,
+    },
+    /// Answer to the `Event::Request` at hand.
+    Answer(Box<Result<Answer, Error>>),
     /// The room's line in the directory changed (or, with `None`, the room ended).
     Directory(Option<DirectoryEntry>),
 }
 
 /// A room's line in the directory.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct DirectoryEntry {
     /// `RM_…`.
     pub sid: String,
@@ -60,6 +73,9 @@ pub struct DirectoryEntry {
     pub participants: u32,
     /// Participants that publish.
     pub publishers: u32,
+    /// LiveKit's `Room`; lines of before have none.
+    #[serde(default)]
+    pub room: Option<Box<proto::Room>>,
 }
 
 /// Every table a [`RowChange`] may name.

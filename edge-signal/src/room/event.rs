@@ -7,6 +7,8 @@ use shared::control::{NodeToRoom, PeerConnections, PlaceRequest};
 use shared::geo::Place;
 use shared::ids::{NodeId, ParticipantSid, RegionName, RoomName};
 
+use super::service::Request;
+
 /// Milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct UnixMs(pub u64);
@@ -95,6 +97,8 @@ pub enum Event {
         /// Which.
         connection: ConnectionId,
     },
+    /// An app server asks something; answered by `Effect::Answer`.
+    Request(Box<Request>),
     /// A node's room link is open, its ticket checked. Replaces an earlier link of that node.
     NodeLinked {
         /// Which node.

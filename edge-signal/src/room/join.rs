@@ -59,6 +59,9 @@ impl Room {
             let refused = leave(protocol, DisconnectReason::JoinFailure, Action::Disconnect);
             return dismiss(turn, connection, refused);
         }
+        if !self.record.joined {
+            self.record_mut().joined = true;
+        }
         let superseded = self.supersede(turn, &identity);
         let returns = superseded.is_some();
         let sid = admission.participant.clone();
@@ -98,11 +101,16 @@ impl Room {
             return false;
         }
         let config = room_config(&admission.attempt).unwrap_or_default();
+        self.create_as(now, &config);
+        true
+    }
+
+    /// From here on it has rows.
+    pub(super) fn create_as(&mut self, now: UnixMs, config: &proto::RoomConfiguration) {
         let record = self.record_mut();
         record.created = true;
         record.created_at = now;
-        record.configure(&config);
-        true
+        record.configure(config);
     }
 
     /// Tracks that are not part of the first answer wait until the client surely hears of them.
@@ -120,7 +128,9 @@ impl Room {
         self.dismiss_client(turn, &old, DisconnectReason::DuplicateIdentity, Action::Disconnect);
         self.erase(turn, &old);
         let gone = departed(info, DisconnectReason::DuplicateIdentity);
-        self.note_departure(turn.now, &gone);
+        if !gone.permission.as_ref().is_some_and(|permission| permission.hidden) {
+            self.note_departure(turn.now, &gone);
+        }
         Some(gone)
     }
 
@@ -165,7 +175,7 @@ impl Room {
         me.state = State::Joining.into();
         me.version = 0;
         let join = proto::JoinResponse {
-            room: Some(self.record.info(self.counts())),
+            room: Some(self.info()),
             participant: Some(me),
             other_participants: others.filter_map(|p| self.participant_info(&p.sid)).collect(),
             server_version: COMPATIBLE_VERSION.to_owned(),

@@ -16,6 +16,17 @@ const MAX_STORED_METADATA_LEN: usize = 1024 * 1024;
 /// Longest participant attributes, bytes of all keys and values (LiveKit's).
 pub const MAX_ATTRIBUTES_LEN: usize = 64 * 1024;
 
+/// What of a profile is over its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Excess {
+    /// [`MAX_NAME_LEN`].
+    Name,
+    /// [`MAX_METADATA_LEN`].
+    Metadata,
+    /// [`MAX_ATTRIBUTES_LEN`].
+    Attributes,
+}
+
 impl Room {
     /// An empty text leaves a field as it is; an empty attribute deletes it.
     pub(super) fn update_metadata(
@@ -24,46 +35,56 @@ impl Room {
         sid: &ParticipantSid,
         request: proto::UpdateParticipantMetadata,
     ) {
-        let (reason, message) = match self.apply_metadata(sid, &request) {
-            Ok(()) => {
-                self.publish_update(turn, sid);
-                self.refresh_token(turn, sid);
-                (Reason::Ok, "")
+        let may = self.participants.get(sid).is_some_and(|participant| participant.permission.can_update_metadata);
+        let (reason, message) = if may {
+            match self.change_profile(sid, &request.name, &request.metadata, &request.attributes) {
+                Ok(()) => {
+                    self.publish_update(turn, sid);
+                    self.refresh_token(turn, sid);
+                    (Reason::Ok, "")
+                }
+                Err(Excess::Name) => (Reason::LimitExceeded, "exceeds name length limit"),
+                Err(Excess::Metadata) => (Reason::LimitExceeded, "exceeds metadata size limit"),
+                Err(Excess::Attributes) => (Reason::LimitExceeded, "exceeds attributes size limit"),
             }
-            Err(refused) => refused,
+        } else {
+            (Reason::NotAllowed, "does not have permission to update own metadata")
         };
         let request_id = request.request_id;
         self.respond(turn, sid, request_id, reason, message.to_owned(), Some(Request::UpdateMetadata(request)));
     }
 
-    fn apply_metadata(
+    /// Changes name, metadata and attributes; empty texts leave them as they are, an empty attribute is deleted.
+    ///
+    /// # Errors
+    /// What is over its limit; nothing is changed then.
+    pub(super) fn change_profile(
         &mut self,
         sid: &ParticipantSid,
-        request: &proto::UpdateParticipantMetadata,
-    ) -> Result<(), (Reason, &'static str)> {
-        let Some(participant) = self.participants.get(sid) else { return Err((Reason::NotFound, "")) };
-        if !participant.permission.can_update_metadata {
-            return Err((Reason::NotAllowed, "does not have permission to update own metadata"));
+        name: &str,
+        metadata: &str,
+        attributes: &HashMap<String, String>,
+    ) -> Result<(), Excess> {
+        let Some(participant) = self.participants.get(sid) else { return Ok(()) };
+        if name.len() > MAX_NAME_LEN {
+            return Err(Excess::Name);
         }
-        if request.name.len() > MAX_NAME_LEN {
-            return Err((Reason::LimitExceeded, "exceeds name length limit"));
+        if !fits_metadata(metadata) {
+            return Err(Excess::Metadata);
         }
-        if !fits_metadata(&request.metadata) {
-            return Err((Reason::LimitExceeded, "exceeds metadata size limit"));
+        let mut all = participant.claims.attributes.clone();
+        all.extend(attributes.iter().map(|(key, value)| (key.clone(), value.clone())));
+        all.retain(|_, value| !value.is_empty());
+        if all.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > MAX_ATTRIBUTES_LEN {
+            return Err(Excess::Attributes);
         }
-        let mut attributes = participant.claims.attributes.clone();
-        attributes.extend(request.attributes.iter().map(|(key, value)| (key.clone(), value.clone())));
-        attributes.retain(|_, value| !value.is_empty());
-        if attributes.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > MAX_ATTRIBUTES_LEN {
-            return Err((Reason::LimitExceeded, "exceeds attributes size limit"));
+        let Some(participant) = self.participant_mut(sid) else { return Ok(()) };
+        participant.claims.attributes = all;
+        if !name.is_empty() {
+            name.clone_into(&mut participant.claims.name);
         }
-        let Some(participant) = self.participant_mut(sid) else { return Err((Reason::NotFound, "")) };
-        participant.claims.attributes = attributes;
-        if !request.name.is_empty() {
-            participant.claims.name.clone_from(&request.name);
-        }
-        if !request.metadata.is_empty() {
-            participant.claims.metadata.clone_from(&request.metadata);
+        if !metadata.is_empty() {
+            metadata.clone_into(&mut participant.claims.metadata);
         }
         Ok(())
     }

@@ -182,6 +182,7 @@ impl Room {
         if !stops.is_empty() {
             turn.send_node(id, RoomToNode::Unsubscribe { session: key, tracks: stops });
         }
+        self.tell_grants(turn, sid);
         self.pass_on(turn, sid);
         self.ask_for_restart(turn, sid);
     }

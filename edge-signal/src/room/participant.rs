@@ -1,6 +1,7 @@
 //! One participant: who it is, what it may do, how it is seen by others.
 
 use livekit_protocol as proto;
+use livekit_protocol::TrackSource;
 use livekit_protocol::participant_info::{Kind, KindDetail, State};
 use serde::{Deserialize, Serialize};
 use shared::claims::{AccessClaims, VideoGrant};
@@ -87,6 +88,11 @@ impl Participant {
         is_dependent(&self.claims)
     }
 
+    /// It records the room.
+    pub(super) fn is_recorder(&self) -> bool {
+        self.claims.video.as_ref().is_some_and(|grant| grant.recorder)
+    }
+
     /// `ParticipantInfo` of a participant that is in the room.
     pub(super) fn info(&self, tracks: Vec<proto::TrackInfo>) -> proto::ParticipantInfo {
         let state = if self.active { State::Active } else { State::Joined };
@@ -115,6 +121,24 @@ impl Participant {
     /// What the node enforces.
     pub(super) fn media_grants(&self) -> MediaGrants {
         media_grants(&self.claims, &self.permission)
+    }
+
+    /// Replaces what it may do, in its token's claims too: those of its next token say the same.
+    #[allow(deprecated, reason = "clients still read recorder and agent here")]
+    pub(super) fn permit(&mut self, permission: proto::ParticipantPermission) {
+        let sources = permission.can_publish_sources.iter().filter_map(|source| TrackSource::try_from(*source).ok());
+        let grant = self.claims.video.get_or_insert_default();
+        grant.can_publish = Some(permission.can_publish);
+        grant.can_subscribe = Some(permission.can_subscribe);
+        grant.can_publish_data = Some(permission.can_publish_data);
+        grant.can_publish_sources = sources.map(|source| source.as_str_name().to_lowercase()).collect();
+        grant.can_update_own_metadata = Some(permission.can_update_metadata);
+        grant.hidden = permission.hidden;
+        grant.recorder = permission.recorder;
+        grant.agent = permission.agent;
+        grant.can_subscribe_metrics = Some(permission.can_subscribe_metrics);
+        grant.can_manage_agent_session = Some(permission.can_manage_agent_session);
+        self.permission = permission;
     }
 
     /// Whether a track of this source may be published.

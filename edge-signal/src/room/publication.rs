@@ -35,6 +35,9 @@ pub(super) struct Publication {
     /// Video: what the publisher knows of the qualities that are wanted.
     #[serde(default)]
     pub(super) dynacast: Dynacast,
+    /// The server muted it, and its publisher has not said yet that it knows.
+    #[serde(default)]
+    pub(super) mute_untold: bool,
 }
 
 impl Room {
@@ -72,6 +75,7 @@ impl Room {
             visible: false,
             told_subscribed: false,
             dynacast: Dynacast::default(),
+            mute_untold: false,
         };
         if let Some(participant) = self.participant_mut(sid) {
             participant.tracks.push(track.clone());
@@ -189,22 +193,29 @@ impl Room {
         let Some(track) = self.own_track(sid, &request.sid) else {
             return self.respond(turn, sid, 0, Reason::NotFound, String::new(), Some(Request::Mute(request)));
         };
-        let Some(publication) = self.publications.get(&track) else { return };
-        if publication.info.muted == request.muted {
-            return;
+        if self.publications.get(&track).is_some_and(|publication| publication.mute_untold)
+            && let Some(publication) = self.publication_mut(&track)
+        {
+            publication.mute_untold = false;
         }
+        self.set_muted(turn, sid, &track, request.muted);
+    }
+
+    /// Tells everyone and the node, if that is news.
+    pub(super) fn set_muted(&mut self, turn: &mut Turn, sid: &ParticipantSid, track: &TrackSid, muted: bool) {
+        let Some(publication) = self.publications.get(track).filter(|p| p.info.muted != muted) else { return };
         let visible = publication.visible;
-        if let Some(publication) = self.publication_mut(&track) {
-            publication.info.muted = request.muted;
+        if let Some(publication) = self.publication_mut(track) {
+            publication.info.muted = muted;
         }
         if visible {
             self.publish_update(turn, sid);
         }
         if let Some((node, session)) = self.open_session_of(sid) {
-            turn.send_node(&node, RoomToNode::MuteTrack { session, track: track.clone(), muted: request.muted });
+            turn.send_node(&node, RoomToNode::MuteTrack { session, track: track.clone(), muted });
         }
-        if visible && !request.muted {
-            self.repeat_quality(turn, &track);
+        if visible && !muted {
+            self.repeat_quality(turn, track);
         }
     }
 

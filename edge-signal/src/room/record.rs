@@ -31,6 +31,9 @@ pub(super) struct Record {
     /// False until someone joins; such a room has no rows.
     pub(super) created: bool,
     pub(super) created_at: UnixMs,
+    /// Somebody has been in it.
+    #[serde(default = "yes")]
+    pub(super) joined: bool,
     pub(super) empty_timeout_secs: u32,
     pub(super) departure_timeout_secs: u32,
     /// 0: unlimited.
@@ -52,6 +55,9 @@ pub(super) struct Record {
 pub(super) struct Counts {
     pub(super) participants: u32,
     pub(super) publishers: u32,
+    /// A recorder is there.
+    #[serde(default)]
+    pub(super) recording: bool,
 }
 
 /// Whether the fleet has been asked for a node.
@@ -78,6 +84,7 @@ impl Record {
             sid,
             created: false,
             created_at: now,
+            joined: false,
             empty_timeout_secs: EMPTY_TIMEOUT_SECS,
             departure_timeout_secs: DEPARTURE_TIMEOUT_SECS,
             max_participants: 0,
@@ -111,7 +118,9 @@ impl Record {
 
     /// When the room ends if nobody comes.
     pub(super) fn ends_at(&self) -> Option<UnixMs> {
-        Some(self.empty_since?.after(self.departure_timeout_ms()))
+        let timeout_ms =
+            if self.joined { self.departure_timeout_ms() } else { u64::from(self.empty_timeout_secs) * 1000 };
+        Some(self.empty_since?.after(timeout_ms))
     }
 
     /// How long the room is kept when all have left, and a participant whose signaling is gone.
@@ -133,9 +142,15 @@ impl Record {
             metadata: self.metadata.clone(),
             num_participants: counts.participants,
             num_publishers: counts.publishers,
+            active_recording: counts.recording,
             ..Default::default()
         }
     }
+}
+
+/// A room of before the field was joined by whoever made it.
+fn yes() -> bool {
+    true
 }
 
 /// Codecs a client may publish: all the room forwards but retransmission, which is no codec of its own.

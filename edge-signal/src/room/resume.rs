@@ -52,10 +52,10 @@ impl Room {
             ..Default::default()
         };
         self.send(turn, &sid, Message::Reconnect(reconnect));
+        self.tell_mutes(turn, &sid);
         self.tell_departed(turn, &sid);
         self.tell_everyone_present(turn, &sid);
-        let room = self.record.info(self.counts());
-        self.send(turn, &sid, Message::RoomUpdate(proto::RoomUpdate { room: Some(room) }));
+        self.send(turn, &sid, Message::RoomUpdate(proto::RoomUpdate { room: Some(self.info()) }));
         self.refresh_token(turn, &sid);
         self.tell_tracks_anew(turn, &sid);
         self.restart_subscriber(turn, &sid);
@@ -87,14 +87,16 @@ impl Room {
         }
     }
 
-    /// Those who left while the client was not listening. Who came back meanwhile is in the list of those present:
-    /// clients tell participants by identity.
+    /// Those who left, or hid, while the client was not listening. Who came back meanwhile is in the list of those
+    /// present: clients tell participants by identity.
     fn tell_departed(&self, turn: &mut Turn, sid: &ParticipantSid) {
         let Some(since) = self.participants.get(sid).map(|participant| participant.joined_at) else { return };
-        let missed = self
-            .departed
-            .iter()
-            .filter(|(_, departed)| departed.at >= since && !self.identities.contains_key(&departed.identity));
+        let is_seen = |identity: &Identity| {
+            let present = self.identities.get(identity).and_then(|sid| self.participants.get(sid));
+            present.is_some_and(|present| present.sid == *sid || !present.permission.hidden)
+        };
+        let missed =
+            (self.departed.iter()).filter(|(_, departed)| departed.at >= since && !is_seen(&departed.identity));
         let participants: Vec<_> = missed
             .map(|(sid, departed)| proto::ParticipantInfo {
                 sid: sid.to_string(),
@@ -106,6 +108,14 @@ impl Room {
             .collect();
         if !participants.is_empty() {
             self.send(turn, sid, Message::Update(proto::ParticipantUpdate { participants }));
+        }
+    }
+
+    /// Mutes by the server that it may not have heard of: before its own tracks, which it would otherwise unmute again.
+    fn tell_mutes(&self, turn: &mut Turn, sid: &ParticipantSid) {
+        let own = self.participants.get(sid).into_iter().flat_map(|participant| &participant.tracks);
+        for track in own.filter(|track| self.publications.get(track).is_some_and(|p| p.mute_untold)) {
+            self.send(turn, sid, Message::Mute(proto::MuteTrackRequest { sid: track.to_string(), muted: true }));
         }
     }
 
@@ -194,9 +204,6 @@ impl Room {
             self.departed.iter().filter(|(_, d)| d.at.after(kept) <= now).map(|(sid, _)| sid.clone()).collect();
         for sid in old {
             self.put_departed(&sid, None);
-        }
-        if info.permission.as_ref().is_some_and(|permission| permission.hidden) {
-            return;
         }
         let (sid, identity) = (ParticipantSid::try_from(info.sid.as_str()), Identity::try_from(info.identity.as_str()));
         if let (Ok(sid), Ok(identity)) = (sid, identity) {

@@ -148,7 +148,7 @@ impl Room {
         let counted = self.participants.values().filter(|participant| !participant.is_dependent());
         let (participants, publishers) =
             counted.fold((0u32, 0u32), |(all, publish), p| (all + 1, publish + u32::from(p.is_publisher)));
-        Counts { participants, publishers }
+        Counts { participants, publishers, recording: self.participants.values().any(Participant::is_recorder) }
     }
 
     /// Where to send what concerns this participant's session: its node listens and was asked to open it.

@@ -58,7 +58,7 @@ impl Room {
         self.review_qualities(turn);
         self.settle(turn);
         if self.record.ends_at().is_some_and(|at| at <= now) {
-            self.end(turn);
+            self.end(turn, DisconnectReason::RoomClosed);
         }
     }
 

@@ -77,14 +77,26 @@ impl Room {
         Some(participant.info(visible.map(|publication| publication.info.clone()).collect()))
     }
 
-    /// Tells clients and directory the counters if they changed, at most once in [`COUNTS_INTERVAL_MS`].
+    /// Tells clients and directory the counters if they changed, at most once in [`COUNTS_INTERVAL_MS`]; that it is being
+    /// recorded at once.
     pub(super) fn tell_counts(&mut self, turn: &mut Turn) {
         let counts = self.counts();
-        if counts == self.record.told || turn.now < self.record.told_at.after(COUNTS_INTERVAL_MS) {
+        let (told, at) = (self.record.told, self.record.told_at);
+        if counts == told || (counts.recording == told.recording && turn.now < at.after(COUNTS_INTERVAL_MS)) {
             return;
         }
+        self.announce_room(turn);
+    }
+
+    /// LiveKit's `Room` as of now.
+    pub(super) fn info(&self) -> proto::Room {
+        self.record.info(self.counts())
+    }
+
+    /// Tells clients and directory what the room is like now.
+    pub(super) fn announce_room(&mut self, turn: &mut Turn) {
         self.note_counts(turn);
-        let room = self.record.info(counts);
+        let room = self.info();
         for connection in self.participants.values().filter_map(|participant| participant.connection.as_ref()) {
             turn.send_client(connection, Message::RoomUpdate(proto::RoomUpdate { room: Some(room.clone()) }));
         }
@@ -102,6 +114,7 @@ impl Room {
             created_at: record.created_at.0,
             participants: counts.participants,
             publishers: counts.publishers,
+            room: Some(Box::new(record.info(counts))),
         };
         turn.effects.push(Effect::Directory(Some(entry)));
     }

@@ -16,6 +16,7 @@ mod node_loss;
 mod publishing;
 mod random_events;
 mod resuming;
+mod serving;
 mod speaking;
 mod subscribing;
 mod virtual_client;

@@ -1,6 +1,7 @@
 //! Anything may happen in any order. The world checks every event; a seed that ever failed is kept in `SEEDS`.
 
 use edge_signal::room::event::{ConnectionId, Event};
+use edge_signal::room::service::Request;
 use livekit_protocol as proto;
 use livekit_protocol::signal_request::Message as Asked;
 use rand_chacha::ChaCha8Rng;
@@ -63,6 +64,7 @@ impl Chaos {
             }
             17 if self.below(8) == 0 && !self.world.directory.is_empty() => self.world.restart(),
             17 => self.world.step(Event::Alarm),
+            18 => self.app_server_asks(),
             _ => {
                 let ms = [10, 700, 3_000, 15_000][self.below(4)];
                 self.world.pass(ms);
@@ -160,6 +162,45 @@ impl Chaos {
             _ => Asked::Ping(1),
         };
         self.world.say(&client, message);
+    }
+
+    fn app_server_asks(&mut self) {
+        let identity = ["ada", "bob", "eve", "dan", "old", "nobody"][self.below(6)].to_owned();
+        let (flag, track_sid) = (self.below(2) == 0, self.any_track().to_string());
+        let request = match self.below(24) {
+            0 => Request::RemoveParticipant(proto::RoomParticipantIdentity { identity, ..Default::default() }),
+            1..=3 => Request::MuteTrack(proto::MuteRoomTrackRequest {
+                identity,
+                track_sid,
+                muted: flag,
+                ..Default::default()
+            }),
+            4..=9 => {
+                let permission = proto::ParticipantPermission {
+                    can_publish: self.below(2) == 0,
+                    can_subscribe: self.below(3) > 0,
+                    hidden: self.below(4) == 0,
+                    can_publish_sources: if flag { vec![proto::TrackSource::Camera.into()] } else { Vec::new() },
+                    ..Default::default()
+                };
+                let permission = Some(permission);
+                let request = proto::UpdateParticipantRequest { identity, permission, ..Default::default() };
+                Request::UpdateParticipant(Box::new(request))
+            }
+            10 => Request::UpdateMetadata(track_sid),
+            11 => Request::Create(Box::default()),
+            12 | 13 => Request::UpdateSubscriptions(proto::UpdateSubscriptionsRequest {
+                identity,
+                track_sids: vec![track_sid],
+                subscribe: flag,
+                ..Default::default()
+            }),
+            14 if self.below(8) == 0 => Request::Delete,
+            15 => Request::GetParticipant(identity),
+            _ => Request::ListParticipants,
+        };
+        // Whatever the answer, there is one.
+        let _ = self.world.ask(request);
     }
 
     fn node_speaks(&mut self) {

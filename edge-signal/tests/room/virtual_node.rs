@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::control::{Delivery, Description, FirstSession, ReceivedData, RoomToNode};
+use shared::control::{Delivery, Description, FirstSession, MediaGrants, ReceivedData, RoomToNode};
 use shared::ids::{Generation, ParticipantSid, SessionKey, TrackSid};
 
 /// One node.
@@ -22,6 +22,8 @@ pub(crate) struct VirtualSession {
     pub(crate) served: BTreeMap<TrackSid, Delivery>,
     pub(crate) offers: Vec<Description>,
     pub(crate) answers: Vec<Description>,
+    /// As last changed.
+    pub(crate) grants: Option<MediaGrants>,
     pub(crate) restarts: usize,
     pub(crate) replays: Vec<ReceivedData>,
 }
@@ -75,7 +77,7 @@ impl VirtualNode {
             RoomToNode::Unsubscribe { session, tracks } => self.at(&session).served.retain(|t, _| !tracks.contains(t)),
             RoomToNode::RestartIce { session } => self.at(&session).restarts += 1,
             RoomToNode::ReplayData { session, received } => self.at(&session).replays.extend(received),
-            RoomToNode::UpdateGrants { .. } => {}
+            RoomToNode::UpdateGrants { session, grants } => self.at(&session).grants = Some(grants),
         }
     }
 

@@ -7,6 +7,7 @@ use edge_signal::refusal::{Reason, Refusal};
 use edge_signal::room::Room;
 use edge_signal::room::effect::{DirectoryEntry, Effect, RowChange, TABLES};
 use edge_signal::room::event::{Admission, ConnectionId, Context, Event, JoinAttempt, UnixMs};
+use edge_signal::room::service::{Answer, Error, Request};
 use livekit_protocol as proto;
 use livekit_protocol::signal_request::Message as Asked;
 use livekit_protocol::signal_response::Message;
@@ -15,7 +16,7 @@ use shared::control::{
     CONTROL_VERSION, Delivery, Description, DescriptionKind, LayerMedia, MediaState, MidTrack, NodeToRoom,
     PlaceRequest, TrackMedia,
 };
-use shared::ids::{NodeId, RegionName, RoomName, SessionKey, TrackSid};
+use shared::ids::{Identity, NodeId, RegionName, RoomName, SessionKey, TrackSid};
 
 use crate::virtual_client::VirtualClient;
 use crate::virtual_node::VirtualNode;
@@ -32,6 +33,9 @@ pub(crate) struct World {
     pub(crate) asked_fleet: Vec<PlaceRequest>,
     pub(crate) directory: Vec<Option<DirectoryEntry>>,
     pub(crate) tokens: Vec<AccessClaims>,
+    /// Identity, tokens of before when, until when remembered.
+    pub(crate) revoked: Vec<(Identity, u64, u64)>,
+    answer: Option<Result<Answer, Error>>,
     rows: BTreeMap<(String, String), String>,
     events: u64,
     sockets: u64,
@@ -120,6 +124,8 @@ impl World {
             asked_fleet: Vec::new(),
             directory: Vec::new(),
             tokens: Vec::new(),
+            revoked: Vec::new(),
+            answer: None,
             rows: BTreeMap::new(),
             events: 0,
             sockets: 0,
@@ -231,6 +237,13 @@ impl World {
         let track = self.add_track(connection, microphone(cid)).unwrap();
         self.receive_track(connection, &track);
         track
+    }
+
+    // --- app servers
+
+    pub(crate) fn ask(&mut self, request: Request) -> Result<Answer, Error> {
+        self.step(Event::Request(Box::new(request)));
+        self.answer.take().expect("no answer")
     }
 
     // --- nodes
@@ -406,6 +419,8 @@ impl World {
                 assert!(node.linked && node.said_hello, "opened on a node that does not listen");
                 node.open(&session);
             }
+            Effect::RevokeTokens { identity, before, until } => self.revoked.push((identity, before, until)),
+            Effect::Answer(answer) => assert!(self.answer.replace(*answer).is_none(), "answered twice"),
             Effect::Place(request) => self.asked_fleet.push(*request),
             Effect::Directory(entry) => self.directory.push(entry),
         }
@@ -506,6 +521,8 @@ fn name(message: &Message) -> &'static str {
     match message {
         Message::Join(_) => "join",
         Message::Reconnect(_) => "reconnect",
+        Message::Mute(_) => "mute",
+        Message::TrackUnpublished(_) => "track_unpublished",
         Message::Answer(_) => "answer",
         Message::Offer(_) => "offer",
         Message::Update(_) => "update",

@@ -1,0 +1,222 @@
+//! What app servers ask of a room: LiveKit's `RoomService`, less what concerns all rooms.
+
+use livekit_protocol as proto;
+use livekit_protocol::leave_request::Action;
+use livekit_protocol::signal_response::Message;
+use livekit_protocol::{DisconnectReason, UpdateSubscription};
+use serde::{Deserialize, Serialize};
+use shared::ids::{ParticipantSid, TrackSid};
+
+use super::Room;
+use super::effect::Effect;
+use super::metadata::{Excess, fits_metadata};
+use super::turn::Turn;
+
+/// Seconds that revoked tokens are remembered at least: as long as any sensible one is good for.
+const REVOCATION_SECS: u64 = 24 * 60 * 60;
+
+/// A request about one room. The caller's grants have been checked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// `CreateRoom`: one that exists is left as it is.
+    Create(Box<proto::CreateRoomRequest>),
+    /// `DeleteRoom`.
+    Delete,
+    /// `ListParticipants`.
+    ListParticipants,
+    /// `GetParticipant`.
+    GetParticipant(String),
+    /// `RemoveParticipant`.
+    RemoveParticipant(proto::RoomParticipantIdentity),
+    /// `MutePublishedTrack`.
+    MuteTrack(proto::MuteRoomTrackRequest),
+    /// `UpdateParticipant`.
+    UpdateParticipant(Box<proto::UpdateParticipantRequest>),
+    /// `UpdateSubscriptions`.
+    UpdateSubscriptions(proto::UpdateSubscriptionsRequest),
+    /// `UpdateRoomMetadata`.
+    UpdateMetadata(String),
+}
+
+/// What a request is answered with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
+    /// The room.
+    Room(Box<proto::Room>),
+    /// Everyone in it.
+    Participants(Vec<proto::ParticipantInfo>),
+    /// One of them.
+    Participant(Box<proto::ParticipantInfo>),
+    /// One of their tracks.
+    Track(Box<proto::TrackInfo>),
+    /// Nothing.
+    Done,
+}
+
+/// Kind of error, as Twirp has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Code {
+    /// Such a room, participant or track is not there.
+    NotFound,
+    /// A field is not what it must be.
+    InvalidArgument,
+    /// It cannot be done now.
+    FailedPrecondition,
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Error {
+    /// Kind.
+    pub code: Code,
+    /// LiveKit's text, where it has one.
+    pub text: String,
+    /// Name of the field that is wrong.
+    pub argument: Option<String>,
+}
+
+impl Error {
+    fn new(code: Code, text: &str) -> Self {
+        Self { code, text: text.to_owned(), argument: None }
+    }
+
+    /// A field over its limit; LiveKit repeats the text less the number as the argument's name.
+    fn over(limit: &str, max: usize) -> Self {
+        let text = format!("{limit} {max}");
+        Self { code: Code::InvalidArgument, text, argument: Some(limit.to_owned()) }
+    }
+
+    fn no_room() -> Self {
+        Self::new(Code::NotFound, "requested room does not exist")
+    }
+
+    fn no_participant() -> Self {
+        Self::new(Code::NotFound, "participant does not exist")
+    }
+}
+
+impl From<Excess> for Error {
+    fn from(excess: Excess) -> Self {
+        let (limit, max) = match excess {
+            Excess::Name => ("name length exceeds limits", shared::ids::MAX_NAME_LEN),
+            Excess::Metadata => ("metadata size exceeds limits", super::metadata::MAX_METADATA_LEN),
+            Excess::Attributes => ("attribute size exceeds limits", super::metadata::MAX_ATTRIBUTES_LEN),
+        };
+        Self::over(limit, max)
+    }
+}
+
+impl Room {
+    /// Handles a request; its answer is one of the effects.
+    pub(super) fn serve_request(&mut self, turn: &mut Turn, request: Request) {
+        let answer = match request {
+            Request::Create(request) => self.create(turn, &request),
+            Request::ListParticipants if !self.record.created => Ok(Answer::Participants(Vec::new())),
+            Request::Delete | Request::UpdateMetadata(_) if !self.record.created => Err(Error::no_room()),
+            Request::Delete => {
+                self.end(turn, DisconnectReason::RoomDeleted);
+                Ok(Answer::Done)
+            }
+            Request::UpdateMetadata(metadata) => self.update_room_metadata(turn, metadata),
+            Request::ListParticipants => {
+                let all = self.participants.keys().filter_map(|sid| self.participant_info(sid));
+                Ok(Answer::Participants(all.collect()))
+            }
+            Request::GetParticipant(identity) => self.named(&identity).and_then(|sid| self.shown(&sid)),
+            Request::RemoveParticipant(request) => self.remove_named(turn, &request),
+            Request::MuteTrack(request) => self.mute_named(turn, &request),
+            Request::UpdateParticipant(request) => self.update_named(turn, *request),
+            Request::UpdateSubscriptions(request) => self.named(&request.identity).map(|sid| {
+                let (track_sids, participant_tracks) = (request.track_sids, request.participant_tracks);
+                let wish = UpdateSubscription { track_sids, subscribe: request.subscribe, participant_tracks };
+                self.update_subscription(turn, &sid, &wish);
+                Answer::Done
+            }),
+        };
+        turn.effects.push(Effect::Answer(Box::new(answer)));
+    }
+
+    fn create(&mut self, turn: &mut Turn, request: &proto::CreateRoomRequest) -> Result<Answer, Error> {
+        if !fits_metadata(&request.metadata) {
+            return Err(Excess::Metadata.into());
+        }
+        if !self.record.created {
+            let config = proto::RoomConfiguration {
+                empty_timeout: request.empty_timeout,
+                departure_timeout: request.departure_timeout,
+                max_participants: request.max_participants,
+                metadata: request.metadata.clone(),
+                ..Default::default()
+            };
+            self.create_as(turn.now, &config);
+            self.note_counts(turn);
+        }
+        Ok(Answer::Room(Box::new(self.info())))
+    }
+
+    fn update_room_metadata(&mut self, turn: &mut Turn, metadata: String) -> Result<Answer, Error> {
+        if !fits_metadata(&metadata) {
+            return Err(Excess::Metadata.into());
+        }
+        if self.record.metadata != metadata {
+            self.record_mut().metadata = metadata;
+            self.announce_room(turn);
+        }
+        Ok(Answer::Room(Box::new(self.info())))
+    }
+
+    /// The participant leaves for good: the tokens it holds let nobody in any more.
+    fn remove_named(&mut self, turn: &mut Turn, request: &proto::RoomParticipantIdentity) -> Result<Answer, Error> {
+        let sid = self.named(&request.identity)?;
+        let Some(participant) = self.participants.get(&sid) else { return Err(Error::no_participant()) };
+        let now = turn.now.secs();
+        // Tokens are dated in whole seconds: one of this very second may be the one it holds.
+        let before = u64::try_from(request.revoke_token_ts).ok().filter(|at| *at > 0).unwrap_or(now + 1);
+        let until = participant.claims.exp.max(now + REVOCATION_SECS);
+        let identity = participant.identity.clone();
+        self.remove(turn, &sid, DisconnectReason::ParticipantRemoved, Some(Action::Disconnect));
+        turn.effects.push(Effect::RevokeTokens { identity, before, until });
+        Ok(Answer::Done)
+    }
+
+    /// The client is told to mute its track. Unmuting is left to whoever sits in front of the microphone.
+    fn mute_named(&mut self, turn: &mut Turn, request: &proto::MuteRoomTrackRequest) -> Result<Answer, Error> {
+        let sid = self.named(&request.identity)?;
+        let own = |track: &TrackSid| self.publications.get(track).is_some_and(|p| p.publisher == sid);
+        let track = TrackSid::try_from(request.track_sid.as_str()).ok().filter(own);
+        let Some(track) = track else { return Err(Error::new(Code::NotFound, "track does not exist")) };
+        if !request.muted {
+            return Err(Error::new(Code::FailedPrecondition, "remote unmute not enabled"));
+        }
+        if let Some(publication) = self.publication_mut(&track) {
+            publication.mute_untold = true;
+        }
+        let mute = proto::MuteTrackRequest { sid: track.to_string(), muted: true };
+        self.send(turn, &sid, Message::Mute(mute));
+        self.set_muted(turn, &sid, &track, true);
+        let info = self.publications.get(&track).map(|publication| publication.info.clone()).unwrap_or_default();
+        Ok(Answer::Track(Box::new(info)))
+    }
+
+    fn update_named(&mut self, turn: &mut Turn, request: proto::UpdateParticipantRequest) -> Result<Answer, Error> {
+        let sid = self.named(&request.identity)?;
+        self.change_profile(&sid, &request.name, &request.metadata, &request.attributes)?;
+        if let Some(permission) = request.permission {
+            self.change_permission(turn, &sid, permission);
+        } else {
+            self.publish_update(turn, &sid);
+        }
+        self.refresh_token(turn, &sid);
+        self.shown(&sid)
+    }
+
+    fn named(&self, identity: &str) -> Result<ParticipantSid, Error> {
+        let identity = shared::ids::Identity::try_from(identity).ok();
+        identity.and_then(|identity| self.identities.get(&identity)).cloned().ok_or_else(Error::no_participant)
+    }
+
+    fn shown(&self, sid: &ParticipantSid) -> Result<Answer, Error> {
+        let info = self.participant_info(sid).ok_or_else(Error::no_participant)?;
+        Ok(Answer::Participant(Box::new(info)))
+    }
+}
