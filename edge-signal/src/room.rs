@@ -33,6 +33,7 @@ mod participant;
 mod permission;
 pub mod placement;
 pub mod publication;
+mod quality;
 pub mod record;
 mod resume;
 pub mod service;

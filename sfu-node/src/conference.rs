@@ -263,7 +263,39 @@ impl Conference {
                     self.speaking.insert((name.clone(), participant.clone()));
                 }
             }
+            Event::Score { transport, score } => {
+                let Some((name, participant)) = self.transports.get(&transport) else { return };
+                let session = self.rooms.get_mut(name).and_then(|room| room.sessions.get_mut(participant));
+                if let Some(session) = session {
+                    session.scored(transport, score);
+                }
+            }
             Event::Stats(_) => {}
+        }
+    }
+
+    /// Tells the rooms how well media gets through, as far as they do not know; for every few seconds.
+    pub(crate) fn assess(&mut self) {
+        for (name, room) in &mut self.rooms {
+            let (mut changed, mut same, mut newcomers) = (Vec::new(), Vec::new(), Vec::new());
+            for session in room.sessions.values_mut() {
+                let Some((reach, is_news)) = session.assess() else { continue };
+                if session.take_newcomer() {
+                    newcomers.push(reach.session.clone());
+                }
+                if is_news {
+                    changed.push(reach);
+                } else if session.publishes() {
+                    same.push(reach);
+                }
+            }
+            if newcomers.is_empty() {
+                same.clear();
+            }
+            if !changed.is_empty() || !newcomers.is_empty() {
+                let quality = NodeToRoom::ConnectionQuality { changed, same, newcomers };
+                self.effects.messages.push((name.clone(), quality));
+            }
         }
     }
 

@@ -30,6 +30,9 @@ const BATCH: usize = 64;
 /// Time between two readings of the shards' counters.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Readings from one word about connection quality to the next: 5 s (LiveKit's).
+const READINGS_AN_ASSESSMENT: u32 = 5;
+
 /// What is asked of the control task.
 #[derive(Debug)]
 pub(crate) enum Request {
@@ -158,6 +161,7 @@ impl<F: Fn(ShardIndex, Command) + Send + 'static> State<F> {
     async fn run(mut self, mut inbox: mpsc::Receiver<Request>, mut reports: mpsc::Receiver<(ShardIndex, Report)>) {
         let mut ticks = tokio::time::interval(STATS_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut readings: u32 = 0;
         loop {
             tokio::select! {
                 request = inbox.recv() => match request {
@@ -170,6 +174,10 @@ impl<F: Fn(ShardIndex, Command) + Send + 'static> State<F> {
                 },
                 _ = ticks.tick() => {
                     ShardIndex::all(self.readings.shards()).for_each(|shard| (self.command)(shard, Command::ReadStats));
+                    readings = (readings + 1) % READINGS_AN_ASSESSMENT;
+                    if readings == 0 {
+                        self.conference.assess();
+                    }
                 }
             }
             for _ in 0..BATCH {

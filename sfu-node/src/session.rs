@@ -11,12 +11,13 @@ pub(crate) mod fuzzing;
 mod loudness;
 mod offerer;
 mod publications;
+mod quality;
 mod subscriptions;
 mod writer;
 
 use shared::control::{
     AnnouncedTrack, ClientTraits, Description, DescriptionKind, MediaGrants, MediaState, NodeToRoom, PeerConnections,
-    Subscription, TrackKind,
+    SessionQuality, Subscription, TrackKind,
 };
 use shared::ids::{Identity, SessionKey, TrackSid};
 
@@ -25,6 +26,7 @@ use self::answerer::{Answerer, TransportChange};
 use self::loudness::Loudness;
 use self::offerer::Offerer;
 use self::publications::Publications;
+use self::quality::Quality;
 use self::subscriptions::Subscriptions;
 pub(crate) use self::writer::Endpoint;
 use crate::media::api::{
@@ -77,6 +79,7 @@ pub(crate) struct Session {
     subscriber: Option<Offerer>,
     publications: Publications,
     loudness: Loudness,
+    quality: Quality,
     subscriptions: Subscriptions,
     connected: Vec<TransportKey>,
     state: Option<MediaState>,
@@ -97,6 +100,7 @@ impl Session {
             subscriber: None,
             publications: Publications::default(),
             loudness: Loudness::default(),
+            quality: Quality::default(),
             subscriptions: Subscriptions::default(),
             connected: Vec::new(),
             state: None,
@@ -266,6 +270,28 @@ impl Session {
         self.loudness.take_news()
     }
 
+    /// A transport carries media so well.
+    pub(crate) fn scored(&mut self, transport: TransportKey, score: u8) {
+        self.quality.set(transport, score);
+    }
+
+    /// How well its media gets through, and whether that is news; `None`: there is none yet.
+    pub(crate) fn assess(&mut self) -> Option<(SessionQuality, bool)> {
+        let lost = self.state? != MediaState::Connected;
+        let is_news = !self.quality.settle(lost);
+        Some((SessionQuality { session: self.params.key.clone(), score: self.quality.score(lost) }, is_news))
+    }
+
+    /// True, once: new tracks reach it, or all do.
+    pub(crate) fn take_newcomer(&mut self) -> bool {
+        std::mem::take(&mut self.quality.newcomer)
+    }
+
+    /// It sends something.
+    pub(crate) fn publishes(&self) -> bool {
+        !self.receivers.is_empty()
+    }
+
     /// A transport is up (again).
     pub(crate) fn connected(&mut self, transport: TransportKey, out: &mut Output) {
         if !self.connected.contains(&transport) {
@@ -340,8 +366,10 @@ impl Session {
             self.senders = senders;
         }
         if self.connected.contains(&transport) {
-            let bound = self.subscriptions.take_bound(&negotiated).into_iter();
-            out.messages.extend(bound.map(|track| NodeToRoom::TrackBound { session: session.clone(), track }));
+            let bound = self.subscriptions.take_bound(&negotiated);
+            self.quality.newcomer |= !bound.is_empty();
+            out.messages
+                .extend(bound.into_iter().map(|track| NodeToRoom::TrackBound { session: session.clone(), track }));
         }
         if self.params.peer_connections == PeerConnections::Single {
             self.ask_for_sections(out);

@@ -16,6 +16,12 @@ pub const CONTROL_VERSION: u32 = 1;
 pub const MAX_SDP_LEN: usize = 512 * 1024;
 /// Steps that loudness is told in: full scale is so many (LiveKit's).
 pub const LOUDEST_STEP: u8 = 8;
+/// The best that a connection can be; 0 is the worst.
+pub const BEST_SCORE: u8 = 100;
+/// A connection with more is excellent (LiveKit's).
+pub const EXCELLENT_SCORE: u8 = 80;
+/// A connection with more, but not that much, is good; with less it is poor (LiveKit's).
+pub const GOOD_SCORE: u8 = 40;
 /// Seconds between a node's heartbeats on the fleet link.
 pub const HEARTBEAT_SECS: u64 = 1;
 /// Where a node opens its fleet link, relative to the edge.
@@ -437,6 +443,15 @@ pub enum NodeToRoom {
         /// Those that changed.
         speakers: Vec<Speaking>,
     },
+    /// How well participants' media gets through.
+    ConnectionQuality {
+        /// Those that changed.
+        changed: Vec<SessionQuality>,
+        /// Others that publish, for those who have not heard of them.
+        same: Vec<SessionQuality>,
+        /// Who has not: it is new, or new tracks reach it.
+        newcomers: Vec<SessionKey>,
+    },
     /// A subscriber's path does not carry a video any more, or carries it again.
     StreamState {
         /// The subscriber.
@@ -455,6 +470,15 @@ pub struct Speaking {
     pub session: SessionKey,
     /// Up to [`LOUDEST_STEP`]; 0: silent.
     pub step: u8,
+}
+
+/// How well a participant's media gets through, both ways.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionQuality {
+    /// Whose.
+    pub session: SessionKey,
+    /// Up to [`BEST_SCORE`]; `None`: it is lost.
+    pub score: Option<u8>,
 }
 
 /// What a node is and can carry, in its first message on the fleet link.

@@ -98,6 +98,9 @@ impl Room {
                 return self.session_refused(turn, id, session, reason);
             }
             NodeToRoom::Speakers { speakers } => return self.speakers_changed(turn, id, &speakers),
+            NodeToRoom::ConnectionQuality { changed, same, newcomers } => {
+                return self.quality_changed(turn, id, &changed, &same, &newcomers);
+            }
             ref other => session_named(other).cloned(),
         };
         let Some(session) = session.filter(|session| self.is_current(id, session)) else {
@@ -121,7 +124,10 @@ impl Room {
             NodeToRoom::TrackEnded { track, .. } => self.end_tracks(turn, sid, &[track]),
             NodeToRoom::TrackBound { track, .. } => self.track_bound(turn, sid, &track),
             NodeToRoom::StreamState { track, paused, .. } => self.stream_state(turn, sid, &track, paused),
-            NodeToRoom::Hello { .. } | NodeToRoom::SessionRefused { .. } | NodeToRoom::Speakers { .. } => {}
+            NodeToRoom::Hello { .. }
+            | NodeToRoom::SessionRefused { .. }
+            | NodeToRoom::Speakers { .. }
+            | NodeToRoom::ConnectionQuality { .. } => {}
         }
     }
 
@@ -323,7 +329,10 @@ fn session_named(message: &NodeToRoom) -> Option<&SessionKey> {
         | NodeToRoom::TrackEnded { session, .. }
         | NodeToRoom::TrackBound { session, .. }
         | NodeToRoom::StreamState { session, .. } => Some(session),
-        NodeToRoom::Hello { .. } | NodeToRoom::SessionRefused { .. } | NodeToRoom::Speakers { .. } => None,
+        NodeToRoom::Hello { .. }
+        | NodeToRoom::SessionRefused { .. }
+        | NodeToRoom::Speakers { .. }
+        | NodeToRoom::ConnectionQuality { .. } => None,
     }
 }
 

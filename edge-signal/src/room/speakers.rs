@@ -38,7 +38,7 @@ impl Room {
     }
 
     /// It is served a track of the other.
-    fn hears(&self, listener: &ParticipantSid, speaker: &ParticipantSid) -> bool {
+    pub(super) fn hears(&self, listener: &ParticipantSid, speaker: &ParticipantSid) -> bool {
         let Some(mine) = self.subscriptions.get(listener) else { return false };
         let tracks = self.participants.get(speaker).map(|speaker| speaker.tracks.as_slice()).unwrap_or_default();
         tracks.iter().any(|track| mine.get(track).is_some_and(|subscription| subscription.served))

@@ -14,6 +14,7 @@ mod joining;
 mod negotiation;
 mod node_loss;
 mod publishing;
+mod quality;
 mod random_events;
 mod resuming;
 mod serving;

@@ -6,7 +6,7 @@ use livekit_protocol as proto;
 use livekit_protocol::signal_request::Message as Asked;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use shared::control::{MediaState, NodeToRoom, RefusalReason, Speaking};
+use shared::control::{MediaState, NodeToRoom, RefusalReason, SessionQuality, Speaking};
 use shared::ids::{NodeId, SessionKey, TrackSid};
 
 use crate::world::{
@@ -215,7 +215,7 @@ impl Chaos {
         let own: Vec<_> = self.world.nodes[&node].sessions[&session].tracks.iter().cloned().collect();
         let track = if own.is_empty() { self.any_track() } else { own[self.below(own.len())].clone() };
         let id = self.below(4) as u32;
-        let message = match self.below(13) {
+        let message = match self.below(14) {
             0..=2 => NodeToRoom::MediaState { session, state: MediaState::Connected },
             3 => NodeToRoom::MediaState { session, state: MediaState::Disconnected },
             4 if id == 0 => {
@@ -225,6 +225,10 @@ impl Chaos {
             4..=7 => NodeToRoom::TrackReceived { session, track, media: media("7", id) },
             8 => NodeToRoom::TrackEnded { session, track },
             9 => NodeToRoom::TrackBound { session, track },
+            13 => {
+                let quality = SessionQuality { session: session.clone(), score: (id > 0).then_some(id as u8 * 33) };
+                NodeToRoom::ConnectionQuality { changed: vec![quality], same: vec![], newcomers: vec![session] }
+            }
             12 => NodeToRoom::Speakers { speakers: vec![Speaking { session, step: id as u8 }] },
             10 if id == 0 => {
                 self.world.nodes.get_mut(&node).unwrap().close(&session);

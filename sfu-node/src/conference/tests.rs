@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use shared::control::{
     AnnouncedCodec, AnnouncedTrack, ClientTraits, Description, DescriptionKind, MediaGrants, PeerConnections,
-    Subscription, TrackKind,
+    SessionQuality, Subscription, TrackKind,
 };
 use shared::ids::{Generation, Identity, NodeId};
 
@@ -182,6 +182,41 @@ fn speakers_are_told_together_as_they_change() {
     let retract = RoomToNode::RetractTrack { session: key("ada", 1), track: TrackSid::try_from("TR_VCcam").unwrap() };
     let messages: Vec<_> = hall.tell(retract).messages.into_iter().map(|(_, message)| message).collect();
     assert!(messages.contains(&speakers(0)), "{messages:?}");
+}
+
+#[test]
+fn quality_is_told_as_it_changes_and_whole_to_who_is_new() {
+    let mut hall = Hall::new(10);
+    hall.open("ada", 1, PUBLISH).unwrap();
+    let hers = transport(&hall.conference.flush());
+    hall.announce_camera("ada");
+    hall.open("bob", 1, JOIN).unwrap();
+    let his = transport(&hall.conference.flush());
+    let assess = |hall: &mut Hall| {
+        hall.conference.assess();
+        let messages = hall.conference.flush().messages.into_iter().map(|(_, message)| message);
+        messages.filter(|message| matches!(message, NodeToRoom::ConnectionQuality { .. })).collect::<Vec<_>>()
+    };
+    let reach = |who, score| SessionQuality { session: key(who, 1), score };
+    assert_eq!(assess(&mut hall), [], "nobody is connected");
+    for transport in [hers, his] {
+        hall.conference.shard_event(&Event::Connected { transport, profile: SrtpProfile::AeadAes128Gcm });
+    }
+    let [NodeToRoom::ConnectionQuality { changed, .. }] = &assess(&mut hall)[..] else { panic!() };
+    assert!(
+        changed.contains(&reach("ada", Some(100))) && changed.contains(&reach("bob", Some(100))) && changed.len() == 2
+    );
+    assert_eq!(assess(&mut hall), []);
+
+    let told = |changed, same, newcomers| [NodeToRoom::ConnectionQuality { changed, same, newcomers }];
+    hall.conference.shard_event(&Event::Score { transport: hers, score: 30 });
+    assert_eq!(assess(&mut hall), told(vec![reach("ada", Some(30))], vec![], vec![]));
+    hall.subscribe("bob", "ada");
+    let offer = Description { kind: DescriptionKind::Offer, id: 2, sdp: JOIN.to_owned() };
+    hall.tell(RoomToNode::Offer { session: key("bob", 1), description: offer });
+    assert_eq!(assess(&mut hall), told(vec![], vec![reach("ada", Some(30))], vec![key("bob", 1)]));
+    hall.conference.shard_event(&Event::Disconnected(hers));
+    assert_eq!(assess(&mut hall), told(vec![reach("ada", None)], vec![], vec![]));
 }
 
 #[test]

@@ -304,6 +304,13 @@ pub enum Event {
         /// Up to [`LOUDEST_STEP`]; 0: silent.
         step: u8,
     },
+    /// A transport carries media worse than before, or better.
+    Score {
+        /// Which.
+        transport: TransportKey,
+        /// Up to [`shared::control::BEST_SCORE`].
+        score: u8,
+    },
     /// Answer to [`Command::ReadStats`].
     Stats(Box<ShardStats>),
 }

@@ -16,6 +16,7 @@ mod feedback;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod header;
+mod health;
 mod keyframe;
 mod keyframe_request;
 mod layering;

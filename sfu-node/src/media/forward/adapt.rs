@@ -8,6 +8,7 @@ use crate::media::api::Event;
 use crate::media::forward::allocation::{Candidate, Quality, allocate};
 use crate::media::forward::clock::Time;
 use crate::media::forward::egress::Egress;
+use crate::media::forward::health::ALL_LAYERS;
 use crate::media::forward::timers::Owner;
 use crate::media::forward::{Forwarder, Sink};
 use crate::media::relief::Relief;
@@ -71,13 +72,15 @@ impl Forwarder {
             candidates.push(Candidate { slot: *slot, priority, steps, limit, given: subscription.ceiling });
         }
         if candidates.is_empty() {
-            return;
+            return transport.lacks(now, 0);
         }
         transport.allocation_due = (transport.connected && flowing).then(|| now.plus(ALLOCATION_INTERVAL));
         let shortfall = allocate(bandwidth.estimate().saturating_sub(audio), &mut candidates);
         if let Some(wanted) = shortfall.wanted {
             bandwidth.probe_for(now, wanted + audio);
         }
+        let lacking = if shortfall.wanted.is_none() { 0 } else { candidates.iter().map(lacking).max().unwrap_or(0) };
+        transport.lacks(now, lacking);
         let to = transport.key;
         let mut changed = Vec::new();
         for candidate in candidates.iter().filter(|candidate| !candidate.steps.is_empty()) {
@@ -157,4 +160,11 @@ impl Forwarder {
             self.timers.arm(Owner::Transport(slot), next);
         }
     }
+}
+
+/// Layers of a video that are wanted and there, and do not fit.
+fn lacking(candidate: &Candidate) -> u8 {
+    let live = candidate.steps.iter().map(|(quality, _)| quality.layer);
+    let Some(best) = live.filter(|layer| *layer <= candidate.limit.layer).max() else { return 0 };
+    candidate.given.map_or(ALL_LAYERS, |given| best.saturating_sub(given.layer))
 }

@@ -6,6 +6,7 @@ use crate::media::api::TransportKey;
 use crate::media::forward::clock::{Time, middle_to_micros, ntp_middle};
 use crate::media::forward::crossing::Crossing;
 use crate::media::forward::egress::Egress;
+use crate::media::forward::health::Reported;
 use crate::media::forward::keyframe::starts_keyframe;
 use crate::media::forward::picture::PictureIds;
 use crate::media::forward::reception::SenderClocks;
@@ -37,16 +38,20 @@ impl Forwarder {
     fn hear<S: Sink>(&mut self, now: Time, slot: usize, said: Said<'_>, sink: &mut S) {
         match said {
             Said::Clocks { ssrc, ntp, rtp } => self.set_clocks(slot, ssrc, SenderClocks { ntp, rtp, at: now }, sink),
-            Said::Reception { ssrc, last_sender_report, delay } => {
+            Said::Reception { ssrc, lost, highest, last_sender_report, delay } => {
                 let Some(sending) = self.sending(slot, ssrc) else { return };
                 let Some(subscription) = self.subscriptions.get_mut(sending) else { return };
+                let Some(transport) = self.transports.get_mut(slot) else { return };
+                if let Some(loss) = subscription.lost_since(Reported { highest, lost }) {
+                    transport.health(now).sent(subscription.kind, loss);
+                }
                 let since_report = ntp_middle(now.ntp()).wrapping_sub(last_sender_report);
                 let round_trip = since_report.wrapping_sub(delay);
                 if last_sender_report != 0 && round_trip.cast_signed() > 0 {
                     let round_trip = middle_to_micros(round_trip);
                     subscription.budget.measured(round_trip);
-                    let bandwidth = self.transports.get_mut(slot).and_then(|to| to.bandwidth.as_mut());
-                    if let Some(bandwidth) = bandwidth {
+                    transport.health(now).measured(round_trip);
+                    if let Some(bandwidth) = transport.bandwidth.as_mut() {
                         bandwidth.measured(round_trip);
                     }
                 }

@@ -3,6 +3,7 @@
 use rtc::rtcp::reception_report::ReceptionReport;
 
 use crate::media::forward::clock::{Time, ntp_middle, wrap32};
+use crate::media::forward::health::Loss;
 
 /// Units of DLSR a second (RFC 3550 section 6.4.1).
 const DELAY_UNITS: u64 = 65_536;
@@ -25,6 +26,8 @@ pub(crate) struct Reception {
     received: u64,
     expected_prior: u64,
     received_prior: u64,
+    /// Between the last two reports.
+    pub(crate) interval: Loss,
     transit: Option<u32>,
     /// Sixteenths of a timestamp unit.
     jitter: u64,
@@ -58,6 +61,7 @@ impl Reception {
         let expected_interval = expected.saturating_sub(self.expected_prior);
         let lost_interval = expected_interval.saturating_sub(received);
         let fraction = (lost_interval << 8).checked_div(expected_interval).unwrap_or(0);
+        self.interval = Loss { expected: expected_interval, lost: lost_interval };
         self.expected_prior = expected;
         self.received_prior = self.received;
         let (last_sender_report, delay) = clocks.map_or((0, 0), |clocks| {

@@ -25,7 +25,7 @@ pub(crate) enum Said<'a> {
     /// Sender report: its stream's two clocks.
     Clocks { ssrc: u32, ntp: u64, rtp: u32 },
     /// Reception report about one of our streams.
-    Reception { ssrc: u32, last_sender_report: u32, delay: u32 },
+    Reception { ssrc: u32, lost: u32, highest: u32, last_sender_report: u32, delay: u32 },
     /// Generic NACK: one number and the 16 after it.
     Nack { ssrc: u32, first: u16, following: u16 },
     /// Picture loss indication or full intra request.
@@ -66,8 +66,10 @@ fn read_one<'a>(kind: u8, count: u8, body: &'a [u8], hear: &mut impl FnMut(Said<
             }
             for _ in 0..reports {
                 let ssrc = word()?;
-                let (_lost, _highest, _jitter) = (word()?, word()?, word()?);
-                hear(Said::Reception { ssrc, last_sender_report: word()?, delay: word()? });
+                // A signed number of 24 bits, after the fraction.
+                let lost = ((word()? << 8).cast_signed() >> 8).cast_unsigned();
+                let (highest, _jitter) = (word()?, word()?);
+                hear(Said::Reception { ssrc, lost, highest, last_sender_report: word()?, delay: word()? });
             }
         }
         (TRANSPORT_FEEDBACK, 1) => {
@@ -160,7 +162,15 @@ mod tests {
     fn what_the_family_writes_is_heard() {
         let report = StreamReport { ssrc: 1, ntp: 0x0102_0304_0506_0708, rtp: 9, packets: 2, octets: 3 };
         let [sender, names] = sender_report(&report, &Bytes::from_static(b"ada"));
-        let reception = ReceptionReport { ssrc: 5, last_sender_report: 6, delay: 7, ..Default::default() };
+        let reception = ReceptionReport {
+            ssrc: 5,
+            fraction_lost: 200,
+            total_lost: 0x8001,
+            last_sequence_number: 3,
+            jitter: 1,
+            last_sender_report: 6,
+            delay: 7,
+        };
         let fir =
             FullIntraRequest { sender_ssrc: 1, media_ssrc: 0, fir: vec![FirEntry { ssrc: 11, sequence_number: 1 }] };
         let packets: [Box<dyn Packet>; 6] = [
@@ -176,7 +186,7 @@ mod tests {
         read(&compound, |said| heard.push(said)).unwrap();
         let expected = [
             Said::Clocks { ssrc: 1, ntp: 0x0102_0304_0506_0708, rtp: 9 },
-            Said::Reception { ssrc: 5, last_sender_report: 6, delay: 7 },
+            Said::Reception { ssrc: 5, lost: 0x8001, highest: 3, last_sender_report: 6, delay: 7 },
             Said::Nack { ssrc: 8, first: 65535, following: 0 },
             Said::Nack { ssrc: 8, first: 3, following: 0b101 },
             Said::KeyframeNeeded { ssrc: 10 },

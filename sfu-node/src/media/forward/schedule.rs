@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rtc::rtcp::packet::Packet;
 
-use crate::media::api::TransportKey;
+use crate::media::api::{Event, TransportKey};
 use crate::media::forward::clock::{Time, wrap16};
 use crate::media::forward::crossing::Crossing;
 use crate::media::forward::rtcp::{self, MAX_REPORTS};
@@ -132,6 +132,9 @@ impl Forwarder {
                     transport.report_due = (received || sent).then(|| now.plus(REPORT_INTERVAL));
                     // Packets came: a video that was paused may fit now.
                     transport.allocation_due.get_or_insert(now);
+                    if let Some(score) = transport.take_score(now, received || sent) {
+                        sink.event(Event::Score { transport: transport.key, score });
+                    }
                 }
             }
         }
@@ -156,16 +159,21 @@ impl Forwarder {
     /// Receiver reports on all streams that had packets since the last; false: on none.
     fn report_reception<S: Sink>(&mut self, now: Time, slot: usize, sink: &mut S) -> bool {
         let Some(transport) = self.transports.get(slot) else { return false };
-        let mut reports = Vec::new();
+        let (mut reports, mut losses) = (Vec::new(), Vec::new());
         for track in &transport.tracks {
             let Some(source) = self.tracks.get_mut(*track).and_then(|track| track.source.as_mut()) else { continue };
             for layer in &mut source.layers {
                 let Some(ssrc) = layer.ssrc else { continue };
-                reports.extend(layer.reception.report(now, ssrc, layer.window.reported(), layer.clocks));
+                let report = layer.reception.report(now, ssrc, layer.window.reported(), layer.clocks);
+                losses.extend(report.is_some().then_some((source.receiver.kind, layer.reception.interval)));
+                reports.extend(report);
             }
         }
         for reports in reports.chunks(MAX_REPORTS) {
             send(transport.key, &[Box::new(rtcp::receiver_report(transport.ssrc, reports.to_vec()))], sink);
+        }
+        if let Some(transport) = self.transports.get_mut(slot) {
+            losses.into_iter().for_each(|(kind, loss)| transport.health(now).received(kind, loss));
         }
         !reports.is_empty()
     }

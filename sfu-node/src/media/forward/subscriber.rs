@@ -14,6 +14,7 @@ use crate::media::forward::demand::Demand;
 use crate::media::forward::dependency;
 use crate::media::forward::egress::{Body, Egress, OSN_LEN};
 use crate::media::forward::header::{self, Copied, Fixed, MAX_MID};
+use crate::media::forward::health::{Loss, Reported};
 use crate::media::forward::layering::{Frame, Reach, Selection, Target};
 use crate::media::forward::numbers::{Numbers, Run, Shift};
 use crate::media::forward::pacing::Held;
@@ -97,6 +98,8 @@ pub(crate) struct Subscription {
     octets: u32,
     packets_reported: u32,
     rtx_sequence: u16,
+    /// What the receiver last said of it.
+    heard_of: Option<Reported>,
     pub(crate) budget: Budget,
 }
 
@@ -130,6 +133,7 @@ impl Subscription {
             octets: 0,
             packets_reported: 0,
             rtx_sequence: wrap16(random >> 16) & 0x7fff,
+            heard_of: None,
             budget: Budget::default(),
         };
         subscription.configure(sender);
@@ -242,6 +246,11 @@ impl Subscription {
     fn is_stuck(&self, source: &Source, layer: u8) -> bool {
         self.wanted_of(source, layer)
             .is_some_and(|(wanted, known)| self.selection.stuck(&known.targets, known.generation, wanted))
+    }
+
+    /// What was lost since the receiver's last report.
+    pub(crate) fn lost_since(&mut self, reported: Reported) -> Option<Loss> {
+        reported.since(self.heard_of.replace(reported)?)
     }
 
     /// The receiver reports on our SSRC. True, once: it may have dropped the keyframe it needs, because it did not know

@@ -6,6 +6,7 @@ mod cost;
 pub(crate) mod encoder3;
 mod floods;
 mod forwarding;
+mod health;
 mod idle;
 mod layers;
 mod losses;

@@ -3,6 +3,7 @@
 use crate::media::api::{RoomKey, ShardIndex, TransportKey};
 use crate::media::forward::bandwidth::Bandwidth;
 use crate::media::forward::clock::Time;
+use crate::media::forward::health::Health;
 use crate::media::forward::twcc::ArrivalRecorder;
 
 /// Where a received SSRC belongs.
@@ -44,6 +45,8 @@ pub(crate) struct Transport {
     pub(crate) feedback_ssrc: u32,
     pub(crate) feedback_due: Option<Time>,
     pub(crate) report_due: Option<Time>,
+    /// How well it carries; `None`: nothing is known.
+    health: Option<Box<Health>>,
     /// Added to the peer's NTP times gives ours; fixed by its first sender report, so that its tracks stay in step.
     pub(crate) ntp_offset: Option<u64>,
 }
@@ -67,8 +70,30 @@ impl Transport {
             feedback_ssrc: 0,
             feedback_due: None,
             report_due: None,
+            health: None,
             ntp_offset: None,
         }
+    }
+
+    /// How well it carries, from now on.
+    pub(crate) fn health(&mut self, now: Time) -> &mut Health {
+        self.health.get_or_insert_with(|| Box::new(Health::new(now)))
+    }
+
+    /// The video worst off lacks so many layers because they do not fit.
+    pub(crate) fn lacks(&mut self, now: Time, layers: u8) {
+        if layers > 0 || self.health.is_some() {
+            self.health(now).lacks(layers);
+        }
+    }
+
+    /// How well it carries, if that is news; forgotten where nothing flows.
+    pub(crate) fn take_score(&mut self, now: Time, flowing: bool) -> Option<u8> {
+        let score = self.health.as_mut()?.close(now, flowing);
+        if !flowing {
+            self.health = None;
+        }
+        score
     }
 
     /// Where a received SSRC belongs.

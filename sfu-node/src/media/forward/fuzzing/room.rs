@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use arrayvec::ArrayVec;
-use shared::control::{Delivery, TrackKind};
+use shared::control::{BEST_SCORE, Delivery, TrackKind};
 
 use super::{CODECS, IDS};
 use crate::media::api::{
@@ -152,6 +152,7 @@ impl Sink for Watch {
         match event {
             Event::LayerSeen { track, layer, .. } => assert!(track.0 < TRACKS && layer < 3),
             Event::Paused { transport, source, .. } => assert!(transport.0 < TRANSPORTS && source.0 < TRACKS),
+            Event::Score { transport, score } => assert!(transport.0 < TRANSPORTS && score <= BEST_SCORE),
             Event::Loudness { track, step } => assert!(track.0 < TRACKS && step <= LOUDEST_STEP),
             event => panic!("{event:?}"),
         }

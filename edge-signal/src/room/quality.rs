@@ -1,0 +1,84 @@
+//! Connection quality: nodes score how well each participant's media gets through, the room passes it on to those who
+//! are subscribed to it. Nothing of it is kept.
+
+use livekit_protocol as proto;
+use livekit_protocol::ConnectionQuality;
+use livekit_protocol::signal_response::Message;
+use shared::control::{BEST_SCORE, EXCELLENT_SCORE, GOOD_SCORE, SessionQuality};
+use shared::ids::{NodeId, ParticipantSid, SessionKey};
+
+use super::Room;
+use super::turn::Turn;
+
+/// Mean opinion scores at the ends of the scale.
+const BEST_OPINION: f32 = 4.5;
+const WORST_OPINION: f32 = 1.0;
+
+impl Room {
+    /// Tells each client how it and those it is subscribed to fare: what changed, or all if it has not heard of them.
+    pub(super) fn quality_changed(
+        &mut self,
+        turn: &mut Turn,
+        id: &NodeId,
+        changed: &[SessionQuality],
+        same: &[SessionQuality],
+        newcomers: &[SessionKey],
+    ) {
+        let changed = self.current_infos(id, changed);
+        let same = self.current_infos(id, same);
+        for (listener, participant) in &self.participants {
+            let Some(connection) = &participant.connection else { continue };
+            let is_new = newcomers.iter().any(|newcomer| newcomer.participant == *listener);
+            let same = same.iter().filter(|_| is_new);
+            let concerned = |(whose, _): &&(ParticipantSid, proto::ConnectionQualityInfo)| {
+                whose == listener || self.hears(listener, whose)
+            };
+            let updates: Vec<_> = changed.iter().chain(same).filter(concerned).map(|(_, info)| info.clone()).collect();
+            if !updates.is_empty() {
+                turn.send_client(connection, Message::ConnectionQuality(proto::ConnectionQualityUpdate { updates }));
+            }
+        }
+    }
+
+    fn current_infos(
+        &mut self,
+        id: &NodeId,
+        all: &[SessionQuality],
+    ) -> Vec<(ParticipantSid, proto::ConnectionQualityInfo)> {
+        let (current, stale): (Vec<_>, Vec<_>) = all.iter().partition(|quality| self.is_current(id, &quality.session));
+        self.counters.dropped_stale += stale.len() as u64;
+        current.into_iter().map(|quality| (quality.session.participant.clone(), info(quality))).collect()
+    }
+}
+
+fn info(told: &SessionQuality) -> proto::ConnectionQualityInfo {
+    let (quality, score) = match told.score {
+        None => (ConnectionQuality::Lost, WORST_OPINION),
+        Some(score) if score > EXCELLENT_SCORE => (ConnectionQuality::Excellent, opinion(score)),
+        Some(score) if score > GOOD_SCORE => (ConnectionQuality::Good, opinion(score)),
+        Some(score) => (ConnectionQuality::Poor, opinion(score)),
+    };
+    proto::ConnectionQualityInfo {
+        participant_sid: told.session.participant.to_string(),
+        quality: quality.into(),
+        score,
+    }
+}
+
+/// Mean opinion score of a transmission rating factor (ITU-T G.107 annex B).
+fn opinion(score: u8) -> f32 {
+    let rating = f32::from(score.min(BEST_SCORE));
+    (1.0 + 0.035 * rating + 7e-6 * rating * (rating - 60.0) * (100.0 - rating)).clamp(WORST_OPINION, BEST_OPINION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opinions_go_with_scores() {
+        assert!((opinion(100) - BEST_OPINION).abs() < 1e-6 && (opinion(0) - WORST_OPINION).abs() < 1e-6);
+        assert!((opinion(60) - 3.1).abs() < 1e-5);
+        assert!((10..=100).collect::<Vec<u8>>().windows(2).all(|pair| opinion(pair[0]) <= opinion(pair[1])));
+    }
+}
