@@ -46,6 +46,7 @@ pub mod subscription;
 pub mod timers;
 mod track_info;
 mod turn;
+pub mod unanswered;
 mod update;
 
 /// One room.

@@ -83,6 +83,12 @@ impl Room {
         }
     }
 
+    /// The same of all its videos.
+    pub(super) fn repeat_qualities(&mut self, turn: &mut Turn, publisher: &ParticipantSid) {
+        let own = self.participants.get(publisher).map(|participant| participant.tracks.clone()).unwrap_or_default();
+        own.iter().for_each(|track| self.repeat_quality(turn, track));
+    }
+
     /// When a publisher may have to be told.
     pub(super) fn quality_deadline(&self) -> Option<UnixMs> {
         self.publications.values().filter_map(|publication| publication.dynacast.review_at).min()

@@ -264,5 +264,6 @@ fn newcomer(now: UnixMs, connection: &ConnectionId, identity: Identity, admissio
         gone_since: None,
         refresh_at: now.after(REFRESH_INTERVAL_MS),
         served_from: None,
+        answer_at: None,
     }
 }

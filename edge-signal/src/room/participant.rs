@@ -46,6 +46,9 @@ pub(super) struct Participant {
     /// Until when no further tracks are served to it; `None`: they are.
     #[serde(default)]
     pub(super) served_from: Option<UnixMs>,
+    /// When to look which of the tracks it wished for have not come.
+    #[serde(default)]
+    pub(super) answer_at: Option<UnixMs>,
 }
 
 /// What the client said of itself.

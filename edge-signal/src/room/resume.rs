@@ -58,6 +58,7 @@ impl Room {
         self.send(turn, &sid, Message::RoomUpdate(proto::RoomUpdate { room: Some(self.info()) }));
         self.refresh_token(turn, &sid);
         self.tell_tracks_anew(turn, &sid);
+        self.repeat_qualities(turn, &sid);
         self.restart_subscriber(turn, &sid);
         if let Some(state) = request.sync_state {
             self.sync_state(turn, &sid, &state);

@@ -4,11 +4,13 @@ use livekit_protocol as proto;
 use livekit_protocol::signal_response::Message;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
-use shared::control::{RoomToNode, Subscription as Served};
+use shared::control::{PeerConnections, RoomToNode, Subscription as Served};
 use shared::ids::{ParticipantSid, TrackSid};
 
 use super::Room;
 use super::delivery::{Settings, delivery};
+use super::dynacast::is_video;
+use super::event::UnixMs;
 use super::participant::Participant;
 use super::publication::Publication;
 use super::track_info;
@@ -29,6 +31,9 @@ pub(super) struct Subscription {
     /// What of it the client wants.
     #[serde(default)]
     pub(super) settings: Option<Settings>,
+    /// The client asked for a track that is not there, and has had no answer.
+    #[serde(default)]
+    pub(super) unanswered: Option<UnixMs>,
 }
 
 /// What should be.
@@ -52,7 +57,7 @@ impl Room {
         let mut tracks = Vec::new();
         for text in request.track_sids.iter().chain(listed) {
             match TrackSid::try_from(text.as_str()) {
-                Ok(track) if self.wish(sid, &track, request.subscribe) => tracks.push(track),
+                Ok(track) if self.wish(turn.now, sid, &track, request.subscribe) => tracks.push(track),
                 _ => self.counters.unknown_track += 1,
             }
         }
@@ -60,9 +65,13 @@ impl Room {
     }
 
     /// False: too many wishes about unknown tracks.
-    fn wish(&mut self, sid: &ParticipantSid, track: &TrackSid, subscribe: bool) -> bool {
+    fn wish(&mut self, now: UnixMs, sid: &ParticipantSid, track: &TrackSid, subscribe: bool) -> bool {
         let Some(current) = self.noted(sid, track) else { return false };
-        self.put_subscription(sid, track, Subscription { wish: Some(subscribe), ..current });
+        let unanswered = (subscribe && !self.publications.contains_key(track)).then_some(now);
+        self.put_subscription(sid, track, Subscription { wish: Some(subscribe), unanswered, ..current });
+        if unanswered.is_some() {
+            self.answer_in_time(now, sid);
+        }
         true
     }
 
@@ -251,6 +260,11 @@ impl Room {
             return;
         };
         let (publisher, told) = (publication.publisher.clone(), publication.told_subscribed);
+        let is_single = self.sessions.get(sid).is_none_or(|s| s.peer_connections == PeerConnections::Single);
+        if is_video(publication) && !is_single {
+            // As LiveKit does, with two connections only.
+            self.stream_state(turn, sid, track, false);
+        }
         self.want_quality(turn, sid, track);
         if told {
             return;

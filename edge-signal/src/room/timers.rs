@@ -36,7 +36,8 @@ impl Room {
             return if was_up { since.after(self.record.departure_timeout_ms()) } else { since };
         }
         let connect_by = (!participant.active).then(|| participant.joined_at.after(CONNECT_TIMEOUT_MS));
-        [connect_by, participant.served_from].into_iter().flatten().fold(participant.refresh_at, UnixMs::min)
+        let others = [connect_by, participant.served_from, participant.answer_at];
+        others.into_iter().flatten().fold(participant.refresh_at, UnixMs::min)
     }
 
     pub(super) fn alarm(&mut self, turn: &mut Turn) {
@@ -54,6 +55,7 @@ impl Room {
         for sid in self.participant_sids() {
             self.check_participant(turn, &sid, refresh);
             self.release_tracks(turn, &sid);
+            self.answer_wishes(turn, &sid);
         }
         self.review_qualities(turn);
         self.settle(turn);

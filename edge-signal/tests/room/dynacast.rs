@@ -183,3 +183,13 @@ fn unmuting_a_video_repeats_what_is_wanted() {
         assert_eq!(told(&mut world, &ada), if muted { vec![] } else { vec![ALL] });
     }
 }
+
+#[test]
+fn a_publisher_that_comes_back_is_told_again() {
+    let Call { mut world, ada, bob, track } = call();
+    world.cut(&ada);
+    show(&mut world, &bob, &track, 160, 90);
+    world.pass(LESS_AFTER_MS);
+    let again = world.resume(&ada, &Who::named("ada"));
+    assert_eq!(told(&mut world, &again), [LOW], "it was told so while it did not listen");
+}

@@ -2,6 +2,7 @@
 
 use edge_signal::room::event::ConnectionId;
 use edge_signal::room::join::RETURN_HOLD_MS;
+use edge_signal::room::unanswered::TRACK_TIMEOUT_MS;
 use livekit_protocol as proto;
 use livekit_protocol::signal_request::Message as Asked;
 use livekit_protocol::signal_response::Message;
@@ -268,4 +269,55 @@ fn an_adaptive_client_starts_with_the_lowest_layer() {
     let (bob, eve) = (world.join_active(&bob), world.join_active(&Who::named("eve")));
     assert_eq!(world.delivery(&bob, &track).max_layer, Some(0));
     assert_eq!(world.delivery(&eve, &track).max_layer, None);
+}
+
+#[test]
+fn who_wishes_for_a_track_that_does_not_come_is_told_after_a_while() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join_active(&Who::named("ada")), world.join_active(&Who::named("bob")));
+    let unknown = |n: u8| TrackSid::try_from(format!("TR_AMnobodykno{n}")).unwrap();
+    let failed = |world: &mut World| -> Vec<String> {
+        let responses = world.inbox(&bob).into_iter().filter_map(|message| match message {
+            Message::SubscriptionResponse(response) => Some(response),
+            _ => None,
+        });
+        let found = |response: proto::SubscriptionResponse| {
+            assert_eq!(response.err(), proto::SubscriptionError::SeTrackNotfound);
+            response.track_sid
+        };
+        responses.map(found).collect()
+    };
+    let coming = world.add_track(&ada, microphone("m")).unwrap();
+    world.say(&bob, wish(&[&unknown(1), &unknown(2), &coming], true));
+    world.say(&bob, wish(&[&unknown(2)], false));
+    world.pass(TRACK_TIMEOUT_MS / 2);
+    world.say(&bob, wish(&[&unknown(3)], true));
+    world.pass(TRACK_TIMEOUT_MS / 2 - 1);
+    assert_eq!(failed(&mut world), [] as [String; 0]);
+    world.pass(1);
+    assert_eq!(failed(&mut world), [unknown(1).to_string()]);
+    world.pass(TRACK_TIMEOUT_MS / 2);
+    assert_eq!(failed(&mut world), [unknown(3).to_string()]);
+    world.pass(10 * TRACK_TIMEOUT_MS);
+    assert_eq!(failed(&mut world), [] as [String; 0], "once");
+}
+
+#[test]
+fn with_two_connections_a_video_that_begins_is_said_to_be_active() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join_active(&Who::named("ada")), world.join_active(&Who::named("bob").dual()));
+    let eve = world.join_active(&Who::named("eve"));
+    let (video, audio) = (world.add_track(&ada, camera("c")).unwrap(), world.publish(&ada, "m"));
+    world.receive_track(&ada, &video);
+    world.look_away();
+    for subscriber in [&bob, &eve] {
+        let (node, session) = world.session_of(subscriber);
+        for track in [&video, &audio] {
+            world.node_says(&node, NodeToRoom::TrackBound { session: session.clone(), track: track.clone() });
+        }
+    }
+    let inbox = world.inbox(&bob);
+    let [Message::StreamStateUpdate(update)] = &inbox[..] else { panic!("{inbox:?}") };
+    assert_eq!((update.stream_states.len(), update.stream_states[0].state()), (1, proto::StreamState::Active));
+    assert!(world.inbox(&eve).is_empty(), "as LiveKit does");
 }
