@@ -11,7 +11,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use rtc::crypto::RTCCryptoProvider;
 use rtc::crypto::providers::AwsLcRsProvider;
 
-use super::gather;
+use super::gather::Gather;
 use super::load::{LoadMeter, thread_cpu};
 use super::rings::{Bell, Rings, mesh};
 use super::{Shard, frames};
@@ -140,7 +140,7 @@ impl Common<'_> {
             overdue: false,
             waiting: None,
             readable: false,
-            last_turn: Duration::ZERO,
+            gather: Gather::default(),
             load: LoadMeter::default(),
             receive_drops: 0,
         };
@@ -186,7 +186,7 @@ struct Turns {
     waiting: Option<Event>,
     /// The socket may have more; the poll tells only of news.
     readable: bool,
-    last_turn: Duration,
+    gather: Gather,
     load: LoadMeter,
     /// As last read from the system.
     receive_drops: u64,
@@ -196,22 +196,11 @@ impl Turns {
     fn run(&mut self) -> io::Result<()> {
         let mut ready = Events::with_capacity(8);
         loop {
-            let patience = if self.rings.may_sleep() { self.patience() } else { Some(Duration::ZERO) };
-            match self.poll.poll(&mut ready, patience) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
-            self.rings.awake();
-            let told = ready.iter().any(|event| event.token() == SOCKET);
-            self.readable |= told;
-            let quiet = self.shard.is_quiet(Instant::now());
-            if told || self.rings.hold_something() {
-                thread::sleep(gather::time(self.shard.transport_count(), quiet, self.last_turn));
-            }
+            let expected = self.wait(&mut ready)?;
             let began = Instant::now();
             if let Some(busy) = self.load.look(began, thread_cpu) {
                 // Where nothing flows nothing is dropped, and a look takes longer than all else.
-                if !quiet {
+                if !self.shard.is_quiet(began) {
                     self.receive_drops = self.socket.receive_drops();
                 }
                 self.shard.note_load(began, busy, self.receive_drops);
@@ -224,7 +213,7 @@ impl Turns {
                 self.shard.handle_command(began, command);
             }
             self.take_crossings();
-            self.receive();
+            let found = self.receive();
             let now = Instant::now();
             if self.shard.next_timeout().is_some_and(|at| at <= now) {
                 self.shard.handle_timeout(now);
@@ -232,8 +221,33 @@ impl Turns {
             self.cross();
             send(&mut self.shard, &self.socket);
             self.report();
-            self.last_turn = began.elapsed();
+            self.gather.note_turn(began.elapsed(), found || !expected);
         }
+    }
+
+    /// Waits until there is something to do. True: there should be datagrams, though nobody told of them.
+    fn wait(&mut self, ready: &mut Events) -> io::Result<bool> {
+        let (began, transports) = (Instant::now(), self.shard.transport_count());
+        if let Some(moment) = self.gather.steady(transports, self.shard.is_quiet(began)) {
+            let patience = self.patience().unwrap_or(moment);
+            thread::sleep(patience.min(moment));
+            self.readable = true;
+            return Ok(patience >= moment);
+        }
+        let patience = if self.rings.may_sleep() { self.patience() } else { Some(Duration::ZERO) };
+        match self.poll.poll(ready, patience) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        self.rings.awake();
+        let told = ready.iter().any(|event| event.token() == SOCKET);
+        self.readable |= told;
+        if told || self.rings.hold_something() {
+            let now = Instant::now();
+            self.gather.note_told(now.saturating_duration_since(began));
+            thread::sleep(self.gather.time(transports, self.shard.is_quiet(now)));
+        }
+        Ok(false)
     }
 
     /// How long the poll may sleep.
@@ -246,16 +260,19 @@ impl Turns {
         [timer, retry].into_iter().flatten().min()
     }
 
-    fn receive(&mut self) {
+    /// Takes what the socket has. True: something.
+    fn receive(&mut self) -> bool {
+        let mut found = false;
         for _ in 0..RECEIVES_PER_TURN {
             if !self.readable {
-                return;
+                break;
             }
             let Ok(filled) = self.inbox.receive(&self.socket) else {
                 // Nothing more, or an error that belongs to a datagram sent earlier; both end with the next news.
                 self.readable = false;
-                return;
+                break;
             };
+            found = true;
             self.shard.note_receive_call();
             let now = Instant::now();
             for (route, datagram) in self.inbox.datagrams(filled) {
@@ -268,6 +285,7 @@ impl Turns {
             self.readable = filled == RECEIVE_BUFFERS;
             self.cross();
         }
+        found
     }
 
     /// Takes what other shards hand over.
