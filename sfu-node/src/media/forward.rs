@@ -75,6 +75,8 @@ pub trait Sink {
     fn event(&mut self, event: Event);
     /// Hands a record to another shard's forwarder.
     fn cross(&mut self, to: ShardIndex, record: Record<'_>);
+    /// Packets for it come soon: asks for the memory they need.
+    fn expect_rtp(&self, _to: TransportKey) {}
     /// What was handed out had best be sent before more is.
     fn is_full(&self) -> bool {
         false

@@ -229,6 +229,17 @@ impl Outbound {
         Self { cipher, streams: SentStreams::default(), rtcp_index: 0 }
     }
 
+    /// Asks for the memory that protecting RTP needs.
+    pub fn expect_rtp(&self) {
+        for window in self.streams.used.iter().take(RECENT) {
+            window.expect();
+        }
+        match &self.cipher {
+            Cipher::Gcm(gcm) => gcm.expect(),
+            Cipher::Cm(_) => {}
+        }
+    }
+
     /// Protects the RTP packet that starts at `start` of `buffer` and ends with it, in place; appends the tag.
     ///
     /// # Errors

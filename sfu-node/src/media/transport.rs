@@ -1,6 +1,7 @@
 //! One transport: a peer connection's ICE, DTLS, SRTP and SCTP put together. Datagrams in, plain packets, messages and
 //! datagrams out. **Reads nothing but Binding requests from an address that ICE has not validated.**
 
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use rtc::crypto::RTCCrypto;
@@ -138,6 +139,14 @@ impl Transport {
             buffer.extend_from_slice(payload);
             srtp.outbound.protect_rtp(buffer, start, header.len())
         })
+    }
+
+    /// Asks for the memory that sending RTP needs.
+    pub fn expect_rtp(&self) {
+        if let Some(srtp) = &self.srtp {
+            black_box(self.ice.selected());
+            srtp.outbound.expect_rtp();
+        }
     }
 
     /// Encrypts a compound RTCP packet into the batch; dropped silently while nothing may be sent.

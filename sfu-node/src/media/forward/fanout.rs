@@ -14,6 +14,9 @@ use crate::media::forward::{Forwarder, Sink};
 
 /// Packets that go out together at most: a video frame, and far fewer than a layer's cache holds.
 const MAX_PENDING: usize = 16;
+/// Subscribers whose memory is asked for together before they are served, so that the processor waits for it once: that of
+/// a large room is in no cache by the next frame.
+const EXPECTED: usize = 8;
 
 /// A packet that waits; its bytes are in the layer's cache.
 #[derive(Debug, Clone, Copy)]
@@ -99,11 +102,21 @@ impl Forwarder {
             return fanout.clear();
         };
         let read = |pending: &Pending| pending.read(now, source);
+        let begun = fanout.served;
         let packets: ArrayVec<Incoming<'_>, MAX_PENDING> = fanout.packets.iter().filter_map(read).collect();
         let abs_send_time = now.abs_send_time();
-        for slot in track.subscriptions.iter().skip(fanout.served) {
+        for (place, slot) in track.subscriptions.iter().enumerate().skip(fanout.served) {
             if is_enough(sink) {
                 return;
+            }
+            if (place - begun).is_multiple_of(EXPECTED) {
+                for slot in track.subscriptions.iter().skip(place).take(EXPECTED) {
+                    let Some(subscription) = subscriptions.get(*slot) else { continue };
+                    subscription.expect();
+                    if let Some(transport) = transports.get(subscription.transport) {
+                        sink.expect_rtp(transport.key);
+                    }
+                }
             }
             fanout.served += 1;
             let Some(subscription) = subscriptions.get_mut(*slot) else { continue };

@@ -1,6 +1,8 @@
 //! The send side of a subscription: one gap-free stream out of whatever layers the track has. **What goes out of a
 //! source packet is a function of its numbers and the run they fall into: late or again, it is the same.**
 
+use std::hint::black_box;
+
 use arrayvec::ArrayVec;
 use bytes::Bytes;
 use shared::control::{Delivery, TrackKind};
@@ -264,6 +266,11 @@ impl Subscription {
     /// The packet's number was passed already: it fills a hole, or none is there for it.
     pub(crate) fn passed(&self, incoming: &Incoming<'_>) -> bool {
         self.place(incoming).is_some_and(|(_, place)| place < self.numbers.next())
+    }
+
+    /// Asks for the memory that sending needs.
+    pub(crate) fn expect(&self) {
+        black_box((self.routes.first(), self.current, self.ssrc, self.numbers.next(), self.newest, self.octets));
     }
 
     /// Sends a packet of the track, if it is one for this subscriber.

@@ -340,6 +340,12 @@ impl Sink for Table {
         self.crossings.push(to, record);
     }
 
+    fn expect_rtp(&self, to: TransportKey) {
+        if let Some(transport) = self.index_of(to).and_then(|index| self.transports.get(index)) {
+            transport.expect_rtp();
+        }
+    }
+
     fn is_full(&self) -> bool {
         self.batch.is_full()
     }
