@@ -47,6 +47,8 @@ pub(crate) struct Peer {
     /// From the handshake, when it had one profile to offer.
     keys: Option<Keys>,
     light: Option<Light>,
+    /// RTP went or came. Before, str0m reports on the streams it has for every section; libwebrtc has none yet.
+    has_media: bool,
 }
 
 impl Peer {
@@ -76,6 +78,7 @@ impl Peer {
             loss: options.loss.clone(),
             keys: None,
             light: None,
+            has_media: false,
         })
     }
 
@@ -141,6 +144,7 @@ impl Peer {
     /// One datagram.
     fn take(&mut self, now: Instant, from: SocketAddr, at: Option<u64>, bytes: &[u8]) -> anyhow::Result<()> {
         if is_rtp(bytes) {
+            self.has_media = true;
             if let Some(dropped) = &mut self.unbound {
                 *dropped += 1;
                 return Ok(());
@@ -179,6 +183,10 @@ impl Peer {
                     return Ok(());
                 }
                 Output::Transmit(datagram) => {
+                    self.has_media |= is_rtp(&datagram.contents);
+                    if !self.has_media && is_rtcp(&datagram.contents) {
+                        continue;
+                    }
                     self.socket.send(datagram.destination, &datagram.contents);
                     if let Some(kept) = &mut self.kept {
                         if kept.len() == KEPT {
@@ -233,6 +241,11 @@ fn extensions(transport_cc: bool) -> ExtensionMap {
 /// RTP and not RTCP (RFC 5761 section 4, RFC 7983).
 fn is_rtp(datagram: &[u8]) -> bool {
     matches!(datagram, [128..=191, second, ..] if !(64..96).contains(&(second & 0x7f)))
+}
+
+/// RTCP and not RTP (RFC 5761 section 4, RFC 7983).
+fn is_rtcp(datagram: &[u8]) -> bool {
+    matches!(datagram, [128..=191, second, ..] if (64..96).contains(&(second & 0x7f)))
 }
 
 #[cfg(test)]
