@@ -11,9 +11,9 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 /// Time between two pings.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
+const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// Silence after which the other end is taken for dead, pongs counted.
-const SILENCE_LIMIT: Duration = Duration::from_secs(15);
+const SILENCE_LIMIT: Duration = Duration::from_secs(25);
 /// Longest a frame may wait for the network to take it.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
