@@ -7,4 +7,5 @@ pub mod join_query;
 pub mod join_request;
 pub mod route;
 pub mod token_request;
+pub mod twirp;
 pub mod user_agent;

@@ -16,8 +16,9 @@ use crate::runtime;
 mod node;
 mod rtc;
 mod token;
+mod twirp;
 
-/// Largest body a route reads, bytes.
+/// Largest body a route reads, bytes; the server API has its own limit.
 const MAX_BODY: usize = 64 * 1024;
 
 /// Where Cloudflare says that a request came from. It sets it on every request, whatever the client sent.
@@ -66,6 +67,7 @@ async fn answer(route: Route, request: Request, env: &Env) -> Result<std::result
     Ok(match route {
         Route::Rtc(signaling) => rtc::upgrade(signaling, &request, env, &deployment).await?,
         Route::Validate(signaling) => rtc::validate(signaling, &request, env, &deployment).await?,
+        Route::Twirp => Ok(twirp::call(request, env, &deployment).await?),
         Route::Token => token::mint(request, &deployment).await?,
         Route::Jwks => token::jwks(&deployment).map(Ok)?,
         Route::Address => node::address(&request)?,
@@ -141,8 +143,8 @@ fn is_upgrade(request: &Request) -> Result<bool> {
     Ok(header(request, "Upgrade")?.is_some_and(|value| value.eq_ignore_ascii_case("websocket")))
 }
 
-/// The body, if it is within bounds. **No more is read than that, whatever length was announced.**
-async fn body(request: &mut Request) -> Result<std::result::Result<Vec<u8>, Refusal>> {
+/// The body, if it has at most `max` bytes. **No more is read than that, whatever length was announced.**
+async fn body(request: &mut Request, max: usize) -> Result<std::result::Result<Vec<u8>, Refusal>> {
     let mut bytes = Vec::new();
     if request.inner().body().is_none() {
         return Ok(Ok(bytes));
@@ -150,8 +152,9 @@ async fn body(request: &mut Request) -> Result<std::result::Result<Vec<u8>, Refu
     let mut stream = request.stream()?;
     while let Some(chunk) = stream.try_next().await? {
         bytes.extend(chunk);
-        if bytes.len() > MAX_BODY {
-            return Ok(Err(Refusal::new(Reason::BodyTooLarge, "the request is longer than 65536 bytes")));
+        if bytes.len() > max {
+            let text = format!("the request is longer than {max} bytes");
+            return Ok(Err(Refusal::new(Reason::BodyTooLarge, &text)));
         }
     }
     Ok(Ok(bytes))

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod fleet;
+pub mod flood;
 pub mod refusal;
 pub mod room;
 

@@ -65,6 +65,10 @@ reasons! {
     TokenUnknownKey = "token_unknown_key", 401;
     /// `aud` is somebody else.
     TokenWrongAudience = "token_wrong_audience", 401;
+    /// Its holder was removed from the room after it was minted.
+    TokenRevoked = "token_revoked", 401;
+    /// It is for one join, which has been.
+    TokenUsed = "token_used", 401;
     /// HTTP Basic with an API key and secret that do not belong together.
     CredentialsWrong = "credentials_wrong", 401;
 

@@ -167,6 +167,9 @@ pub struct AccessClaims {
     /// Name of a server-side room configuration.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub room_preset: String,
+    /// Good for one join; needs a `jti`. Not LiveKit's.
+    #[serde(skip_serializing_if = "is_false")]
+    pub single_use: bool,
     /// Refreshed tokens repeat the identity here.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub identity: String,

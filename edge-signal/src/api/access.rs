@@ -50,6 +50,16 @@ pub fn join(keys: &ApiKeys, token: Option<&str>) -> Result<(AccessClaims, RoomNa
     Ok((claims, room))
 }
 
+/// Verifies the token of a call of the server API; which grants it wants is the method's to say.
+///
+/// # Errors
+/// What LiveKit answers.
+pub fn server(keys: &ApiKeys, authorization: Option<&str>) -> Result<AccessClaims, Refusal> {
+    let token = bearer(authorization, None)?;
+    let token = token.ok_or_else(|| Refusal::new(Reason::TokenMissing, "permissions denied"))?;
+    keys.verify(token).map_err(|error| Refusal::token(&error))
+}
+
 /// `publish`, the second connection of very old clients: another identity that only publishes.
 ///
 /// # Errors

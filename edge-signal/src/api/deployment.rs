@@ -11,6 +11,9 @@ pub const SESSION_SIGNING_KEY: &str = "SESSION_SIGNING_KEY";
 /// Name of the variable that lets anybody join any room (`true`): for local use and demonstrations.
 pub const OPEN_MEETINGS: &str = "OPEN_MEETINGS";
 
+/// Name of the variable that leaves the tokens of removed participants good (`true`), as LiveKit does.
+pub const KEEP_TOKENS_OF_REMOVED: &str = "KEEP_TOKENS_OF_REMOVED";
+
 /// Fewest bytes of the fleet secret: it alone lets a node in (HMAC-SHA256, RFC 2104 section 3).
 const MIN_FLEET_SECRET: usize = 32;
 /// Fewest bytes of an API secret before a warning (LiveKit's).
@@ -26,6 +29,8 @@ pub struct Deployment {
     pub fleet_secret: String,
     /// Anybody may get a token.
     pub open_meetings: bool,
+    /// Who was removed may come again with the token it has.
+    pub keep_tokens_of_removed: bool,
     /// What an operator should mend, though it works.
     pub warnings: Vec<String>,
 }
@@ -63,8 +68,9 @@ impl Deployment {
         }
         let signing = SigningKey::from_jwk(&required(SESSION_SIGNING_KEY)?);
         let signing = signing.map_err(|_| DeploymentError::Malformed(SESSION_SIGNING_KEY))?;
-        let open_meetings = variable(OPEN_MEETINGS).as_deref() == Some("true");
-        Ok(Self { keys, signing, fleet_secret, open_meetings, warnings })
+        let is_set = |name| variable(name).as_deref() == Some("true");
+        let (open_meetings, keep_tokens_of_removed) = (is_set(OPEN_MEETINGS), is_set(KEEP_TOKENS_OF_REMOVED));
+        Ok(Self { keys, signing, fleet_secret, open_meetings, keep_tokens_of_removed, warnings })
     }
 }
 

@@ -2,6 +2,8 @@
 
 use shared::control::{ADDRESS_PATH, ADMIT_PATH, ENROL_PATH, FLEET_LINK_PATH, REVOKE_PATH, ROOM_LINK_PATH};
 
+use super::twirp;
+
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
@@ -9,6 +11,8 @@ pub enum Route {
     Rtc(Signaling),
     /// Says whether that would be let in.
     Validate(Signaling),
+    /// The server API.
+    Twirp,
     /// Mints access tokens.
     Token,
     /// The public keys of session tokens.
@@ -54,6 +58,7 @@ impl Route {
             "/rtc" => Self::Rtc(Signaling::Dual),
             "/rtc/v1/validate" => Self::Validate(Signaling::Single),
             "/rtc/validate" => Self::Validate(Signaling::Dual),
+            _ if path.starts_with(twirp::PREFIX) => Self::Twirp,
             "/token" => Self::Token,
             "/.well-known/jwks.json" => Self::Jwks,
             ADDRESS_PATH => Self::Address,
@@ -77,6 +82,8 @@ impl Route {
             Self::Address | Self::Admit | Self::Enrol | Self::Revoke => Some("DOOR_LIMIT"),
             // A node's links are its lifeline, and cost nothing that is not checked first.
             Self::FleetLink | Self::RoomLink => None,
+            // App servers ask for all their rooms from one address.
+            Self::Twirp => None,
             Self::Jwks | Self::Health | Self::Regions | Self::Root | Self::Asset => None,
         }
     }
@@ -89,6 +96,7 @@ impl Route {
             Self::Rtc(Signaling::Dual) => "rtc",
             Self::Validate(Signaling::Single) => "rtc_v1_validate",
             Self::Validate(Signaling::Dual) => "rtc_validate",
+            Self::Twirp => "twirp",
             Self::Token => "token",
             Self::Jwks => "jwks",
             Self::Address => "node_address",
@@ -117,6 +125,7 @@ mod tests {
         assert_eq!(Route::of("/rtc/v1/validate"), Route::Validate(Signaling::Single));
         assert_eq!(Route::of("/"), Route::Root);
         assert_eq!(Route::of("/rtc/v2"), Route::Asset);
+        assert_eq!(Route::of("//twirp/livekit.RoomService/ListRooms"), Route::Twirp);
         assert_eq!(Route::of("/node/room"), Route::RoomLink);
     }
 }

@@ -8,7 +8,7 @@ use shared::claims;
 use shared::control::{AdmitRequest, EnrolRequest, RevokeRequest, SeenAddress};
 use worker::{Env, Method, Request, Response, Result};
 
-use super::{bearer, body, client_address, is_upgrade, json};
+use super::{MAX_BODY, bearer, body, client_address, is_upgrade, json};
 use crate::api::deployment::Deployment;
 use crate::api::join_query::Query;
 use crate::fleet::gate::GateError;
@@ -93,7 +93,7 @@ fn check_operator(request: &Request, deployment: &Deployment) -> Result<StdResul
 }
 
 async fn parse<T: DeserializeOwned>(request: &mut Request) -> Result<StdResult<T, Refusal>> {
-    Ok(body(request).await?.and_then(|body| {
+    Ok(body(request, MAX_BODY).await?.and_then(|body| {
         let malformed = |error| Refusal::new(Reason::BodyMalformed, &format!("malformed request: {error}"));
         serde_json::from_slice(&body).map_err(malformed)
     }))

@@ -6,7 +6,7 @@ use serde_json::json;
 use shared::claims::JwkSet;
 use worker::{Method, Request, Response, Result};
 
-use super::{body, header, json as json_response};
+use super::{MAX_BODY, body, header, json as json_response};
 use crate::api::access;
 use crate::api::deployment::Deployment;
 use crate::api::token_request::{Chance, TokenRequest, TokenResponse};
@@ -43,7 +43,7 @@ async fn minted(request: &mut Request, deployment: &Deployment) -> Result<StdRes
         Ok(caller) => caller,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let body = match body(request).await? {
+    let body = match body(request, MAX_BODY).await? {
         Ok(body) => body,
         Err(refusal) => return Ok(Err(refusal)),
     };

@@ -15,8 +15,12 @@ use crate::runtime;
 /// Where a room posts a [`Line`].
 pub(crate) const LINE_PATH: &str = "/line";
 
+/// Where the Worker posts names of rooms, none for all, and reads LiveKit's `Room`s.
+pub(crate) const LIST_PATH: &str = "/list";
+
 /// Version of the table. **Count it up with every change that an older version would read wrongly.**
 const LAYOUT: i32 = 1;
+const TABLE: &str = "room (name TEXT PRIMARY KEY, entry TEXT NOT NULL)";
 
 /// A room's line, or its end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,11 +44,18 @@ impl DurableObject for DirectoryObject {
     }
 
     async fn fetch(&self, mut request: Request) -> Result<Response> {
-        if request.path() != LINE_PATH {
-            return runtime::text(404, "not found");
+        let body = request.text().await?;
+        match request.path().as_str() {
+            LINE_PATH => self.note(serde_json::from_str(&body)?),
+            LIST_PATH => self.list(&serde_json::from_str::<Vec<RoomName>>(&body)?),
+            _ => runtime::text(404, "not found"),
         }
-        let line: Line = serde_json::from_str(&request.text().await?)?;
-        layout::open(&self.sql, LAYOUT, &["room (name TEXT PRIMARY KEY, entry TEXT NOT NULL)"])?;
+    }
+}
+
+impl DirectoryObject {
+    fn note(&self, line: Line) -> Result<Response> {
+        layout::open(&self.sql, LAYOUT, &[TABLE])?;
         let name = SqlStorageValue::from(String::from(line.room));
         match line.entry {
             Some(entry) => {
@@ -56,5 +67,21 @@ impl DurableObject for DirectoryObject {
             }
         }
         runtime::text(200, "null")
+    }
+
+    fn list(&self, names: &[RoomName]) -> Result<Response> {
+        #[derive(Deserialize)]
+        struct Row {
+            name: String,
+            entry: String,
+        }
+        layout::open(&self.sql, LAYOUT, &[TABLE])?;
+        let rows: Vec<Row> = self.sql.exec("SELECT name, entry FROM room ORDER BY name", None)?.to_array()?;
+        let wanted = |row: &&Row| names.is_empty() || names.iter().any(|name| name.as_str() == row.name);
+        let mut rooms = Vec::new();
+        for row in rows.iter().filter(wanted) {
+            rooms.push(serde_json::from_str::<DirectoryEntry>(&row.entry)?.into_room(&row.name));
+        }
+        runtime::text(200, &serde_json::to_string(&rooms)?)
     }
 }

@@ -25,9 +25,11 @@ mod effects;
 mod frames;
 mod join;
 mod link;
+mod service;
 mod sockets;
 mod storage;
 
+pub(crate) use service::Asked;
 use sockets::{Attachment, Sockets};
 use storage::Storage;
 
@@ -37,6 +39,8 @@ pub(crate) const JOIN_PATH: &str = "/join";
 pub(crate) const VALIDATE_PATH: &str = "/validate";
 /// Where a node's upgrade goes.
 pub(crate) const NODE_LINK_PATH: &str = "/link";
+/// Where the Worker posts what an app server asks ([`Asked`]).
+pub(crate) const SERVICE_PATH: &str = "/service";
 /// Where the fleet posts a revoked node (a `RevokeRequest`).
 pub(crate) const NODE_REVOKED_PATH: &str = "/node-revoked";
 /// The verified claims: URL-safe base64 of JSON.
@@ -61,6 +65,9 @@ const CLOSE_REVOKED: u16 = 4403;
 /// How long until a line the directory did not take is sent again, milliseconds.
 const DIRECTORY_RETRY_MS: u64 = 5_000;
 
+/// What an app server is answered.
+type Answered = std::result::Result<crate::room::service::Answer, crate::room::service::Error>;
+
 #[durable_object]
 struct RoomObject {
     shell: Rc<Shell>,
@@ -78,6 +85,7 @@ impl DurableObject for RoomObject {
             JOIN_PATH => self.shell.join(&request).await,
             VALIDATE_PATH => self.shell.validate(&request).await,
             NODE_LINK_PATH => self.shell.link(&request).await,
+            SERVICE_PATH => self.shell.serve(&mut request).await,
             NODE_REVOKED_PATH => self.shell.node_revoked(&mut request).await,
             _ => runtime::text(404, "not found"),
         };
@@ -195,12 +203,13 @@ impl Shell {
     /// Handles an event of a room that exists.
     fn handle(self: &Rc<Self>, event: Event) -> Result<()> {
         match self.take_room() {
-            Some(room) => self.handle_in(room, event),
+            Some(room) => self.handle_in(room, event).map(drop),
             None => Ok(()),
         }
     }
 
-    fn handle_in(self: &Rc<Self>, mut room: Room, event: Event) -> Result<()> {
+    /// Handles an event; what it is answered with, if it asks something.
+    fn handle_in(self: &Rc<Self>, mut room: Room, event: Event) -> Result<Option<Answered>> {
         let before = room.counters();
         let effects = room.handle(runtime::context()?, event);
         for (reason, count) in room.counters().since(before) {
@@ -208,7 +217,7 @@ impl Shell {
         }
         self.storage().write(&room.changes())?;
         let over = room.is_over();
-        self.carry_out(room.name(), effects)?;
+        let answer = self.carry_out(room.name(), effects)?;
         if over {
             let line = serde_json::json!({"event": "room_over", "room": room.sid()});
             console_log!("{line}");
@@ -217,7 +226,7 @@ impl Shell {
         } else {
             self.room.set(Some(room));
         }
-        Ok(())
+        Ok(answer)
     }
 
     fn socket_gone(self: &Rc<Self>, socket: &WebSocket) -> Result<()> {

@@ -78,6 +78,26 @@ pub struct DirectoryEntry {
     pub room: Option<Box<proto::Room>>,
 }
 
+impl DirectoryEntry {
+    /// LiveKit's `Room`, as far as the line knows it.
+    #[must_use]
+    pub fn into_room(self, name: &str) -> proto::Room {
+        let unix_ms = i64::try_from(self.created_at).unwrap_or(i64::MAX);
+        self.room.map_or_else(
+            || proto::Room {
+                sid: self.sid,
+                name: name.to_owned(),
+                creation_time: unix_ms / 1000,
+                creation_time_ms: unix_ms,
+                num_participants: self.participants,
+                num_publishers: self.publishers,
+                ..Default::default()
+            },
+            |room| *room,
+        )
+    }
+}
+
 /// Every table a [`RowChange`] may name.
 pub const TABLES: [&str; 8] =
     ["room", "participant", "session", "description", "publication", "subscription", "node", "departed"];

@@ -224,6 +224,7 @@ impl Room {
         let mut claims = Box::new(participant.claims.clone());
         claims.identity.clone_from(&claims.sub);
         claims.jti.clear();
+        claims.single_use = false;
         if claims.kind.is_empty() {
             claims.kind = "standard".to_owned();
         }

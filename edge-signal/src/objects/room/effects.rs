@@ -8,7 +8,7 @@ use shared::control::{PlaceRequest, PlaceResponse, RoomToNode};
 use shared::ids::{NodeId, RegionName, RoomName};
 use worker::{Result, console_error, console_log};
 
-use super::Shell;
+use super::{Answered, Shell};
 use crate::fleet::mint;
 use crate::objects::directory::{LINE_PATH, Line};
 use crate::objects::fleet::{PLACE_PATH, ROOM_OVER_PATH};
@@ -27,7 +27,8 @@ impl Drop for Telling {
 }
 
 impl Shell {
-    pub(super) fn carry_out(self: &Rc<Self>, room: &RoomName, effects: Vec<Effect>) -> Result<()> {
+    pub(super) fn carry_out(self: &Rc<Self>, room: &RoomName, effects: Vec<Effect>) -> Result<Option<Answered>> {
+        let mut answered = None;
         for effect in effects {
             match effect {
                 Effect::ToClient { connection, message } => self.send_client(&connection, &message)?,
@@ -45,9 +46,15 @@ impl Shell {
                 Effect::Directory(entry) => {
                     self.storage().keep_line(&Line { room: room.clone(), entry })?;
                 }
+                Effect::RevokeTokens { identity, before, until } => {
+                    if !self.deployment()?.keep_tokens_of_removed {
+                        self.storage().revoke(&identity, before, until, runtime::now())?;
+                    }
+                }
+                Effect::Answer(answer) => answered = Some(*answer),
             }
         }
-        Ok(())
+        Ok(answered)
     }
 
     /// Asks the fleet for a node; `None`: there is none.

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use livekit_protocol::{SignalRequest, SignalResponse};
+use livekit_protocol::{RequestResponse, SignalRequest, SignalResponse, request_response, signal_response};
 use prost::Message;
 use shared::control::NodeToRoom;
 use shared::ids::NodeId;
@@ -12,6 +12,17 @@ use super::sockets::Frame;
 use super::{CLOSE_MALFORMED, CLOSE_TOO_BIG, MAX_MESSAGE, Shell};
 use crate::room::event::{ConnectionId, Event};
 use crate::runtime;
+
+/// RFC 6455 section 7.4.1.
+const CLOSE_POLICY: u16 = 1008;
+/// Why, for the client.
+const TOO_MANY_MESSAGES: &str = "too many messages";
+
+fn too_many_messages() -> SignalResponse {
+    let (reason, message) = (request_response::Reason::LimitExceeded.into(), TOO_MANY_MESSAGES.to_owned());
+    let response = RequestResponse { reason, message, ..Default::default() };
+    SignalResponse { message: Some(signal_response::Message::RequestResponse(response)) }
+}
 
 impl Shell {
     pub(super) fn client_frame(
@@ -26,6 +37,12 @@ impl Shell {
         if length > MAX_MESSAGE {
             runtime::log_closed("client", CLOSE_TOO_BIG, "message_too_large");
             self.sockets.close_client(connection, CLOSE_TOO_BIG, "message too big");
+            return self.handle(Event::ClientGone { connection: connection.clone() });
+        }
+        if !self.sockets.allows(connection, length) {
+            runtime::log_closed("client", CLOSE_POLICY, "too_many_messages");
+            self.send_client(connection, &too_many_messages())?;
+            self.sockets.close_client(connection, CLOSE_POLICY, TOO_MANY_MESSAGES);
             return self.handle(Event::ClientGone { connection: connection.clone() });
         }
         let message = match frame {

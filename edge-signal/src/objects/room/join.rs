@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use shared::claims::AccessClaims;
+use shared::claims::{ACCESS_LEEWAY_SECS, AccessClaims, INTERNAL_LEEWAY_SECS};
 use shared::ids::{NodeId, RegionName, RoomName};
 use worker::{Request, Response, Result, WebSocketPair};
 
@@ -80,12 +80,21 @@ impl Shell {
         let pair = WebSocketPair::new()?;
         let connection = Self::new_connection()?;
         self.sockets.accept_client(&self.state, pair.server, connection.clone())?;
+        let claims = &admission.attempt.claims;
+        if claims.single_use && !admission.attempt.request.reconnect {
+            // One that is just expired still lets in.
+            let until = claims.exp.saturating_add(ACCESS_LEEWAY_SECS);
+            self.storage().mark_used(&token_id(claims), until, runtime::now(), INTERNAL_LEEWAY_SECS)?;
+        }
         self.handle_in(room, Event::Joined { connection, admission: Box::new(admission), placed })?;
         Response::from_websocket(pair.client)
     }
 
     /// The room's verdict, and with an admission the room itself: a new one when there was none.
     fn admit(&self, attempt: &JoinAttempt) -> Result<std::result::Result<(Room, Admission), Refusal>> {
+        if let Err(refusal) = self.check_token(attempt)? {
+            return Ok(Err(refusal));
+        }
         let room = self.room_for(&attempt.room)?;
         match room.admit(runtime::context()?, attempt.clone()) {
             Ok(admission) => Ok(Ok((room, admission))),
@@ -96,7 +105,24 @@ impl Shell {
         }
     }
 
-    fn room_for(&self, name: &RoomName) -> Result<Room> {
+    /// Whether the token still lets in: it may have been revoked, or be for one join that has been.
+    fn check_token(&self, attempt: &JoinAttempt) -> Result<std::result::Result<(), Refusal>> {
+        let (claims, storage) = (&attempt.claims, self.storage());
+        let minted = claims.iat.or(claims.nbf).unwrap_or(0);
+        if storage.revoked_before(&claims.sub)?.is_some_and(|before| minted < before) {
+            return Ok(Err(Refusal::new(Reason::TokenRevoked, "invalid authorization token: it was revoked")));
+        }
+        // Who resumes was let in by it.
+        if claims.single_use
+            && !attempt.request.reconnect
+            && (claims.jti.is_empty() || storage.is_used(&token_id(claims))?)
+        {
+            return Ok(Err(Refusal::new(Reason::TokenUsed, "invalid authorization token: it was used before")));
+        }
+        Ok(Ok(()))
+    }
+
+    pub(super) fn room_for(&self, name: &RoomName) -> Result<Room> {
         match self.take_room() {
             Some(room) => Ok(room),
             None => Ok(Room::new(name.clone(), runtime::context()?)),
@@ -111,6 +137,11 @@ impl Shell {
     pub(super) fn deployment(&self) -> Result<Rc<Deployment>> {
         runtime::deployment(&self.env).map_err(|refusal| worker::Error::RustError(refusal.text))
     }
+}
+
+/// An access token among used tickets.
+fn token_id(claims: &AccessClaims) -> String {
+    format!("access/{}", claims.jti)
 }
 
 /// No node is up, or all are full: clients try again later.

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use shared::ids::NodeId;
 use worker::{Result, State, WebSocket, console_log};
 
+use crate::flood::Allowance;
 use crate::room::event::ConnectionId;
+use crate::runtime;
 
 /// What a socket is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -31,6 +33,7 @@ pub(super) struct Sockets {
 struct Client {
     socket: WebSocket,
     json: bool,
+    allowance: Allowance,
 }
 
 struct Link {
@@ -51,7 +54,8 @@ impl Sockets {
         for socket in state.get_websockets() {
             match attachment(&socket) {
                 Attachment::Client { connection, json } => {
-                    sockets.clients.borrow_mut().insert(connection, Client { socket, json });
+                    let allowance = Allowance::new(runtime::now());
+                    sockets.clients.borrow_mut().insert(connection, Client { socket, json, allowance });
                 }
                 Attachment::Node { node, link } => {
                     sockets.nodes.borrow_mut().insert(node, Link { socket, link });
@@ -74,7 +78,8 @@ impl Sockets {
     pub(super) fn accept_client(&self, state: &State, socket: WebSocket, connection: ConnectionId) -> Result<()> {
         state.accept_web_socket(&socket);
         attach(&socket, &Attachment::Client { connection: connection.clone(), json: false })?;
-        self.clients.borrow_mut().insert(connection, Client { socket, json: false });
+        let allowance = Allowance::new(runtime::now());
+        self.clients.borrow_mut().insert(connection, Client { socket, json: false, allowance });
         Ok(())
     }
 
@@ -87,6 +92,12 @@ impl Sockets {
             close(&old.socket, 4409, "replaced by a newer link");
         }
         Ok(())
+    }
+
+    /// Whether a client may send a message of so many bytes now.
+    pub(super) fn allows(&self, connection: &ConnectionId, bytes: usize) -> bool {
+        let mut clients = self.clients.borrow_mut();
+        clients.get_mut(connection).is_none_or(|client| client.allowance.take(runtime::now(), bytes))
     }
 
     /// Notes the encoding of a client's last frame: it is answered in the same.

@@ -1,6 +1,7 @@
 //! The room's rows, used tickets, and the directory line not yet told.
 
 use serde::Deserialize;
+use shared::ids::Identity;
 use worker::{Result, SqlStorage, SqlStorageValue, State};
 
 use crate::objects::directory::Line;
@@ -46,6 +47,10 @@ impl Storage {
             )?;
         }
         self.sql.exec("CREATE TABLE IF NOT EXISTS used_ticket (jti TEXT PRIMARY KEY, exp INTEGER NOT NULL)", None)?;
+        self.sql.exec(
+            "CREATE TABLE IF NOT EXISTS revoked (identity TEXT PRIMARY KEY, before INTEGER NOT NULL, until INTEGER NOT NULL)",
+            None,
+        )?;
         self.sql
             .exec("CREATE TABLE IF NOT EXISTS directory_line (id INTEGER PRIMARY KEY, line TEXT NOT NULL)", None)?;
         Ok(())
@@ -107,12 +112,37 @@ impl Storage {
     /// Marks a ticket as used, and forgets those that have expired since (`leeway` included).
     pub(super) fn mark_used(&self, jti: &str, exp: u64, now: UnixMs, leeway_secs: u64) -> Result<()> {
         self.create()?;
-        let seconds = |secs: u64| i64::try_from(secs).map(SqlStorageValue::from).unwrap_or(SqlStorageValue::Null);
         let oldest = seconds(now.secs().saturating_sub(leeway_secs));
         self.sql.exec("DELETE FROM used_ticket WHERE exp < ?", vec![oldest])?;
         let values = vec![SqlStorageValue::from(jti.to_owned()), seconds(exp)];
         self.sql.exec("INSERT INTO used_ticket (jti, exp) VALUES (?, ?)", values)?;
         Ok(())
+    }
+
+    /// Lets no token of this identity in that was minted before `before` (Unix seconds), until it is forgotten.
+    pub(super) fn revoke(&self, identity: &Identity, before: u64, until: u64, now: UnixMs) -> Result<()> {
+        self.create_missing()?;
+        self.sql.exec("DELETE FROM revoked WHERE until < ?", vec![seconds(now.secs())])?;
+        let values = vec![SqlStorageValue::from(identity.to_string()), seconds(before), seconds(until)];
+        self.sql.exec("INSERT OR REPLACE INTO revoked (identity, before, until) VALUES (?, ?, ?)", values)?;
+        Ok(())
+    }
+
+    /// Tokens of this identity minted before then let nobody in; `None`: all do.
+    pub(super) fn revoked_before(&self, identity: &str) -> Result<Option<u64>> {
+        #[derive(Deserialize)]
+        struct Row {
+            before: f64,
+        }
+        if !self.exists()? {
+            return Ok(None);
+        }
+        // A room of an earlier version has no such table.
+        self.create_missing()?;
+        let identity = vec![SqlStorageValue::from(identity.to_owned())];
+        let rows: Vec<Row> = self.sql.exec("SELECT before FROM revoked WHERE identity = ?", identity)?.to_array()?;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds are exact in a double")]
+        Ok(rows.first().map(|row| row.before as u64))
     }
 
     /// Keeps the newest line until the directory has it.
@@ -141,4 +171,9 @@ impl Storage {
         self.sql.exec("DELETE FROM directory_line WHERE line = ?", vec![SqlStorageValue::from(line.to_owned())])?;
         Ok(())
     }
+}
+
+/// Unix seconds as SQL has them.
+fn seconds(secs: u64) -> SqlStorageValue {
+    i64::try_from(secs).map(SqlStorageValue::from).unwrap_or(SqlStorageValue::Null)
 }

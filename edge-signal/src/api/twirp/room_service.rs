@@ -1,0 +1,200 @@
+//! `livekit.RoomService`: which grant each method wants, what it asks, what it answers.
+
+use livekit_protocol as proto;
+use prost::Message;
+use serde::de::DeserializeOwned;
+use shared::claims::VideoGrant;
+use shared::ids::{IdError, RoomName};
+
+use super::{Code, Encoding, Error};
+use crate::room::service::{self, Answer, Request};
+
+/// As in paths.
+pub const NAME: &str = "livekit.RoomService";
+/// Every method there is; those beyond [`ask`]'s are not implemented.
+pub const METHODS: [&str; 14] = [
+    "CreateRoom",
+    "ListRooms",
+    "DeleteRoom",
+    "ListParticipants",
+    "GetParticipant",
+    "RemoveParticipant",
+    "MutePublishedTrack",
+    "UpdateParticipant",
+    "UpdateSubscriptions",
+    "SendData",
+    "UpdateRoomMetadata",
+    "ForwardParticipant",
+    "MoveParticipant",
+    "PerformRpc",
+];
+
+/// Whom to ask what.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ask {
+    /// A room.
+    Room(RoomName, Request),
+    /// The directory: all rooms, or those with these names.
+    Rooms(Vec<String>),
+}
+
+/// Checks a call.
+///
+/// # Errors
+/// The grant is missing, or the request is not what it must be.
+pub fn ask(method: &str, encoding: Encoding, body: &[u8], grant: &VideoGrant) -> Result<Ask, Error> {
+    let call = Call { encoding, body, grant };
+    match method {
+        "CreateRoom" => {
+            let request: proto::CreateRoomRequest = call.granted(grant.room_create)?;
+            let room = RoomName::try_from(request.name.as_str()).map_err(|error| {
+                let text = match error {
+                    IdError::TooLong => "room name length exceeds limits: max length 256",
+                    _ => "no room name",
+                };
+                Error::new(Code::InvalidArgument, text)
+            })?;
+            Ok(Ask::Room(room, Request::Create(Box::new(request))))
+        }
+        "ListRooms" => Ok(Ask::Rooms(call.granted::<proto::ListRoomsRequest>(grant.room_list)?.names)),
+        "DeleteRoom" => {
+            let request: proto::DeleteRoomRequest = call.granted(grant.room_create)?;
+            let room = RoomName::try_from(request.room.as_str());
+            let room = room.map_err(|_| Error::new(Code::NotFound, "requested room does not exist"))?;
+            Ok(Ask::Room(room, Request::Delete))
+        }
+        "ListParticipants" => call.of_room(|_: proto::ListParticipantsRequest| Request::ListParticipants, |r| &r.room),
+        "GetParticipant" => {
+            call.of_room(|r: proto::RoomParticipantIdentity| Request::GetParticipant(r.identity), |r| &r.room)
+        }
+        "RemoveParticipant" => call.of_room(Request::RemoveParticipant, |r| &r.room),
+        "MutePublishedTrack" => call.of_room(Request::MuteTrack, |r| &r.room),
+        "UpdateParticipant" => {
+            call.of_room(|r: proto::UpdateParticipantRequest| Request::UpdateParticipant(Box::new(r)), |r| &r.room)
+        }
+        "UpdateSubscriptions" => call.of_room(Request::UpdateSubscriptions, |r| &r.room),
+        "UpdateRoomMetadata" => {
+            call.of_room(|r: proto::UpdateRoomMetadataRequest| Request::UpdateMetadata(r.metadata), |r| &r.room)
+        }
+        _ => Err(Error::new(Code::Unimplemented, "not implemented")),
+    }
+}
+
+/// A room's answer as a body.
+///
+/// # Errors
+/// What the room says, or it cannot be written.
+pub fn answer(encoding: Encoding, answer: Result<Answer, service::Error>) -> Result<Vec<u8>, Error> {
+    match answer.map_err(of_room)? {
+        Answer::Room(room) => encoding.encode(&*room),
+        Answer::Participants(participants) => encoding.encode(&proto::ListParticipantsResponse { participants }),
+        Answer::Participant(info) => encoding.encode(&*info),
+        Answer::Track(track) => encoding.encode(&proto::MuteRoomTrackResponse { track: Some(*track) }),
+        Answer::Done => Ok(encoding.nothing()),
+    }
+}
+
+fn of_room(error: service::Error) -> Error {
+    let code = match error.code {
+        service::Code::NotFound => Code::NotFound,
+        service::Code::InvalidArgument => Code::InvalidArgument,
+        service::Code::FailedPrecondition => Code::FailedPrecondition,
+    };
+    Error { code, text: error.text, meta: error.argument.map(|argument| ("argument", argument)) }
+}
+
+struct Call<'a> {
+    encoding: Encoding,
+    body: &'a [u8],
+    grant: &'a VideoGrant,
+}
+
+impl Call<'_> {
+    fn granted<T: Message + Default + DeserializeOwned>(&self, granted: bool) -> Result<T, Error> {
+        let request = self.encoding.decode(self.body)?;
+        if granted { Ok(request) } else { Err(denied()) }
+    }
+
+    /// `roomAdmin` of the very room that is asked.
+    fn of_room<T: Message + Default + DeserializeOwned>(
+        &self,
+        request: impl FnOnce(T) -> Request,
+        room: impl FnOnce(&T) -> &String,
+    ) -> Result<Ask, Error> {
+        let asked: T = self.encoding.decode(self.body)?;
+        let name = RoomName::try_from(room(&asked).as_str()).ok();
+        let name = name.filter(|name| self.grant.room_admin && self.grant.room == name.as_str()).ok_or_else(denied)?;
+        Ok(Ask::Room(name, request(asked)))
+    }
+}
+
+fn denied() -> Error {
+    Error::new(Code::Unauthenticated, "permissions denied")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(method: &str, body: &str, grant: &VideoGrant) -> Result<Ask, Error> {
+        ask(method, Encoding::Json, body.as_bytes(), grant)
+    }
+
+    #[test]
+    fn each_method_wants_its_own_grant() {
+        let none = VideoGrant::default();
+        let create = VideoGrant { room_create: true, ..none.clone() };
+        let list = VideoGrant { room_list: true, ..none.clone() };
+        let admin = VideoGrant { room_admin: true, room: "r".into(), ..none.clone() };
+        let body = r#"{"room":"r","name":"r"}"#;
+        for method in METHODS {
+            let right = match method {
+                "CreateRoom" | "DeleteRoom" => &create,
+                "ListRooms" => &list,
+                "ForwardParticipant" | "MoveParticipant" | "PerformRpc" | "SendData" => continue,
+                _ => &admin,
+            };
+            for grant in [&none, &create, &list, &admin] {
+                let asked = call(method, body, grant);
+                if std::ptr::eq(grant, right) {
+                    assert!(asked.is_ok(), "{method}: {asked:?}");
+                } else {
+                    assert_eq!(asked, Err(denied()), "{method} with {grant:?}");
+                }
+            }
+        }
+        let other = VideoGrant { room_admin: true, room: "other".into(), ..none };
+        assert_eq!(call("ListParticipants", body, &other), Err(denied()), "an admin of another room");
+        let nameless = VideoGrant { room_admin: true, ..VideoGrant::default() };
+        assert_eq!(call("ListParticipants", "{}", &nameless), Err(denied()), "an admin of no room");
+    }
+
+    #[test]
+    fn room_names_are_checked() {
+        let create = VideoGrant { room_create: true, ..VideoGrant::default() };
+        let text = |body: &str| call("CreateRoom", body, &create).unwrap_err().text;
+        assert_eq!(text("{}"), "no room name");
+        let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(257));
+        assert_eq!(text(&long), "room name length exceeds limits: max length 256");
+        assert_eq!(call("DeleteRoom", "{}", &create).unwrap_err().code, Code::NotFound);
+        assert_eq!(call("MoveParticipant", "{}", &create).unwrap_err().code.status(), 501);
+    }
+
+    #[test]
+    fn answers_are_wrapped_as_each_method_has_them() {
+        let track = proto::TrackInfo { sid: "TR_x".into(), ..Default::default() };
+        let body = answer(Encoding::Json, Ok(Answer::Track(Box::new(track)))).unwrap();
+        assert_eq!(body, br#"{"track":{"sid":"TR_x"}}"#);
+        assert_eq!(answer(Encoding::Json, Ok(Answer::Done)).unwrap(), b"{}");
+        assert_eq!(answer(Encoding::Protobuf, Ok(Answer::Done)).unwrap(), b"");
+        let none = answer(Encoding::Protobuf, Ok(Answer::Participants(Vec::new()))).unwrap();
+        assert!(none.is_empty());
+        let wrong = service::Error {
+            code: service::Code::InvalidArgument,
+            text: "metadata size exceeds limits 524288".into(),
+            argument: Some("metadata size exceeds limits".into()),
+        };
+        let error = answer(Encoding::Json, Err(wrong)).unwrap_err();
+        assert_eq!(error.body()["meta"]["argument"], "metadata size exceeds limits");
+    }
+}

@@ -1,0 +1,72 @@
+//! `/twirp/…`: the server API, asked of the room or the directory it concerns.
+
+use livekit_protocol as proto;
+use shared::ids::RoomName;
+use worker::{Env, Headers, Request, Response, ResponseBody, ResponseBuilder, Result, console_log};
+
+use super::{body, header, json};
+use crate::api::access;
+use crate::api::deployment::Deployment;
+use crate::api::twirp::room_service::{self, Ask};
+use crate::api::twirp::{self, Code, Encoding, Error};
+use crate::objects::directory::LIST_PATH;
+use crate::objects::room::{Asked, SERVICE_PATH};
+use crate::room::service;
+use crate::runtime::{self, DIRECTORY, ROOM, WHOLE};
+
+/// Answers a call; errors are answers too.
+pub(super) async fn call(mut request: Request, env: &Env, deployment: &Deployment) -> Result<Response> {
+    let content_type = header(&request, "Content-Type")?.unwrap_or_default();
+    let (path, method) = (request.path(), request.method().to_string());
+    let (name, encoding) = match twirp::route(&method, &path, &content_type) {
+        Ok(route) => route,
+        Err(error) => return refuse(&error),
+    };
+    let authorization = header(&request, "Authorization")?;
+    let claims = match access::server(&deployment.keys, authorization.as_deref()) {
+        Ok(claims) => claims,
+        Err(refusal) => return refuse(&Error::new(Code::Unauthenticated, refusal.text)),
+    };
+    let bytes = match body(&mut request, twirp::MAX_BODY).await? {
+        Ok(bytes) => bytes,
+        Err(refusal) => return refuse(&Error::new(Code::ResourceExhausted, refusal.text)),
+    };
+    let answered = match room_service::ask(name, encoding, &bytes, &claims.video.unwrap_or_default()) {
+        Ok(ask) => carry_out(ask, encoding, env).await?,
+        Err(error) => Err(error),
+    };
+    match answered {
+        Ok(answer) => {
+            let headers = Headers::new();
+            headers.set("Content-Type", encoding.content_type())?;
+            Ok(ResponseBuilder::new().with_status(200).with_headers(headers).body(ResponseBody::Body(answer)))
+        }
+        Err(error) => refuse(&error),
+    }
+}
+
+async fn carry_out(ask: Ask, encoding: Encoding, env: &Env) -> Result<std::result::Result<Vec<u8>, Error>> {
+    match ask {
+        Ask::Room(room, request) => {
+            let stub = runtime::object(env, ROOM, room.as_str())?;
+            let asked = Asked { room, request };
+            let answer: std::result::Result<service::Answer, service::Error> =
+                runtime::call(&stub, SERVICE_PATH, &asked).await?;
+            Ok(room_service::answer(encoding, answer))
+        }
+        Ask::Rooms(names) => {
+            let directory = runtime::object(env, DIRECTORY, WHOLE)?;
+            let names: Vec<_> = names.iter().filter_map(|name| RoomName::try_from(name.as_str()).ok()).collect();
+            let rooms: Vec<proto::Room> = runtime::call(&directory, LIST_PATH, &names).await?;
+            Ok(encoding.encode(&proto::ListRoomsResponse { rooms }))
+        }
+    }
+}
+
+fn refuse(error: &Error) -> Result<Response> {
+    let line = serde_json::json!({
+        "event": "refused", "route": "twirp", "status": error.code.status(), "reason": error.code.as_str(),
+    });
+    console_log!("{line}");
+    json(error.code.status(), &error.body())
+}

@@ -1,0 +1,30 @@
+//! App servers at the room's door.
+
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+use shared::ids::RoomName;
+use worker::{Error, Request, Response, Result};
+
+use super::Shell;
+use crate::room::event::Event;
+use crate::room::service;
+use crate::runtime;
+
+/// A request about a room that may not exist.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Asked {
+    pub(crate) room: RoomName,
+    pub(crate) request: service::Request,
+}
+
+impl Shell {
+    /// Answers a request whose grants the Worker has checked.
+    pub(super) async fn serve(self: &Rc<Self>, request: &mut Request) -> Result<Response> {
+        let asked: Asked = serde_json::from_str(&request.text().await?)?;
+        let room = self.room_for(&asked.room)?;
+        let answer = self.handle_in(room, Event::Request(Box::new(asked.request)))?;
+        let answer = answer.ok_or_else(|| Error::RustError("the room does not answer".to_owned()))?;
+        runtime::text(200, &serde_json::to_string(&answer)?)
+    }
+}
