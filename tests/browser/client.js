@@ -11,6 +11,8 @@ let room;
 /** What happened, in order: { event, … } */
 const events = [];
 const waiting = new Set();
+/** Whose picture is watched: identity -> { last, still }, ms. */
+const watched = new Map();
 
 function happened(event, detail = {}) {
   events.push({ event, at: performance.now(), ...detail });
@@ -28,7 +30,7 @@ const named = (publication, participant) => ({
 
 window.client = {
   /** Connects; resolves when the room is joined. */
-  async join(url, token, { singlePeerConnection = true } = {}) {
+  async join(url, token, { singlePeerConnection = true, autoSubscribe = true } = {}) {
     happened("joining");
     // A busy machine shall drop frames, not lines: tests tell layers apart by them.
     const publishDefaults = { degradationPreference: "maintain-resolution" };
@@ -39,7 +41,10 @@ window.client = {
       .on(RoomEvent.TrackSubscribed, (track, publication, who) => {
         document.getElementById("media").append(track.attach());
         happened("trackSubscribed", named(publication, who));
-        if (track.kind === Track.Kind.Video) watchFirstFrame(track, who, publication);
+        if (track.kind === Track.Kind.Video) {
+          watchFirstFrame(track, who, publication);
+          watchFrames(track, who);
+        }
       })
       .on(RoomEvent.TrackUnsubscribed, (track, publication, who) => {
         track.detach().forEach((element) => element.remove());
@@ -48,6 +53,22 @@ window.client = {
       .on(RoomEvent.TrackMuted, (publication, who) => happened("trackMuted", named(publication, who)))
       .on(RoomEvent.TrackUnmuted, (publication, who) => happened("trackUnmuted", named(publication, who)))
       .on(RoomEvent.TrackSubscriptionFailed, (trackSid, who) => happened("subscriptionFailed", { trackSid, identity: who.identity }))
+      .on(RoomEvent.ParticipantPermissionsChanged, (before, who) => happened("permissionsChanged", { identity: who.identity }))
+      .on(RoomEvent.ParticipantNameChanged, (text, who) => happened("nameChanged", { identity: who.identity, text }))
+      .on(RoomEvent.ParticipantMetadataChanged, (before, who) =>
+        happened("metadataChanged", { identity: who.identity, text: who.metadata }),
+      )
+      .on(RoomEvent.ParticipantAttributesChanged, (changed, who) =>
+        happened("attributesChanged", { identity: who.identity, text: JSON.stringify(changed) }),
+      )
+      .on(RoomEvent.RoomMetadataChanged, (text) => happened("roomMetadataChanged", { text }))
+      .on(RoomEvent.RecordingStatusChanged, (on) => happened("recordingChanged", { text: String(on) }))
+      .on(RoomEvent.TrackSubscriptionPermissionChanged, (publication, status, who) =>
+        happened("subscriptionPermissionChanged", { identity: who.identity, trackSid: publication.trackSid, text: status }),
+      )
+      .on(RoomEvent.LocalTrackSubscribed, (publication) => happened("localTrackSubscribed", { trackSid: publication.trackSid }))
+      .on(RoomEvent.LocalTrackPublished, (publication) => happened("localTrackPublished", { trackSid: publication.trackSid }))
+      .on(RoomEvent.LocalTrackUnpublished, (publication) => happened("localTrackUnpublished", { trackSid: publication.trackSid }))
       .on(RoomEvent.Reconnecting, () => happened("reconnecting"))
       .on(RoomEvent.SignalReconnecting, () => happened("signalReconnecting"))
       .on(RoomEvent.Reconnected, () => happened("reconnected"))
@@ -58,7 +79,7 @@ window.client = {
     room.registerTextStreamHandler(TOPIC, async (reader, from) =>
       happened("text", { identity: from.identity, text: await reader.readAll() }),
     );
-    await room.connect(url, token);
+    await room.connect(url, token, { autoSubscribe });
     happened("joined");
     return { identity: room.localParticipant.identity, sid: room.localParticipant.sid, others: [...room.remoteParticipants.keys()] };
   },
@@ -81,6 +102,28 @@ window.client = {
 
   async setCamera(on) {
     await room.localParticipant.setCameraEnabled(on);
+  },
+
+  /** Calls a method of the SDK's local participant; what it throws is the call's error. */
+  async local(method, ...args) {
+    await room.localParticipant[method](...args);
+  },
+
+  /** The local participant, as the SDK has it. */
+  myself() {
+    const { identity, sid, name, metadata, attributes, permissions, trackPublications } = room.localParticipant;
+    const tracks = [...trackPublications.values()].map((one) => ({ sid: one.trackSid, source: one.source, muted: one.isMuted }));
+    return { identity, sid, name, metadata, attributes, permissions: { ...permissions }, tracks, state: room.state };
+  },
+
+  /** Subscribes to all of somebody's tracks, or no longer. */
+  subscribe(identity, on) {
+    for (const publication of room.remoteParticipants.get(identity).trackPublications.values()) publication.setSubscribed(on);
+  },
+
+  /** One of the SDK's scenarios. */
+  async simulate(scenario) {
+    await room.simulateScenario(scenario);
   },
 
   /** What to receive of somebody's camera: "low", "medium" or "high". */
@@ -173,6 +216,19 @@ window.client = {
     });
   },
 
+  /** All events from index `since` on. */
+  heard(since) {
+    return events.slice(since).map((entry, index) => ({ index: since + index, ...entry }));
+  },
+
+  /** Longest time since the last call that somebody's picture stood still, ms. */
+  stillness(identity) {
+    const picture = watched.get(identity);
+    const longest = Math.max(picture.still, performance.now() - picture.last);
+    picture.still = 0;
+    return longest;
+  },
+
   /** How many events there were: a `since` for later. */
   mark() {
     return events.length;
@@ -199,6 +255,19 @@ window.client = {
     await room.disconnect();
   },
 };
+
+/** Notes how long the picture stands still, between two frames that are shown. */
+function watchFrames(track, participant) {
+  const element = track.attachedElements[0];
+  const picture = { last: performance.now(), still: 0 };
+  watched.set(participant.identity, picture);
+  const frame = (now) => {
+    picture.still = Math.max(picture.still, now - picture.last);
+    picture.last = now;
+    if (element.isConnected) element.requestVideoFrameCallback(frame);
+  };
+  element.requestVideoFrameCallback(frame);
+}
 
 function watchFirstFrame(track, participant, publication) {
   const element = track.attachedElements[0];

@@ -1,6 +1,8 @@
-//! What Cloudflare does in front of the Worker, as far as nodes see it: says on each request where it came from.
+//! What Cloudflare does in front of the Worker, as far as nodes see it: says on each request where it came from. And
+//! what a network does to clients: it can be cut.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
@@ -13,8 +15,11 @@ const MAX_HEAD: usize = 16 * 1024;
 /// Stands in front of an edge; ends with its value.
 pub struct Front {
     url: String,
+    connections: Connections,
     _tasks: JoinSet<()>,
 }
+
+type Connections = Arc<Mutex<JoinSet<Option<()>>>>;
 
 impl Front {
     /// In front of the edge at `http://HOST:PORT`.
@@ -26,15 +31,21 @@ impl Front {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         let mut tasks = JoinSet::new();
+        let connections = Connections::default();
+        let open = Arc::clone(&connections);
         tasks.spawn(async move {
-            let mut connections = JoinSet::new();
             while let Ok((client, from)) = listener.accept().await {
                 let edge = edge.clone();
                 // A connection that breaks is its client's to notice.
-                connections.spawn(async move { pass(client, from, &edge).await.ok() });
+                lock(&open).spawn(async move { pass(client, from, &edge).await.ok() });
             }
         });
-        Ok(Self { url, _tasks: tasks })
+        Ok(Self { url, connections, _tasks: tasks })
+    }
+
+    /// Breaks every connection there is; later ones are let through.
+    pub fn cut(&self) {
+        lock(&self.connections).abort_all();
     }
 
     /// `http://…`
@@ -42,6 +53,10 @@ impl Front {
     pub fn url(&self) -> &str {
         &self.url
     }
+}
+
+fn lock(connections: &Connections) -> std::sync::MutexGuard<'_, JoinSet<Option<()>>> {
+    connections.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One request, or one WebSocket.

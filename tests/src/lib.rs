@@ -1,6 +1,7 @@
 //! Harness of the whole-system tests: a LiveKit signaling client, a media client that shares no code with the node,
 //! LiveKit's own SDKs, and what the benchmarks share.
 
+pub mod app_server;
 pub mod bench;
 pub mod booted;
 pub mod browser;

@@ -1,10 +1,10 @@
-//! A path between clients and a node that can be made bad: a UDP relay that shapes what the node sends to each client.
+//! A path between clients and a node that can be made bad: a UDP relay that shapes what the node sends to each client,
+//! and that can give a client another address, as a NAT does that forgets it.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -12,7 +12,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 /// Where clients reach a node behind a relay: another loopback address, the same port.
@@ -34,7 +34,23 @@ const SEED: u64 = 7;
 /// A running relay; ends with its value.
 pub struct Relay {
     path: Arc<Path>,
+    clients: Clients,
     _tasks: JoinSet<()>,
+}
+
+/// By their own addresses.
+type Clients = Arc<Mutex<HashMap<SocketAddr, Client>>>;
+
+/// A client as the node sees it.
+struct Client {
+    inside: Arc<UdpSocket>,
+    back: JoinHandle<()>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.back.abort();
+    }
 }
 
 /// What the way to each client is like.
@@ -57,8 +73,20 @@ impl Relay {
         let outside = UdpSocket::bind((RELAY_ADDRESS, node.port())).await.context("the relay's address")?;
         let path = Arc::new(Path::default());
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(Arc::new(outside), node, Arc::clone(&path)));
-        Ok(Self { path, _tasks: tasks })
+        let clients = Clients::default();
+        tasks.spawn(serve(Arc::new(outside), node, Arc::clone(&path), Arc::clone(&clients)));
+        Ok(Self { path, clients, _tasks: tasks })
+    }
+
+    /// The sockets of clients that have sent something.
+    #[must_use]
+    pub fn clients(&self) -> Vec<SocketAddr> {
+        lock(&self.clients).keys().copied().collect()
+    }
+
+    /// Has these clients come from other addresses from now on; what goes to the old ones is lost.
+    pub fn readdress(&self, clients: &[SocketAddr]) {
+        lock(&self.clients).retain(|client, _| !clients.contains(client));
     }
 
     /// Limits what goes to each client, bits per second; `None`: not at all.
@@ -79,23 +107,27 @@ impl Relay {
     }
 }
 
+fn lock(clients: &Clients) -> MutexGuard<'_, HashMap<SocketAddr, Client>> {
+    clients.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Takes from clients, each through a socket of its own, so that the node tells them apart.
-async fn serve(outside: Arc<UdpSocket>, node: SocketAddr, path: Arc<Path>) {
-    let mut clients: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
-    let mut tasks = JoinSet::new();
+async fn serve(outside: Arc<UdpSocket>, node: SocketAddr, path: Arc<Path>, clients: Clients) {
     let mut buffer = [0; MAX_DATAGRAM];
     loop {
         let Ok((len, client)) = outside.recv_from(&mut buffer).await else { continue };
-        let inside = match clients.entry(client) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => {
+        let known = lock(&clients).get(&client).map(|known| Arc::clone(&known.inside));
+        let inside = match known {
+            Some(inside) => inside,
+            None => {
                 let Ok(inside) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await else { continue };
                 if inside.connect(node).await.is_err() {
                     continue;
                 }
                 let inside = Arc::new(inside);
-                tasks.spawn(shape(Arc::clone(&inside), Arc::clone(&outside), client, Arc::clone(&path)));
-                place.insert(inside)
+                let back = tokio::spawn(shape(Arc::clone(&inside), Arc::clone(&outside), client, Arc::clone(&path)));
+                lock(&clients).insert(client, Client { inside: Arc::clone(&inside), back });
+                inside
             }
         };
         if let Some(datagram) = buffer.get(..len) {

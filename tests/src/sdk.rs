@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use shared::claims::AccessClaims;
 use tokio::process::Command;
 use xtask::repo;
 use xtask::setup::python;
@@ -53,6 +54,8 @@ pub struct Heard {
     pub text: Option<String>,
     /// Which track, where it is about one.
     pub track_sid: Option<String>,
+    /// Why it was disconnected: LiveKit's `DisconnectReason`.
+    pub reason: Option<i32>,
 }
 
 /// What arrives, as the SDK's statistics have it.
@@ -185,6 +188,64 @@ impl SdkClient {
         self.call::<Value>("join", json!([url, token, options])).await.map(drop)
     }
 
+    /// Joins without subscribing to anything by itself.
+    ///
+    /// # Errors
+    /// When the SDK cannot connect.
+    pub async fn join_unsubscribed(&self, scene: &Scene, mode: Mode) -> Result<()> {
+        let token = scene.sign(&scene.claims(&self.identity))?;
+        let options = json!({ "singlePeerConnection": mode == Mode::Single, "autoSubscribe": false });
+        self.join_with(scene, &token, options).await
+    }
+
+    /// Joins with a token of one's own (browsers only).
+    ///
+    /// # Errors
+    /// When the SDK cannot connect.
+    pub async fn join_as(&self, scene: &Scene, claims: &AccessClaims, mode: Mode) -> Result<()> {
+        let options = json!({ "singlePeerConnection": mode == Mode::Single });
+        self.join_with(scene, &scene.sign(claims)?, options).await
+    }
+
+    async fn join_with(&self, scene: &Scene, token: &str, options: Value) -> Result<()> {
+        let url = scene.url().replacen("http", "ws", 1);
+        self.call::<Value>("join", json!([url, token, options])).await.map(drop)
+    }
+
+    /// Calls a method of the SDK's local participant (browsers only).
+    ///
+    /// # Errors
+    /// What it throws.
+    pub async fn local(&self, method: &str, args: &[Value]) -> Result<()> {
+        let mut all = vec![json!(method)];
+        all.extend_from_slice(args);
+        self.call::<Value>("local", Value::Array(all)).await.map(drop)
+    }
+
+    /// The local participant, as the SDK has it (browsers only).
+    ///
+    /// # Errors
+    /// When the client's process is gone.
+    pub async fn myself(&self) -> Result<Value> {
+        self.call("myself", json!([])).await
+    }
+
+    /// Subscribes to all of somebody's tracks, or no longer (browsers only).
+    ///
+    /// # Errors
+    /// When there is nobody of that name.
+    pub async fn subscribe(&self, identity: &str, on: bool) -> Result<()> {
+        self.call::<Value>("subscribe", json!([identity, on])).await.map(drop)
+    }
+
+    /// One of the SDK's scenarios (browsers only).
+    ///
+    /// # Errors
+    /// When the SDK does not know it.
+    pub async fn simulate(&self, scenario: &str) -> Result<()> {
+        self.call::<Value>("simulate", json!([scenario])).await.map(drop)
+    }
+
     /// Publishes camera and microphone.
     ///
     /// # Errors
@@ -257,6 +318,22 @@ impl SdkClient {
     pub async fn hears_within(&self, wanted: Value, since: usize, limit: Duration) -> Result<Heard> {
         let options = json!({ "since": since, "timeoutMs": u64::try_from(limit.as_millis())? });
         self.call("waitFor", json!([wanted, options])).await.with_context(|| format!("{} waits", self.identity))
+    }
+
+    /// All it heard from a [`Self::mark`] on.
+    ///
+    /// # Errors
+    /// When the client's process is gone.
+    pub async fn heard(&self, since: usize) -> Result<Vec<Heard>> {
+        self.call("heard", json!([since])).await
+    }
+
+    /// The longest time since the last call that somebody's picture stood still, ms (browsers only).
+    ///
+    /// # Errors
+    /// When there is no picture of them.
+    pub async fn stillness(&self, identity: &str) -> Result<f64> {
+        self.call("stillness", json!([identity])).await
     }
 
     /// How many events it has heard.

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use livekit_protocol::request_response::Reason;
 use livekit_protocol::signal_request::Message as Request;
 use livekit_protocol::signal_response::Message as Response;
-use livekit_protocol::{MuteTrackRequest, SessionDescription, TrickleRequest, UpdateSubscription};
+use livekit_protocol::{MuteTrackRequest, SessionDescription, SignalRequest, TrickleRequest, UpdateSubscription};
 use meridian_tests::client::{Client, DEADLINE, Observed, Publish};
 use meridian_tests::scene::Scene;
 use meridian_tests::signal::{Heard, Mode, Signal, endpoint, gzip, join_request, wrap_gzip};
+use prost::Message as _;
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message as Frame;
 
@@ -79,6 +80,26 @@ async fn frames_that_do_not_decode_close_their_connection() {
     assert_eq!(close_code_after(&call, Frame::Text("{ nonsense".into())).await, Some(1000));
     call.goes_on().await;
     assert_eq!(call.counted("bad_message", 2).await, 2);
+}
+
+#[tokio::test]
+async fn a_flood_is_stopped_with_a_reason() {
+    let mut call = Call::begin().await;
+    let mut mallory = call.scene.join("mallory").await.unwrap();
+    let ping = SignalRequest { message: Some(Request::Ping(1)) }.encode_to_vec();
+    let mut sent = 0;
+    while sent < 100_000 && mallory.send_frame(Frame::Binary(ping.clone().into())).await.is_ok() {
+        sent += 1;
+        if sent % 100 == 0 && mallory.observe(|o| o.closed.is_some()) {
+            break;
+        }
+    }
+    assert_eq!(mallory.until("close", |o| o.closed).await.unwrap(), Some(1008));
+    let told = |o: &Observed| {
+        o.heard.iter().any(|m| matches!(m, Response::RequestResponse(r) if r.reason() == Reason::LimitExceeded && r.message == "too many messages"))
+    };
+    assert!(mallory.observe(told));
+    call.goes_on().await;
 }
 
 #[tokio::test]

@@ -1,0 +1,38 @@
+//! What most rows begin with: two browsers in a room behind a network that can be cut.
+
+use anyhow::Result;
+use meridian_tests::browser::Browser;
+use meridian_tests::front::Front;
+use meridian_tests::scene::Scene;
+use meridian_tests::sdk::{Mode, SdkClient};
+
+/// Ada and Bob in a room. **Only one of them shows a camera**: the pages of one browser share it.
+pub(crate) struct Call {
+    pub(crate) ada: SdkClient,
+    pub(crate) bob: SdkClient,
+    pub(crate) front: Front,
+    pub(crate) scene: Scene,
+    _browser: Browser,
+}
+
+impl Call {
+    /// Both have joined.
+    pub(crate) async fn open(mode: Mode) -> Result<Self> {
+        let scene = Scene::open().await?;
+        let front = Front::start(scene.url()).await?;
+        let browser = Browser::launch().await?;
+        let (ada, bob) = (browser.client("ada").await?, browser.client("bob").await?);
+        for client in [&ada, &bob] {
+            client.join_room(front.url(), &scene.room, mode).await?;
+        }
+        Ok(Self { ada, bob, front, scene, _browser: browser })
+    }
+
+    /// Ada shows camera and microphone, Bob sees and hears her.
+    pub(crate) async fn with_video(mode: Mode) -> Result<Self> {
+        let call = Self::open(mode).await?;
+        call.ada.publish().await?;
+        call.bob.sees_and_hears("ada").await?;
+        Ok(call)
+    }
+}

@@ -1,0 +1,83 @@
+//! Tier 1 of LiveKit's client API, row by row: each is driven by the newest unmodified livekit-client in Chromium, with
+//! one peer connection and with two, and judged by what the SDK reports. `docs/compat.md` is made from the table below.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod call;
+mod participant;
+mod permission;
+mod reconnect;
+mod subscription;
+mod table;
+
+/// One row of the tier: `name: story, "what holds";`. Makes the tests `name::single` and `name::dual`, each of which
+/// runs `story(Mode)`, and its line in the table.
+macro_rules! rows {
+    ($($group:literal { $($name:ident: $story:path, $holds:literal;)* })*) => {
+        $($(
+            mod $name {
+                use meridian_tests::sdk::Mode;
+
+                #[tokio::test(flavor = "multi_thread")]
+                async fn single() -> anyhow::Result<()> {
+                    $story(Mode::Single).await
+                }
+
+                #[tokio::test(flavor = "multi_thread")]
+                async fn dual() -> anyhow::Result<()> {
+                    $story(Mode::Dual).await
+                }
+            }
+        )*)*
+
+        /// Every row, by group.
+        const GROUPS: &[table::Group] = &[
+            $(table::Group {
+                name: $group,
+                rows: &[$(table::Row { test: stringify!($name), holds: $holds }),*],
+            }),*
+        ];
+    };
+}
+
+rows! {
+    "Reconnect" {
+        a_dropped_signal_connection_resumes: crate::reconnect::resumes,
+            "The WebSocket breaks: `Reconnected` comes, nothing is republished, others see nothing, data goes on.";
+        a_full_reconnect_brings_everything_back: crate::reconnect::starts_over,
+            "The server asks for a full reconnect: `Reconnecting`, `Reconnected`, tracks are there again.";
+    }
+    "Permissions" {
+        revoking_can_publish_unpublishes: crate::permission::publishing_revoked,
+            "`canPublish` is taken away in mid-call: tracks end for everyone, publishing fails, and works when given back.";
+        can_publish_sources_are_enforced: crate::permission::publishing_some_sources,
+            "`canPublishSources` narrowed in mid-call: what is not among them ends and cannot be published.";
+        revoking_can_subscribe_unsubscribes: crate::permission::subscribing_revoked,
+            "`canSubscribe` taken away: tracks go; given back: they come again.";
+        hidden_participants_are_not_seen: crate::permission::hiding,
+            "`hidden` set in mid-call: gone for the others; cleared: there again, with its tracks.";
+        the_server_mutes_a_track: crate::permission::muted_by_the_server,
+            "`MutePublishedTrack`: muted for everyone, its owner included, who may unmute; the server may not.";
+        publishers_choose_who_subscribes: crate::permission::subscription_permissions,
+            "`setTrackSubscriptionPermissions`: tracks go from those not named and come to those who are.";
+    }
+    "Participants and rooms" {
+        participants_change_their_profile: crate::participant::own_profile,
+            "Name, metadata, attributes: with `canUpdateOwnMetadata` only, within limits, heard by everyone.";
+        the_server_changes_profiles_and_room_metadata: crate::participant::changed_by_the_server,
+            "`UpdateParticipant`, `UpdateRoomMetadata`: heard by everyone.";
+        a_removed_participant_stays_away: crate::participant::removed,
+            "`RemoveParticipant`: `Disconnected` with its reason; the tokens it held are void, new ones are good.";
+        a_deleted_room_ends_for_everyone: crate::participant::room_deleted,
+            "`DeleteRoom`: `Disconnected` with its reason.";
+        the_same_identity_replaces_the_first: crate::participant::same_identity,
+            "A second client of an identity: the first is disconnected with its reason, the second is seen.";
+        a_full_room_refuses: crate::participant::room_full,
+            "`CreateRoom` with `maxParticipants`: one too many is refused, and says why.";
+        a_recording_shows: crate::participant::recording,
+            "A hidden recorder comes and goes: `RecordingStatusChanged`.";
+    }
+    "Subscriptions" {
+        tracks_are_subscribed_on_demand: crate::subscription::on_demand,
+            "`autoSubscribe: false`: tracks are listed, come when asked for, go when not wanted; the publisher hears of it.";
+    }
+}

@@ -1,0 +1,125 @@
+//! Participants: who they are, what they say of themselves, how they come and go.
+
+use anyhow::{Context, Result, ensure};
+use meridian_tests::app_server::AppServer;
+use meridian_tests::browser::Browser;
+use meridian_tests::scene::Scene;
+use meridian_tests::sdk::{Mode, PATIENCE};
+use serde_json::json;
+
+use crate::call::Call;
+
+/// LiveKit's `DisconnectReason`.
+const DUPLICATE_IDENTITY: i32 = 2;
+const PARTICIPANT_REMOVED: i32 = 4;
+const ROOM_DELETED: i32 = 5;
+
+/// Name, metadata and attributes change with permission only; everyone hears of it.
+pub(crate) async fn own_profile(mode: Mode) -> Result<()> {
+    let call = Call::open(mode).await?;
+    let refused = call.ada.local("setMetadata", &[json!("forbidden")]).await.err().context("without permission")?;
+    ensure!(format!("{refused:#}").contains("does not have permission"), "{refused:#}");
+    call.permit("ada", json!({ "canUpdateMetadata": true })).await?;
+    call.ada.hears(json!({ "event": "permissionsChanged", "identity": "ada" })).await?;
+    call.ada.local("setMetadata", &[json!("poet")]).await?;
+    call.ada.local("setName", &[json!("Ada L")]).await?;
+    call.ada.local("setAttributes", &[json!({ "mood": "good" })]).await?;
+    for client in [&call.ada, &call.bob] {
+        client.hears(json!({ "event": "metadataChanged", "identity": "ada", "text": "poet" })).await?;
+        client.hears(json!({ "event": "nameChanged", "identity": "ada", "text": "Ada L" })).await?;
+        client.hears(json!({ "event": "attributesChanged", "identity": "ada", "text": "{\"mood\":\"good\"}" })).await?;
+    }
+    let long = json!("x".repeat(512 * 1024 + 1));
+    let refused = call.ada.local("setMetadata", &[long]).await.err().context("over the limit")?;
+    ensure!(format!("{refused:#}").contains("exceeds metadata size limit"), "{refused:#}");
+    Ok(())
+}
+
+/// What an app server changes reaches everyone; the room's metadata too.
+pub(crate) async fn changed_by_the_server(mode: Mode) -> Result<()> {
+    let call = Call::open(mode).await?;
+    let server = AppServer::of(&call.scene)?;
+    let room = &call.scene.room;
+    let change = json!({ "room": room, "identity": "ada", "name": "A", "metadata": "m", "attributes": { "a": "1" } });
+    server.ask("UpdateParticipant", change).await?;
+    server.ask("UpdateRoomMetadata", json!({ "room": room, "metadata": "den" })).await?;
+    for client in [&call.ada, &call.bob] {
+        client.hears(json!({ "event": "nameChanged", "identity": "ada", "text": "A" })).await?;
+        client.hears(json!({ "event": "metadataChanged", "identity": "ada", "text": "m" })).await?;
+        client.hears(json!({ "event": "roomMetadataChanged", "text": "den" })).await?;
+    }
+    Ok(())
+}
+
+/// Who is removed is told why, and does not come back with its token; the others see it go.
+pub(crate) async fn removed(mode: Mode) -> Result<()> {
+    let call = Call::open(mode).await?;
+    let server = AppServer::of(&call.scene)?;
+    server.ask("RemoveParticipant", json!({ "room": call.scene.room, "identity": "ada" })).await?;
+    call.ada.hears(json!({ "event": "disconnected", "reason": PARTICIPANT_REMOVED })).await?;
+    call.bob.hears(json!({ "event": "participantDisconnected", "identity": "ada" })).await?;
+    let mut old = call.scene.claims("ada");
+    old.iat = Some(meridian_tests::token::unix_now() - 60);
+    let refused = call.ada.join_as(&call.scene, &old, mode).await.err().context("she came back")?;
+    ensure!(format!("{refused:#}").contains("revoked"), "{refused:#}");
+    // An app server that wants her back mints another one.
+    let mut new = call.scene.claims("ada");
+    new.iat = Some(meridian_tests::token::unix_now() + 2);
+    call.ada.join_as(&call.scene, &new, mode).await?;
+    call.bob.hears(json!({ "event": "participantConnected", "identity": "ada" })).await?;
+    Ok(())
+}
+
+/// A deleted room sends everyone away for good.
+pub(crate) async fn room_deleted(mode: Mode) -> Result<()> {
+    let call = Call::open(mode).await?;
+    AppServer::of(&call.scene)?.ask("DeleteRoom", json!({ "room": call.scene.room })).await?;
+    for client in [&call.ada, &call.bob] {
+        client.hears(json!({ "event": "disconnected", "reason": ROOM_DELETED })).await?;
+    }
+    Ok(())
+}
+
+/// The second client of an identity replaces the first.
+pub(crate) async fn same_identity(mode: Mode) -> Result<()> {
+    let call = Call::open(mode).await?;
+    let second = Browser::launch().await?;
+    let ada = second.client("ada").await?;
+    ada.join(&call.scene, mode).await?;
+    call.ada.hears(json!({ "event": "disconnected", "reason": DUPLICATE_IDENTITY })).await?;
+    ada.publish().await?;
+    call.bob.sees_and_hears("ada").await?;
+    Ok(())
+}
+
+/// A room made by an app server takes no more than it was made for.
+pub(crate) async fn room_full(mode: Mode) -> Result<()> {
+    let scene = Scene::open().await?;
+    let server = AppServer::of(&scene)?;
+    let room = server.ask("CreateRoom", json!({ "name": scene.room, "maxParticipants": 1, "metadata": "m" })).await?;
+    ensure!(room["maxParticipants"] == 1 && room["sid"].as_str().is_some_and(|sid| sid.starts_with("RM_")), "{room}");
+    let browser = Browser::launch().await?;
+    let (ada, bob) = (browser.client("ada").await?, browser.client("bob").await?);
+    ada.join(&scene, mode).await?;
+    let refused = bob.join(&scene, mode).await.err().context("one too many")?;
+    ensure!(format!("{refused:#}").contains("room is full"), "{refused:#}");
+    Ok(())
+}
+
+/// A recorder is seen in the room's state.
+pub(crate) async fn recording(mode: Mode) -> Result<()> {
+    let call = Call::open(mode).await?;
+    let browser = Browser::launch().await?;
+    let recorder = browser.client("recorder").await?;
+    let mut claims = call.scene.claims("recorder");
+    if let Some(grant) = &mut claims.video {
+        (grant.recorder, grant.hidden) = (true, true);
+    }
+    let since = call.bob.mark().await?;
+    recorder.join_as(&call.scene, &claims, mode).await?;
+    call.bob.hears_within(json!({ "event": "recordingChanged", "text": "true" }), since, PATIENCE).await?;
+    recorder.leave().await?;
+    call.bob.hears_within(json!({ "event": "recordingChanged", "text": "false" }), since, PATIENCE).await?;
+    ensure!(!call.bob.picture().await?.contains_key("recorder"), "it was hidden");
+    Ok(())
+}
