@@ -137,16 +137,12 @@ impl Room {
     }
 
     /// Answers to announcements that may have been lost, and which tracks of others it may have.
-    fn tell_tracks_anew(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
+    fn tell_tracks_anew(&self, turn: &mut Turn, sid: &ParticipantSid) {
         let own = self.participants.get(sid).into_iter().flat_map(|participant| &participant.tracks);
         for publication in own.filter_map(|track| self.publications.get(track)).filter(|p| !p.visible) {
             let cid = publication.info.codecs.first().map(|codec| codec.cid.clone()).unwrap_or_default();
             let published = proto::TrackPublishedResponse { cid, track: Some(publication.info.clone()) };
             self.send(turn, sid, Message::TrackPublished(published));
-        }
-        let own = self.participants.get(sid).map(|participant| participant.tracks.clone()).unwrap_or_default();
-        for track in &own {
-            self.repeat_quality(turn, track);
         }
         for message in self.permissions_anew(sid) {
             self.send(turn, sid, message);
