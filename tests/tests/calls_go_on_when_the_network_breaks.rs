@@ -15,6 +15,10 @@ use serde_json::json;
 const BREAKS: usize = 50;
 /// Longest that a picture may stand still more than it does in the same call while nothing breaks.
 const STILL_MS: f64 = 500.0;
+/// The same for a client whose address changes without its knowing: it is heard again when it checks its path next, which
+/// Chromium does every 2.5 s (a node takes nothing from an address that has not been checked, and as ICE-lite agent checks
+/// none itself).
+const UNAWARE_STILL_MS: f64 = 3_500.0;
 /// Longest that the SDK takes: it tries after up to 0.5 s and waits 2 s for its transport, on a busy machine.
 const RESUME_LIMIT: Duration = Duration::from_secs(30);
 
@@ -105,7 +109,8 @@ async fn goes_on_through(kind: Break, mode: Mode) -> Result<()> {
     println!(
         "{BREAKS} breaks: pictures stood still for {median:.0} ms (median), {worst:.0} ms (worst); {quiet:.0} ms while nothing broke"
     );
-    ensure!(worst <= quiet + STILL_MS, "a picture stood still for {worst:.0} ms");
+    let limit = if kind == Break::Signaling { STILL_MS } else { UNAWARE_STILL_MS };
+    ensure!(worst <= quiet + limit, "a picture stood still for {worst:.0} ms");
     Ok(())
 }
 

@@ -25,8 +25,6 @@ pub enum Code {
     BadRoute,
     /// No token, a wrong one, or one that does not grant this.
     Unauthenticated,
-    /// The body is over its limit.
-    ResourceExhausted,
     /// It cannot be done now.
     FailedPrecondition,
     /// Not here.
@@ -45,7 +43,6 @@ impl Code {
             Self::NotFound => "not_found",
             Self::BadRoute => "bad_route",
             Self::Unauthenticated => "unauthenticated",
-            Self::ResourceExhausted => "resource_exhausted",
             Self::FailedPrecondition => "failed_precondition",
             Self::Unimplemented => "unimplemented",
             Self::Internal => "internal",
@@ -60,7 +57,6 @@ impl Code {
             Self::Unauthenticated => 401,
             Self::NotFound | Self::BadRoute => 404,
             Self::FailedPrecondition => 412,
-            Self::ResourceExhausted => 429,
             Self::Internal => 500,
             Self::Unimplemented => 501,
         }
@@ -148,6 +144,16 @@ impl Encoding {
     }
 }
 
+/// Whether the path is one of a service there is.
+#[must_use]
+pub fn is_service(path: &str) -> bool {
+    service_of(path).is_some_and(|(service, _)| service == room_service::NAME)
+}
+
+fn service_of(path: &str) -> Option<(&str, &str)> {
+    path.rsplit_once(PREFIX)?.1.split_once('/')
+}
+
 /// Which method a request is for, and how it is encoded.
 ///
 /// # Errors
@@ -166,8 +172,7 @@ pub fn route<'a>(method: &str, path: &'a str, content_type: &str) -> Result<(&'a
         "application/json" => Encoding::Json,
         _ => return Err(bad(format!("unexpected Content-Type: {content_type:?}"))),
     };
-    let name = path.rsplit_once(PREFIX).and_then(|(_, rest)| rest.strip_prefix(room_service::NAME));
-    let name = name.and_then(|rest| rest.strip_prefix('/'));
+    let name = service_of(path).filter(|(service, _)| *service == room_service::NAME).map(|(_, name)| name);
     match name.filter(|name| room_service::METHODS.contains(name)) {
         Some(name) => Ok((name, encoding)),
         None => Err(bad(format!("no handler for path {path:?}"))),
@@ -225,6 +230,7 @@ mod tests {
         assert_eq!(unknown.text, "no handler for path \"/twirp/livekit.RoomService/Fly\"");
         let meta = json!({"twirp_invalid_route": "POST /twirp/livekit.RoomService/Fly"});
         assert_eq!(unknown.body(), json!({"code": "bad_route", "msg": unknown.text, "meta": meta}));
-        assert_eq!(text("POST", "/twirp/livekit.Egress/ListEgress", "application/json").code, Code::BadRoute);
+        assert!(is_service(path) && is_service(doubled));
+        assert!(!is_service("/twirp/livekit.Egress/ListEgress") && !is_service("/twirp/"));
     }
 }

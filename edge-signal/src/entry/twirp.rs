@@ -11,6 +11,7 @@ use crate::api::twirp::room_service::{self, Ask};
 use crate::api::twirp::{self, Code, Encoding, Error};
 use crate::objects::directory::LIST_PATH;
 use crate::objects::room::{Asked, SERVICE_PATH};
+use crate::refusal::{Reason, Refusal};
 use crate::room::service;
 use crate::runtime::{self, DIRECTORY, ROOM, WHOLE};
 
@@ -18,6 +19,9 @@ use crate::runtime::{self, DIRECTORY, ROOM, WHOLE};
 pub(super) async fn call(mut request: Request, env: &Env, deployment: &Deployment) -> Result<Response> {
     let content_type = header(&request, "Content-Type")?.unwrap_or_default();
     let (path, method) = (request.path(), request.method().to_string());
+    if !twirp::is_service(&path) {
+        return runtime::refuse(&Refusal::new(Reason::NotFound, "404 page not found\n"));
+    }
     let (name, encoding) = match twirp::route(&method, &path, &content_type) {
         Ok(route) => route,
         Err(error) => return refuse(&error),
@@ -29,7 +33,7 @@ pub(super) async fn call(mut request: Request, env: &Env, deployment: &Deploymen
     };
     let bytes = match body(&mut request, twirp::MAX_BODY).await? {
         Ok(bytes) => bytes,
-        Err(refusal) => return refuse(&Error::new(Code::ResourceExhausted, refusal.text)),
+        Err(_) => return runtime::refuse(&Refusal::new(Reason::BodyTooLarge, "request body too large")),
     };
     let answered = match room_service::ask(name, encoding, &bytes, &claims.video.unwrap_or_default()) {
         Ok(ask) => carry_out(ask, encoding, env).await?,

@@ -1,0 +1,121 @@
+//! LiveKit's server API, as app servers call it: rooms and participants over HTTP, grants, errors, and tokens that are
+//! void.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use livekit_protocol::{DisconnectReason, ListRoomsRequest, ListRoomsResponse};
+use meridian_tests::app_server::AppServer;
+use meridian_tests::client::{Client, ClientOptions, DEADLINE};
+use meridian_tests::scene::Scene;
+use meridian_tests::token::unix_now;
+use prost::Message;
+use serde_json::{Value, json};
+use shared::claims::{AccessClaims, VideoGrant};
+
+/// What the upgrade of a join with these claims is refused with.
+async fn refusal(scene: &Scene, claims: &AccessClaims) -> Option<String> {
+    let options = ClientOptions::new(scene.url(), &scene.sign(claims).unwrap());
+    Client::join(options).await.err().map(|error| format!("{error:#}"))
+}
+
+/// The room as `ListRooms` has it: rooms tell the directory a little later.
+async fn listed(scene: &Scene, server: &AppServer, wanted: impl Fn(Option<&Value>) -> bool) {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        let rooms = server.ask("ListRooms", json!({ "names": [scene.room] })).await.unwrap();
+        let room = rooms["rooms"].as_array().and_then(|rooms| rooms.first());
+        if wanted(room) {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{rooms}");
+    }
+}
+
+#[tokio::test]
+async fn a_room_is_made_listed_changed_and_deleted() {
+    let scene = Scene::open().await.unwrap();
+    let server = AppServer::of(&scene).unwrap();
+    let made =
+        server.ask("CreateRoom", json!({ "name": scene.room, "emptyTimeout": 60, "metadata": "m" })).await.unwrap();
+    assert_eq!((made["emptyTimeout"].as_u64(), made["metadata"].as_str()), (Some(60), Some("m")));
+    listed(&scene, &server, |room| room.is_some_and(|room| room["sid"] == made["sid"])).await;
+    let ada = scene.join("ada").await.unwrap();
+    let all = server.ask("ListParticipants", json!({ "room": scene.room })).await.unwrap();
+    assert_eq!(all["participants"][0]["identity"], "ada");
+    server.ask("UpdateRoomMetadata", json!({ "room": scene.room, "metadata": "n" })).await.unwrap();
+    listed(&scene, &server, |room| room.is_some_and(|room| room["metadata"] == "n" && room["numParticipants"] == 1))
+        .await;
+    server.ask("DeleteRoom", json!({ "room": scene.room })).await.unwrap();
+    listed(&scene, &server, |room| room.is_none()).await;
+    let gone = server.call("DeleteRoom", json!({ "room": scene.room })).await.unwrap();
+    assert_eq!((gone.status, gone.body["msg"].as_str()), (404, Some("requested room does not exist")));
+    drop(ada);
+}
+
+#[tokio::test]
+async fn calls_without_the_grant_or_the_form_are_refused() {
+    let scene = Scene::open().await.unwrap();
+    let powerless = AppServer::granted(&scene, VideoGrant::default()).unwrap();
+    for method in ["CreateRoom", "ListRooms", "DeleteRoom", "ListParticipants", "RemoveParticipant"] {
+        let refused = powerless.call(method, json!({ "room": scene.room, "name": scene.room })).await.unwrap();
+        assert_eq!((refused.status, refused.body["code"].as_str()), (401, Some("unauthenticated")), "{method}");
+        assert_eq!(refused.body["msg"], "permissions denied");
+    }
+    let server = AppServer::of(&scene).unwrap();
+    let unknown = server.call("Fly", json!({})).await.unwrap();
+    assert_eq!((unknown.status, unknown.body["code"].as_str()), (404, Some("bad_route")));
+    let malformed = server.call("CreateRoom", json!([])).await.unwrap();
+    assert_eq!((malformed.status, malformed.body["code"].as_str()), (400, Some("malformed")));
+
+    let http = reqwest::Client::new();
+    let mut claims = scene.claims("app");
+    claims.video = Some(VideoGrant { room_list: true, ..VideoGrant::default() });
+    let token = scene.sign(&claims).unwrap();
+    let url = format!("{}/twirp/livekit.RoomService/ListRooms", scene.url());
+    let body = ListRoomsRequest { names: vec!["no such room".into()] }.encode_to_vec();
+    let request = http.post(&url).bearer_auth(&token).header("Content-Type", "application/protobuf").body(body);
+    let response = request.send().await.unwrap();
+    assert_eq!(response.headers()["content-type"], "application/protobuf");
+    assert_eq!(ListRoomsResponse::decode(response.bytes().await.unwrap()).unwrap(), ListRoomsResponse::default());
+    let nobody = http.post(&url).header("Content-Type", "application/json").body("{}").send().await.unwrap();
+    assert_eq!(
+        (nobody.status().as_u16(), &nobody.headers()["content-type"]),
+        (401, &"application/json".parse().unwrap())
+    );
+    let huge = vec![b' '; 10 * 1024 * 1024 + 1];
+    let huge = http.post(&url).bearer_auth(&token).header("Content-Type", "application/json").body(huge).send().await;
+    assert_eq!(huge.unwrap().status(), 413);
+}
+
+#[tokio::test]
+async fn tokens_of_the_removed_and_tokens_for_one_join_let_nobody_in_again() {
+    let scene = Scene::open().await.unwrap();
+    let server = AppServer::of(&scene).unwrap();
+    let bob = scene.join("bob").await.unwrap();
+    let mut held = scene.claims("ada");
+    held.iat = Some(unix_now() - 10);
+    let options = ClientOptions::new(scene.url(), &scene.sign(&held).unwrap());
+    let mut ada = Client::join(options).await.unwrap();
+    server.ask("RemoveParticipant", json!({ "room": scene.room, "identity": "ada" })).await.unwrap();
+    let leave = ada.until("leave", |o| o.leave.clone()).await.unwrap();
+    assert_eq!(leave.reason(), DisconnectReason::ParticipantRemoved);
+    assert!(refusal(&scene, &held).await.unwrap().contains("revoked"));
+    let mut undated = held.clone();
+    undated.iat = None;
+    assert!(refusal(&scene, &undated).await.unwrap().contains("revoked"), "it may be of before");
+    held.iat = Some(unix_now() + 2);
+    assert_eq!(refusal(&scene, &held).await, None, "a new one is good");
+
+    let mut once = scene.claims("eve");
+    (once.single_use, once.jti) = (true, "ticket-7".to_owned());
+    assert_eq!(refusal(&scene, &once).await, None);
+    assert!(refusal(&scene, &once).await.unwrap().contains("used before"));
+    once.jti = String::new();
+    assert!(refusal(&scene, &once).await.is_some(), "one that cannot be told from others");
+    // Also when the room is over and there is a new one.
+    drop(bob);
+    server.ask("DeleteRoom", json!({ "room": scene.room })).await.unwrap();
+    once.jti = "ticket-7".to_owned();
+    assert!(refusal(&scene, &once).await.unwrap().contains("used before"));
+    assert!(refusal(&scene, &undated).await.unwrap().contains("revoked"));
+}
