@@ -20,7 +20,6 @@ pub(crate) async fn own_profile(mode: Mode) -> Result<()> {
     let refused = call.ada.local("setMetadata", &[json!("forbidden")]).await.err().context("without permission")?;
     ensure!(format!("{refused:#}").contains("does not have permission"), "{refused:#}");
     call.permit("ada", json!({ "canUpdateMetadata": true })).await?;
-    call.ada.hears(json!({ "event": "permissionsChanged", "identity": "ada" })).await?;
     call.ada.local("setMetadata", &[json!("poet")]).await?;
     call.ada.local("setName", &[json!("Ada L")]).await?;
     call.ada.local("setAttributes", &[json!({ "mood": "good" })]).await?;
