@@ -7,13 +7,15 @@ pub(crate) mod relays;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use shared::claims::SessionClaims;
 use shared::control::{MediaState, NodeToRoom, OpenSession, RefusalReason, RoomToNode, Speaking};
-use shared::ids::{ParticipantSid, RoomName, SessionKey, TrackSid};
+use shared::ids::{Identity, ParticipantSid, RoomName, SessionKey, TrackSid};
 
 use self::placement::{Fullness, Placement};
 use self::relays::Relays;
-use crate::media::api::{Command, Event, RoomKey, ShardIndex, TrackKey, TransportKey};
+use crate::media::api::{Command, Event, RoomKey, ServerData, ShardIndex, TrackKey, TransportKey};
 use crate::session::allocator::Allocator;
 use crate::session::{Endpoint, Output, Session, SessionParams};
 
@@ -158,6 +160,9 @@ impl Conference {
 
     /// A message of a room about an open session; one about a session that is not (any more) here is dropped.
     pub(crate) fn handle(&mut self, name: &RoomName, message: RoomToNode) {
+        if let RoomToNode::SendData { packet, reliable, identities } = message {
+            return self.send_data(name, &packet, reliable, &identities);
+        }
         let Some(key) = session_of(&message).cloned() else { return };
         if let RoomToNode::CloseSession { .. } = message {
             return self.end_session(name, &key);
@@ -208,9 +213,21 @@ impl Conference {
             // SCTP lives on through an ICE restart and sends again what was not acknowledged (RFC 9260 section 6.3).
             RoomToNode::ReplayData { .. } => {}
             RoomToNode::UpdateGrants { grants, .. } => session.update_grants(grants, &mut out),
-            RoomToNode::Welcome { .. } | RoomToNode::OpenSession(_) | RoomToNode::CloseSession { .. } => {}
+            RoomToNode::Welcome { .. }
+            | RoomToNode::OpenSession(_)
+            | RoomToNode::CloseSession { .. }
+            | RoomToNode::SendData { .. } => {}
         }
         self.take(name, &key.participant, shard, out);
+    }
+
+    /// Data of an app server: to every shard the room is on.
+    fn send_data(&mut self, name: &RoomName, packet: &str, reliable: bool, identities: &[Identity]) {
+        let (Some(room), Ok(packet)) = (self.rooms.get(name), STANDARD.decode(packet)) else { return };
+        for shard in room.present() {
+            let data = ServerData { room: room.key, packet: packet.clone(), reliable, identities: identities.to_vec() };
+            self.effects.commands.push((shard, Command::SendData(Box::new(data))));
+        }
     }
 
     /// Closes the sessions of a room that it does not believe to be here.
@@ -451,7 +468,7 @@ fn session_of(message: &RoomToNode) -> Option<&SessionKey> {
         | RoomToNode::RestartIce { session }
         | RoomToNode::ReplayData { session, .. }
         | RoomToNode::UpdateGrants { session, .. } => Some(session),
-        RoomToNode::Welcome { .. } | RoomToNode::OpenSession(_) => None,
+        RoomToNode::Welcome { .. } | RoomToNode::OpenSession(_) | RoomToNode::SendData { .. } => None,
     }
 }
 

@@ -343,6 +343,15 @@ pub enum RoomToNode {
         /// Of each sender it has heard from.
         received: Vec<ReceivedData>,
     },
+    /// Data of an app server for everyone in the room, or for some: delivered as it is, in nobody's name.
+    SendData {
+        /// The encoded `DataPacket`: standard base64.
+        packet: String,
+        /// On `_reliable`, else on `_lossy`.
+        reliable: bool,
+        /// For these; empty: for everyone.
+        identities: Vec<Identity>,
+    },
     /// The participant's permission changed.
     UpdateGrants {
         /// Whose.

@@ -65,6 +65,8 @@ rows! {
             "Name, metadata, attributes: with `canUpdateOwnMetadata` only, within limits, heard by everyone.";
         the_server_changes_profiles_and_room_metadata: crate::participant::changed_by_the_server,
             "`UpdateParticipant`, `UpdateRoomMetadata`: heard by everyone.";
+        the_server_sends_data: crate::participant::data_of_the_server,
+            "`SendData`: to everyone, or to those named, in order.";
         a_removed_participant_stays_away: crate::participant::removed,
             "`RemoveParticipant`: `Disconnected` with its reason; the tokens it held are void, new ones are good.";
         a_deleted_room_ends_for_everyone: crate::participant::room_deleted,

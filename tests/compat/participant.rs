@@ -1,6 +1,7 @@
 //! Participants: who they are, what they say of themselves, how they come and go.
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine;
 use meridian_tests::app_server::AppServer;
 use meridian_tests::browser::Browser;
 use meridian_tests::scene::Scene;
@@ -47,6 +48,30 @@ pub(crate) async fn changed_by_the_server(mode: Mode) -> Result<()> {
         client.hears(json!({ "event": "metadataChanged", "identity": "ada", "text": "m" })).await?;
         client.hears(json!({ "event": "roomMetadataChanged", "text": "den" })).await?;
     }
+    Ok(())
+}
+
+/// An app server sends data to all or to some.
+pub(crate) async fn data_of_the_server(mode: Mode) -> Result<()> {
+    let call = Call::open(mode).await?;
+    // Their channels are open.
+    call.ada.send_data("hello", true).await?;
+    call.bob.hears(json!({ "event": "data", "text": "hello" })).await?;
+    call.bob.send_data("hello", true).await?;
+    call.ada.hears(json!({ "event": "data", "text": "hello" })).await?;
+    let server = AppServer::of(&call.scene)?;
+    let data = |text: &str, to: &[&str]| {
+        let data = base64::engine::general_purpose::STANDARD.encode(text);
+        json!({ "room": call.scene.room, "data": data, "kind": "RELIABLE", "topic": "news", "destinationIdentities": to })
+    };
+    server.ask("SendData", data("for bob", &["bob"])).await?;
+    server.ask("SendData", data("for all", &[])).await?;
+    for client in [&call.ada, &call.bob] {
+        client.hears(json!({ "event": "data", "text": "for all", "topic": "news" })).await?;
+    }
+    call.bob.hears(json!({ "event": "data", "text": "for bob" })).await?;
+    let astray = call.ada.heard(0).await?.into_iter().any(|heard| heard.text.as_deref() == Some("for bob"));
+    ensure!(!astray, "not for Ada");
     Ok(())
 }
 

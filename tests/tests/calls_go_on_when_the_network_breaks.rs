@@ -37,6 +37,7 @@ struct Call {
     front: Front,
     relay: Relay,
     _browsers: [Browser; 2],
+    _scene: Scene,
 }
 
 impl Call {
@@ -51,7 +52,7 @@ impl Call {
         ada.join_room(front.url(), &scene.room, mode).await?;
         tokio::try_join!(ada.publish(), bob.publish())?;
         tokio::try_join!(ada.sees_and_hears("bob"), bob.sees_and_hears("ada"))?;
-        Ok(Self { ada, bob, front, relay, _browsers: browsers })
+        Ok(Self { ada, bob, front, relay, _browsers: browsers, _scene: scene })
     }
 
     /// The longest that either picture stood still since the last look, ms.

@@ -1,19 +1,29 @@
 //! What app servers ask of a room: LiveKit's `RoomService`, less what concerns all rooms.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use livekit_protocol as proto;
 use livekit_protocol::leave_request::Action;
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{DisconnectReason, UpdateSubscription};
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
-use shared::ids::{ParticipantSid, TrackSid};
+use shared::control::RoomToNode;
+use shared::ids::{Identity, ParticipantSid, TrackSid};
 
 use super::Room;
 use super::effect::Effect;
 use super::metadata::{Excess, fits_metadata};
+use super::node::Link;
 use super::turn::Turn;
 
 /// Seconds that revoked tokens are remembered at least: as long as any sensible one is good for.
 const REVOCATION_SECS: u64 = 24 * 60 * 60;
+
+/// Longest data of an app server, bytes: what clients take in one message.
+const MAX_DATA_LEN: usize = 60 * 1024;
+/// Bytes of a nonce (LiveKit's).
+const NONCE_LEN: usize = 16;
 
 /// A request about one room. The caller's grants have been checked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +46,8 @@ pub enum Request {
     UpdateSubscriptions(proto::UpdateSubscriptionsRequest),
     /// `UpdateRoomMetadata`.
     UpdateMetadata(String),
+    /// `SendData`.
+    SendData(proto::SendDataRequest),
 }
 
 /// What a request is answered with.
@@ -112,11 +124,14 @@ impl Room {
         let answer = match request {
             Request::Create(request) => self.create(turn, &request),
             Request::ListParticipants if !self.record.created => Ok(Answer::Participants(Vec::new())),
-            Request::Delete | Request::UpdateMetadata(_) if !self.record.created => Err(Error::no_room()),
+            Request::Delete | Request::UpdateMetadata(_) | Request::SendData(_) if !self.record.created => {
+                Err(Error::no_room())
+            }
             Request::Delete => {
                 self.end(turn, DisconnectReason::RoomDeleted);
                 Ok(Answer::Done)
             }
+            Request::SendData(request) => self.send_data(turn, request),
             Request::UpdateMetadata(metadata) => self.update_room_metadata(turn, metadata),
             Request::ListParticipants => {
                 let all = self.participants.keys().filter_map(|sid| self.participant_info(sid));
@@ -208,6 +223,52 @@ impl Room {
         }
         self.refresh_token(turn, &sid);
         self.shown(&sid)
+    }
+
+    /// Data in nobody's name, through every node of the room.
+    #[allow(deprecated, reason = "older SDKs name receivers by sid, and read receivers in the user packet")]
+    fn send_data(&mut self, turn: &mut Turn, request: proto::SendDataRequest) -> Result<Answer, Error> {
+        let nonce = request.nonce.len();
+        if nonce != 0 && nonce != NONCE_LEN {
+            let text = format!("nonce should be {NONCE_LEN}-bytes or not present, got: {nonce} bytes");
+            return Err(Error::new(Code::InvalidArgument, &text));
+        }
+        if request.data.len() > MAX_DATA_LEN {
+            return Err(Error::over("data size exceeds limits", MAX_DATA_LEN));
+        }
+        let reliable = request.kind() == proto::data_packet::Kind::Reliable;
+        let by_sid = request.destination_sids.iter().filter_map(|sid| ParticipantSid::try_from(sid.as_str()).ok());
+        let by_sid = by_sid.filter_map(|sid| Some(self.participants.get(&sid)?.identity.to_string()));
+        let mut names: Vec<String> = request.destination_identities.iter().cloned().chain(by_sid).collect();
+        names.dedup();
+        let named = !request.destination_identities.is_empty() || !request.destination_sids.is_empty();
+        let identities: Vec<Identity> =
+            names.iter().filter_map(|name| Identity::try_from(name.as_str()).ok()).collect();
+        if named && identities.is_empty() {
+            // For people who are not here: not for everyone.
+            return Ok(Answer::Done);
+        }
+        let user = proto::UserPacket {
+            payload: request.data,
+            topic: request.topic,
+            nonce: request.nonce,
+            destination_sids: request.destination_sids,
+            destination_identities: names.clone(),
+            ..Default::default()
+        };
+        let packet = proto::DataPacket {
+            kind: request.kind,
+            destination_identities: names,
+            value: Some(proto::data_packet::Value::User(user)),
+            ..Default::default()
+        };
+        let packet = STANDARD.encode(packet.encode_to_vec());
+        let ready = self.nodes.iter().filter(|(_, node)| node.link == Link::Ready);
+        for node in ready.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+            let data = RoomToNode::SendData { packet: packet.clone(), reliable, identities: identities.clone() };
+            turn.send_node(&node, data);
+        }
+        Ok(Answer::Done)
     }
 
     fn named(&self, identity: &str) -> Result<ParticipantSid, Error> {

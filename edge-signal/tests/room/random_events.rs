@@ -197,6 +197,7 @@ impl Chaos {
             }),
             14 if self.below(8) == 0 => Request::Delete,
             15 => Request::GetParticipant(identity),
+            16 => Request::SendData(proto::SendDataRequest::default()),
             _ => Request::ListParticipants,
         };
         // Whatever the answer, there is one.

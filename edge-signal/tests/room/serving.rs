@@ -345,6 +345,47 @@ fn a_recorder_shows_in_the_room() {
 }
 
 #[test]
+fn an_app_server_sends_data_to_all_or_some() {
+    use base64::Engine;
+    use prost::Message as _;
+    let mut world = World::new();
+    let request = proto::SendDataRequest { data: b"hi".to_vec(), topic: Some("t".into()), ..Default::default() };
+    let no_room = (Code::NotFound, "requested room does not exist".to_owned());
+    assert_eq!(world.error(Request::SendData(request.clone())), no_room);
+    let ada = world.join_active(&Who::named("ada"));
+    let (node, _) = world.session_of(&ada);
+    world.ask(Request::SendData(request.clone())).unwrap();
+    let some = proto::SendDataRequest {
+        kind: proto::data_packet::Kind::Lossy.into(),
+        destination_identities: vec!["ada".into(), "nobody".into()],
+        nonce: vec![7; 16],
+        ..request.clone()
+    };
+    world.ask(Request::SendData(some)).unwrap();
+    let ada_identity = Identity::try_from("ada").unwrap();
+    let sent = &world.nodes[&node].sent;
+    assert_eq!((sent[0].1, sent[0].2.len(), sent[1].1), (true, 0, false));
+    assert!(sent[1].2.contains(&ada_identity));
+    let packet = base64::engine::general_purpose::STANDARD.decode(&sent[1].0).unwrap();
+    let packet = proto::DataPacket::decode(packet.as_slice()).unwrap();
+    assert_eq!(
+        (packet.sequence, packet.participant_identity.as_str(), packet.destination_identities.len()),
+        (0, "", 2)
+    );
+    let Some(proto::data_packet::Value::User(user)) = packet.value else { panic!() };
+    assert_eq!((user.payload.as_slice(), user.topic.as_deref(), user.nonce.len()), (&b"hi"[..], Some("t"), 16));
+
+    let error = |change: fn(&mut proto::SendDataRequest), world: &mut World| {
+        let mut request = request.clone();
+        change(&mut request);
+        world.error(Request::SendData(request)).1
+    };
+    let short = error(|r| r.nonce = vec![1; 3], &mut world);
+    assert_eq!(short, "nonce should be 16-bytes or not present, got: 3 bytes");
+    assert_eq!(error(|r| r.data = vec![0; 61_441], &mut world), "data size exceeds limits 61440");
+}
+
+#[test]
 fn an_app_server_subscribes_for_a_participant() {
     let mut world = World::new();
     let (ada, bob) = (world.join_active(&Who::named("ada")), world.join_active(&Who::named("bob")));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shared::control::{Delivery, Description, FirstSession, MediaGrants, ReceivedData, RoomToNode};
-use shared::ids::{Generation, ParticipantSid, SessionKey, TrackSid};
+use shared::ids::{Generation, Identity, ParticipantSid, SessionKey, TrackSid};
 
 /// One node.
 #[derive(Default)]
@@ -12,6 +12,8 @@ pub(crate) struct VirtualNode {
     pub(crate) said_hello: bool,
     pub(crate) sessions: BTreeMap<SessionKey, VirtualSession>,
     pub(crate) welcomes: usize,
+    /// Packets of app servers, whether reliable, and for whom.
+    pub(crate) sent: Vec<(String, bool, Vec<Identity>)>,
 }
 
 /// One session on it.
@@ -77,6 +79,7 @@ impl VirtualNode {
             RoomToNode::Unsubscribe { session, tracks } => self.at(&session).served.retain(|t, _| !tracks.contains(t)),
             RoomToNode::RestartIce { session } => self.at(&session).restarts += 1,
             RoomToNode::ReplayData { session, received } => self.at(&session).replays.extend(received),
+            RoomToNode::SendData { packet, reliable, identities } => self.sent.push((packet, reliable, identities)),
             RoomToNode::UpdateGrants { session, grants } => self.at(&session).grants = Some(grants),
         }
     }

@@ -106,6 +106,20 @@ fn transport(effects: &Effects) -> TransportKey {
 }
 
 #[test]
+fn data_of_an_app_server_goes_to_the_shards_of_its_room() {
+    let mut hall = Hall::new(10);
+    hall.open("ada", 1, JOIN).unwrap();
+    hall.conference.flush();
+    let send = |packet: &str| RoomToNode::SendData { packet: packet.into(), reliable: true, identities: Vec::new() };
+    let effects = hall.tell(send("aGk="));
+    let [(_, Command::SendData(data))] = &effects.commands[..] else { panic!("{:?}", effects.commands) };
+    assert!(data.packet == b"hi" && data.reliable);
+    assert!(hall.tell(send("not base64!")).commands.is_empty());
+    hall.room = RoomName::try_from("another").unwrap();
+    assert!(hall.tell(send("aGk=")).commands.is_empty(), "nobody of that room is here");
+}
+
+#[test]
 fn a_track_reaches_its_subscriber_by_its_key_whoever_comes_first() {
     for subscribes_first in [true, false] {
         let mut hall = Hall::new(10);

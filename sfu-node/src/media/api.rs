@@ -214,6 +214,19 @@ pub struct TransportConfig {
     pub data: DataRole,
 }
 
+/// Data of an app server.
+#[derive(Debug, Clone)]
+pub struct ServerData {
+    /// For whom.
+    pub room: RoomKey,
+    /// The encoded `DataPacket`.
+    pub packet: Vec<u8>,
+    /// On `_reliable`, else on `_lossy`.
+    pub reliable: bool,
+    /// For these; empty: for everyone.
+    pub identities: Vec<Identity>,
+}
+
 /// Control thread to shard.
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -241,6 +254,8 @@ pub enum Command {
     },
     /// The other shards a room is on: they get its data packets too.
     SetRoomShards(RoomKey, ShardSet),
+    /// Delivers data that comes from nobody in the room to those of it who are here.
+    SendData(Box<ServerData>),
     /// Mutes or unmutes a received track.
     SetMuted(TrackKey, bool),
     /// Changed permission of a session.

@@ -105,6 +105,7 @@ impl Shard {
                 self.forwarder.set_relayed(now, transport, room, from, receivers, &mut self.table);
             }
             Command::SetRoomShards(room, others) => self.table.set_room_shards(room, others),
+            Command::SendData(data) => self.table.deliver_server_data(now, *data),
             Command::SetMuted(track, muted) => self.forwarder.set_muted(now, track, muted, &mut self.table),
             Command::SetSpeaker(speaker) => self.table.set_speaker(speaker),
             Command::Close(key) => {

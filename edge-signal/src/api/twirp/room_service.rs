@@ -73,6 +73,7 @@ pub fn ask(method: &str, encoding: Encoding, body: &[u8], grant: &VideoGrant) ->
             call.of_room(|r: proto::UpdateParticipantRequest| Request::UpdateParticipant(Box::new(r)), |r| &r.room)
         }
         "UpdateSubscriptions" => call.of_room(Request::UpdateSubscriptions, |r| &r.room),
+        "SendData" => call.of_room(Request::SendData, |r| &r.room),
         "UpdateRoomMetadata" => {
             call.of_room(|r: proto::UpdateRoomMetadataRequest| Request::UpdateMetadata(r.metadata), |r| &r.room)
         }
@@ -151,7 +152,7 @@ mod tests {
             let right = match method {
                 "CreateRoom" | "DeleteRoom" => &create,
                 "ListRooms" => &list,
-                "ForwardParticipant" | "MoveParticipant" | "PerformRpc" | "SendData" => continue,
+                "ForwardParticipant" | "MoveParticipant" | "PerformRpc" => continue,
                 _ => &admin,
             };
             for grant in [&none, &create, &list, &admin] {

@@ -12,10 +12,10 @@ use slab::Slab;
 
 use super::crossings::{Crossings, RoomMessage};
 use crate::media::api::{
-    Event, RoomKey, ShardIndex, ShardSet, ShardStats, Speaker, SpeakerKey, TransportConfig, TransportKey,
+    Event, RoomKey, ServerData, ShardIndex, ShardSet, ShardStats, Speaker, SpeakerKey, TransportConfig, TransportKey,
 };
 use crate::media::batch::{Route, SendBatch};
-use crate::media::datachannel::packet::{Rejected, stamp};
+use crate::media::datachannel::packet::{Rejected, Stamped, stamp};
 use crate::media::datachannel::{Label, Message};
 use crate::media::dtls::Identity;
 use crate::media::forward::{Record, Sink};
@@ -23,6 +23,9 @@ use crate::media::ice::{Refused, Request};
 use crate::media::shard::deadlines::Deadlines;
 use crate::media::srtp::SrtpError;
 use crate::media::transport::{Transport, push_plain};
+
+/// Who sends an app server's data: keys count from 1.
+const NOBODY: SpeakerKey = SpeakerKey(0);
 
 /// A participant's session on this shard.
 struct Presence {
@@ -260,6 +263,14 @@ impl Table {
             self.crossings.push_data(shard, &message);
         }
         self.deliver_data(now, &message);
+    }
+
+    /// Sends data that comes from nobody in the room. Each shard gets it from the control thread.
+    pub(super) fn deliver_server_data(&mut self, now: Instant, data: ServerData) {
+        let identities = data.identities.into_iter().map(String::from).collect();
+        let label = if data.reliable { Label::Reliable } else { Label::Lossy };
+        let stamped = Stamped { bytes: data.packet.into(), identities, sids: Vec::new() };
+        self.deliver_data(now, &RoomMessage { room: data.room, sender: NOBODY, label, stamped });
     }
 
     /// Sends a data message to those of its room that are here, as far as it is for them.
