@@ -124,7 +124,8 @@ mod tests {
     }
 
     fn ask(client: Option<Place>) -> PlaceRequest {
-        PlaceRequest { room: RoomName::try_from("den").unwrap(), client, exclude: Vec::new(), first: None }
+        let room = RoomName::try_from("den").unwrap();
+        PlaceRequest { room, client, region: None, exclude: Vec::new(), first: None }
     }
 
     fn fleet(nodes: &[(&str, Place)]) -> Fleet {
@@ -149,6 +150,18 @@ mod tests {
         let mut fleet = fleet(&[("berlin", BERLIN), ("tokyo", TOKYO)]);
         assert_eq!(chosen(&mut fleet, &ask(Some(TOKYO))), Some(id("tokyo")));
         assert_eq!(chosen(&mut fleet, &ask(Some(PARIS))), Some(id("berlin")));
+    }
+
+    #[test]
+    fn a_wanted_region_is_had_or_nothing() {
+        let region = |name| Some(RegionName::try_from(name).unwrap());
+        let mut fleet = fleet(&[("berlin", BERLIN)]);
+        let far = NodeInfo { region: region("tokyo").unwrap(), ..info(TOKYO) };
+        fleet.hello(UnixMs(0), id("tokyo"), far).unwrap();
+        let from_paris = |region| PlaceRequest { region, ..ask(Some(PARIS)) };
+        assert_eq!(chosen(&mut fleet, &from_paris(region("tokyo"))), Some(id("tokyo")));
+        assert!(!fleet.has_node(&from_paris(region("mars"))));
+        assert_eq!(chosen(&mut fleet, &from_paris(None)), Some(id("berlin")));
     }
 
     #[test]

@@ -109,6 +109,8 @@ reasons! {
     MetadataTooLarge = "metadata_too_large", 400;
     /// A room configuration cannot be read.
     RoomConfigMalformed = "room_config_malformed", 400;
+    /// The token names a region that is none.
+    RegionMalformed = "region_malformed", 400;
     /// The room takes nobody more.
     RoomFull = "room_full", 403;
     /// No media node is up, or all are full.

@@ -219,7 +219,8 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-fn edge_url(text: &str) -> Result<Url, String> {
+/// Reads the edge's address.
+pub(crate) fn edge_url(text: &str) -> Result<Url, String> {
     let url: Url = text.parse().map_err(|error| format!("{error}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err("must be http://HOST… or https://HOST…".to_owned());

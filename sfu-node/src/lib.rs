@@ -13,24 +13,49 @@ mod http;
 pub mod media;
 mod metrics;
 mod node;
+mod probe;
 mod session;
 mod tls;
 
 use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Args, Command, CommandFactory, FromArgMatches};
 use tracing_subscriber::EnvFilter;
 
 use self::config::{Config, LogFormat};
+use self::probe::ProbeOptions;
 
 /// Exit status when the configuration is wrong (sysexits.h `EX_CONFIG`).
 const EXIT_CONFIG: u8 = 78;
 
+/// Name of the command that only looks whether a call works.
+const PROBE: &str = "probe";
+
 /// Reads the configuration from arguments and environment, starts everything, ends on SIGTERM.
 #[must_use]
 pub fn main() -> ExitCode {
-    let config = Config::parse();
+    let matches = command().get_matches();
+    if let Some((PROBE, matches)) = matches.subcommand() {
+        return match ProbeOptions::from_arg_matches(matches) {
+            Ok(options) => probe::main(&options),
+            Err(error) => error.exit(),
+        };
+    }
+    match Config::from_arg_matches(&matches) {
+        Ok(config) => serve(config),
+        Err(error) => error.exit(),
+    }
+}
+
+/// The node's own options, or those of a command.
+fn command() -> Command {
+    let probe = ProbeOptions::augment_args(Command::new(PROBE));
+    // What a node must know, a command need not.
+    Config::command().subcommand(probe).subcommand_negates_reqs(true)
+}
+
+fn serve(config: Config) -> ExitCode {
     if let Err(error) = config.check() {
         eprintln!("sfu-node: {error}");
         return ExitCode::from(EXIT_CONFIG);

@@ -123,6 +123,10 @@ fn is_false(b: &bool) -> bool {
     !b
 }
 
+/// Participant attribute of an access token: a room that this token creates is served by nodes of this region alone. Any
+/// LiveKit server SDK can set attributes; what a client says of itself does not count.
+pub const REGION_ATTRIBUTE: &str = "meridian.region";
+
 /// LiveKit's access token.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

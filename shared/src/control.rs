@@ -595,6 +595,9 @@ pub struct PlaceRequest {
     pub room: RoomName,
     /// Where the client is, when the platform says.
     pub client: Option<Place>,
+    /// Only nodes of this region.
+    #[serde(default)]
+    pub region: Option<RegionName>,
     /// Nodes not to choose (just failed there).
     pub exclude: Vec<NodeId>,
     /// The session to open at once.

@@ -13,6 +13,7 @@ pub mod front;
 pub mod load;
 pub mod machine;
 pub mod node_impostor;
+pub mod probe;
 pub mod relay;
 pub mod rig;
 pub mod rival;

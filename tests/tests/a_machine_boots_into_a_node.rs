@@ -13,6 +13,7 @@ use meridian_tests::booted::{Booted, Confinement};
 use meridian_tests::client::{Client, Observed, Publish};
 use meridian_tests::front::Front;
 use meridian_tests::node_impostor::post;
+use meridian_tests::probe::Probe;
 use meridian_tests::scene::Scene;
 use serde_json::{Value, json};
 use shared::control::{ADMIT_PATH, AdmitRequest};
@@ -95,6 +96,9 @@ async fn from_user_data_to_a_call() {
     assert_ne!(confined.user, 0);
     let nothing = Confinement { capabilities: 0, no_new_privileges: true, filtered: true, ..confined };
     assert_eq!(confined, nothing);
+
+    let probe = Probe::of(&scene).args(["--region", "eu-central-1"]).run().await.unwrap();
+    assert!(probe.status.success(), "{probe:?}");
 
     let mut clients = Vec::new();
     for name in ["ada", "bob"] {

@@ -13,14 +13,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use shared::claims::{EnrolClaims, mint_enrol};
+use shared::claims::{ApiKeys, EnrolClaims, mint_enrol};
 use shared::control::{ADMIT_PATH, AdmitRequest, REVOKE_PATH, RevokeRequest};
 use shared::ids::NodeId;
 
+use crate::node;
 use crate::secrets::Secrets;
 
 /// Name of the secret in the file that this module writes.
 const FLEET_SECRET: &str = "FLEET_SECRET";
+/// Name of the API keys there.
+const API_KEYS: &str = "API_KEYS";
 /// Life of the token that one request shows.
 const REQUEST_TTL: Duration = Duration::from_secs(5 * 60);
 /// Life of the token that is given to a node.
@@ -81,6 +84,18 @@ enum FleetTask {
         /// `ND_…`, from its log.
         node: String,
     },
+    /// Looks whether a call works, with `sfu-node probe`: joins, sends and receives through the edge and a node.
+    Probe {
+        /// The edge, `https://…`.
+        #[arg(long)]
+        edge: String,
+        /// Through a node of this region; through the nearest, if not given.
+        #[arg(long)]
+        region: Option<String>,
+        /// More arguments of `sfu-node probe`, after `--`.
+        #[arg(last = true)]
+        more: Vec<String>,
+    },
     /// Prints a token that lets a node enrol within the hour (`MERIDIAN_ENROL_TOKEN`): for nodes set up by hand.
     Token,
 }
@@ -91,7 +106,7 @@ impl Fleet {
     /// # Errors
     /// When the secrets cannot be read, or the edge refuses; with its words.
     pub fn run(&self) -> Result<()> {
-        let secret = fleet_secret(&self.secrets)?;
+        let secret = secret(&self.secrets, FLEET_SECRET)?;
         match &self.task {
             FleetTask::Admit { edge, addresses } => {
                 let request = AdmitRequest { addresses: addresses.clone() };
@@ -103,17 +118,38 @@ impl Fleet {
                 post(edge, REVOKE_PATH, &token(&secret, REQUEST_TTL)?, &RevokeRequest { node })?;
                 println!("revoked");
             }
+            FleetTask::Probe { edge, region, more } => {
+                probe(&secret_api_key(&self.secrets)?, edge, region.as_deref(), more)?;
+            }
             FleetTask::Token => println!("{}", token(&secret, NODE_TTL)?),
         }
         Ok(())
     }
 }
 
-fn fleet_secret(file: &Path) -> Result<String> {
+/// Runs the probe, with the key where only this user's processes can read it.
+fn probe((key, secret): &(String, String), edge: &str, region: Option<&str>, more: &[String]) -> Result<()> {
+    let mut probe = Command::new(node::build(node::Profile::Dev)?);
+    probe.args(["probe", "--edge-url", edge]).args(more);
+    if let Some(region) = region {
+        probe.args(["--region", region]);
+    }
+    let status = probe.env("MERIDIAN_API_KEY", key).env("MERIDIAN_API_SECRET", secret).status()?;
+    if status.success() { Ok(()) } else { bail!("the probe says no: {status}") }
+}
+
+/// The first API key and its secret.
+fn secret_api_key(file: &Path) -> Result<(String, String)> {
+    let keys = ApiKeys::parse(&secret(file, API_KEYS)?);
+    let (key, secret) = keys.first().with_context(|| format!("{API_KEYS} of {} holds no key", file.display()))?;
+    Ok((key.to_owned(), secret.to_owned()))
+}
+
+fn secret(file: &Path, name: &str) -> Result<String> {
     let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
     let secrets: BTreeMap<String, String> =
         serde_json::from_str(&text).with_context(|| format!("{} is no file of secrets", file.display()))?;
-    secrets.get(FLEET_SECRET).cloned().with_context(|| format!("{} has no {FLEET_SECRET}", file.display()))
+    secrets.get(name).cloned().with_context(|| format!("{} has no {name}", file.display()))
 }
 
 fn token(secret: &str, life: Duration) -> Result<String> {
@@ -146,7 +182,7 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
-    use shared::claims::{ApiKeys, SigningKey, verify_enrol};
+    use shared::claims::{SigningKey, verify_enrol};
 
     use super::*;
 
@@ -158,14 +194,13 @@ mod tests {
         make.run().unwrap();
         assert!(make.run().is_err(), "it overwrites nothing");
         let secrets: BTreeMap<String, String> = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
-        let secret = fleet_secret(&file).unwrap();
+        let fleet_secret = secret(&file, FLEET_SECRET).unwrap();
+        let (_, api_secret) = secret_api_key(&file).unwrap();
         fs::remove_file(&file).unwrap();
-        let keys = ApiKeys::parse(&secrets["API_KEYS"]);
-        let (_, api_secret) = keys.first().unwrap();
-        assert!(api_secret.len() >= 32 && secret.len() >= 32);
+        assert!(api_secret.len() >= 32 && fleet_secret.len() >= 32);
         SigningKey::from_jwk(&secrets["SESSION_SIGNING_KEY"]).ok().unwrap();
         assert_eq!(secrets.len(), 3, "nobody but its users gets into a new deployment");
-        verify_enrol(&token(&secret, REQUEST_TTL).unwrap(), &secret).unwrap();
+        verify_enrol(&token(&fleet_secret, REQUEST_TTL).unwrap(), &fleet_secret).unwrap();
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A whole local deployment: one edge and its nodes, started together and stopped together.
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -184,6 +184,12 @@ impl Stack {
     /// The nodes, in the order they were started.
     pub fn nodes(&mut self) -> &mut [Node] {
         &mut self.nodes
+    }
+
+    /// The program that its nodes run.
+    #[must_use]
+    pub fn node_binary(&self) -> &Path {
+        &self.node_binary
     }
 
     /// The deployment's secrets: enrolment tokens and the Worker's variables.

@@ -15,7 +15,8 @@ const NEAR_KM: f64 = 500.0;
 /// The best node for a room, if any may take it.
 pub(super) fn choose(nodes: &BTreeMap<NodeId, Linked>, request: &PlaceRequest) -> Option<NodeId> {
     let able = nodes.iter().filter(|(id, node)| {
-        !node.draining && !request.exclude.contains(id) && node.sessions() < node.info.max_sessions
+        let wanted = request.region.as_ref().is_none_or(|region| *region == node.info.region);
+        wanted && !node.draining && !request.exclude.contains(id) && node.sessions() < node.info.max_sessions
     });
     able.min_by(|(_, a), (_, b)| cost(a, request).total_cmp(&cost(b, request))).map(|(id, _)| id.clone())
 }

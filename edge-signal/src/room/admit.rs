@@ -1,10 +1,11 @@
 //! Admission: may this client come in, and as what. Reads the room, changes nothing.
 
 use livekit_protocol as proto;
+use shared::claims::REGION_ATTRIBUTE;
 use shared::control::{
     Description, DescriptionKind, FirstSession, MAX_SDP_LEN, OpenSession, PeerConnections, PlaceRequest,
 };
-use shared::ids::{Generation, IdError, Identity, ParticipantSid};
+use shared::ids::{Generation, IdError, Identity, ParticipantSid, RegionName};
 
 use super::Room;
 use super::event::{Admission, Context, JoinAttempt};
@@ -42,6 +43,7 @@ impl Room {
         let permission = participant::permission(&grant);
         check_metadata(&attempt, permission.can_update_metadata)?;
         let config = room_config(&attempt)?;
+        let region = self.region_for(&attempt)?;
         if attempt.request.reconnect {
             let participant = ParticipantSid::from_random(Turn::new(context).random());
             return Ok(Admission { attempt, participant, peer_connections: PeerConnections::Single, place: None });
@@ -77,11 +79,23 @@ impl Room {
             admission.place = Some(Box::new(PlaceRequest {
                 room: self.record.name.clone(),
                 client: admission.attempt.place,
+                region,
                 exclude: self.record.avoided_nodes(context.now),
                 first: Some(first),
             }));
         }
         Ok(admission)
+    }
+
+    /// The region that the room is kept to: what the token that creates it says, whatever later ones say.
+    pub(super) fn region_for(&self, attempt: &JoinAttempt) -> Result<Option<RegionName>, Refusal> {
+        if self.record.created {
+            return Ok(self.record.region.clone());
+        }
+        let region = attempt.claims.attributes.get(REGION_ATTRIBUTE).map(|text| RegionName::try_from(text.as_str()));
+        region.transpose().map_err(|error| {
+            Refusal::new(Reason::RegionMalformed, &format!("{REGION_ATTRIBUTE} of the token: {error}"))
+        })
     }
 
     /// Whether one more does not fit. Those who are in may come again, agents and recorders do not count.

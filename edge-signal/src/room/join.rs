@@ -101,7 +101,9 @@ impl Room {
             return false;
         }
         let config = room_config(&admission.attempt).unwrap_or_default();
+        let region = self.region_for(&admission.attempt).unwrap_or_default();
         self.create_as(now, &config);
+        self.record_mut().region = region;
         true
     }
 

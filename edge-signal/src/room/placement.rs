@@ -88,7 +88,8 @@ impl Room {
         };
         let exclude = self.record.avoided_nodes(turn.now);
         self.record_mut().placing = Placing::Asked { since: turn.now, attempt };
-        let request = PlaceRequest { room: self.record.name.clone(), client, exclude, first: None };
+        let (room, region) = (self.record.name.clone(), self.record.region.clone());
+        let request = PlaceRequest { room, client, region, exclude, first: None };
         turn.effects.push(Effect::Place(Box::new(request)));
     }
 

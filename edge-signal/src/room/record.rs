@@ -2,7 +2,7 @@
 
 use livekit_protocol as proto;
 use serde::{Deserialize, Serialize};
-use shared::ids::{NodeId, RoomName, RoomSid};
+use shared::ids::{NodeId, RegionName, RoomName, RoomSid};
 
 use super::event::UnixMs;
 
@@ -39,6 +39,9 @@ pub(super) struct Record {
     /// 0: unlimited.
     pub(super) max_participants: u32,
     pub(super) metadata: String,
+    /// Only nodes of this region serve the room: the token that created it says so.
+    #[serde(default)]
+    pub(super) region: Option<RegionName>,
     /// Since when no participant that counts is in it.
     pub(super) empty_since: Option<UnixMs>,
     /// What clients and the directory were last told, and when.
@@ -89,6 +92,7 @@ impl Record {
             departure_timeout_secs: DEPARTURE_TIMEOUT_SECS,
             max_participants: 0,
             metadata: String::new(),
+            region: None,
             empty_since: None,
             told: Counts::default(),
             told_at: UnixMs(0),

@@ -6,9 +6,10 @@ use livekit_protocol::participant_info::State;
 use livekit_protocol::signal_request::Message as Asked;
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{DisconnectReason, leave_request::Action};
+use shared::claims::REGION_ATTRIBUTE;
 use shared::control::PeerConnections;
 
-use crate::world::{START, Who, World, names};
+use crate::world::{START, Who, World, names, node_id};
 
 #[test]
 fn the_join_response_comes_first_and_says_all_a_client_needs() {
@@ -48,6 +49,31 @@ fn a_refreshed_token_follows_the_join_and_comes_again_every_five_minutes() {
     world.pass(3_500_000);
     let last = world.tokens.last().unwrap();
     assert!(last.exp >= world.now.secs() + 300, "a long session's token must not run out");
+}
+
+#[test]
+fn the_token_that_creates_a_room_keeps_it_to_a_region() {
+    let in_region = |identity, region: &str| {
+        let mut who = Who::named(identity);
+        who.claims.attributes.insert(REGION_ATTRIBUTE.to_owned(), region.to_owned());
+        who
+    };
+    let mut world = World::new();
+    assert_eq!(world.admit(&in_region("ada", "")).unwrap_err().reason, Reason::RegionMalformed);
+    // What a client says of itself keeps nothing anywhere.
+    let mut boasting = Who::named("ada").grant(|grant| grant.can_update_own_metadata = Some(true));
+    boasting.request.participant_attributes.insert(REGION_ATTRIBUTE.to_owned(), "mars".to_owned());
+    assert_eq!(world.admit(&boasting).unwrap().place.unwrap().region, None);
+
+    let ada = in_region("ada", "eu-central-1");
+    let asked = world.admit(&ada).unwrap().place.unwrap();
+    assert_eq!(asked.region.unwrap().as_str(), "eu-central-1");
+    world.join(&ada);
+    world.join(&in_region("bob", "us-east-1"));
+    world.kill(&node_id(1));
+    world.pass(1_000);
+    let asked = world.asked_fleet.last().unwrap();
+    assert_eq!(asked.region.as_ref().unwrap().as_str(), "eu-central-1", "it stays there, whoever came after");
 }
 
 #[test]
