@@ -6,6 +6,7 @@ pub mod fleet;
 pub mod flood;
 pub mod refusal;
 pub mod room;
+pub mod steps;
 
 #[cfg(target_arch = "wasm32")]
 mod entry;

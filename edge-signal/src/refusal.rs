@@ -113,6 +113,8 @@ reasons! {
     RegionMalformed = "region_malformed", 400;
     /// The room takes nobody more.
     RoomFull = "room_full", 403;
+    /// What is stored was written by a newer version of the edge.
+    RowsNewer = "rows_newer", 503;
     /// No media node is up, or all are full.
     NoNode = "no_node", 503;
 

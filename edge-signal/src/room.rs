@@ -28,6 +28,7 @@ pub mod effect;
 pub mod event;
 pub mod join;
 pub mod metadata;
+pub mod migrate;
 pub mod node;
 mod participant;
 mod permission;

@@ -1,5 +1,5 @@
-//! What another version of the edge has stored is never misread: a room is given up and forgotten everywhere, a fleet is
-//! left as it is.
+//! What another version of the edge has stored is never misread: of an older one it is migrated, of a newer one it is left
+//! as it is and said so; what is damaged is given up and forgotten everywhere.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -10,7 +10,7 @@ use meridian_tests::client::{Client, DEADLINE};
 use meridian_tests::scene::Scene;
 use xtask::setup::python;
 
-/// Runs one statement on every database of a class that has the table; what it gives, and how many rows it changed.
+/// Runs statements on every database of a class that has the table; what they give, and how many rows they changed.
 const SQL: &str = r#"
 import glob, json, os, shutil, sqlite3, sys, tempfile
 directory, table, statement = sys.argv[1:]
@@ -26,9 +26,10 @@ for file in glob.glob(directory + "/*.sqlite"):
         file = copy
     database = sqlite3.connect(file, timeout=10)
     if database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
-        cursor = database.execute(statement)
-        found += [row[0] for row in cursor.fetchall()]
-        changed += max(cursor.rowcount, 0)
+        for one in statement.split(";"):
+            cursor = database.execute(one)
+            found += [row[0] for row in cursor.fetchall()]
+            changed += max(cursor.rowcount, 0)
     database.commit()
     database.close()
 print(json.dumps([found, changed]))
@@ -71,30 +72,93 @@ async fn upgrade(scene: &Scene, class: &'static str, table: &'static str, statem
     tokio::task::spawn_blocking(restart).await.unwrap().unwrap();
 }
 
+/// Id of the room that a client is in.
+fn room_of(client: &Client) -> String {
+    client.observe(|o| o.join.as_ref().unwrap().room.as_ref().unwrap().sid.clone())
+}
+
+/// Asks whether bob may join: the status and what was said.
+async fn validate(scene: &Scene) -> (u16, String) {
+    let token = scene.sign(&scene.claims("bob")).unwrap();
+    let url = url::Url::parse_with_params(&format!("{}/rtc/validate", scene.url()), [("access_token", token)]).unwrap();
+    let answer = reqwest::get(url).await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
 #[tokio::test]
-async fn a_room_of_another_layout_is_forgotten_everywhere() {
+async fn a_damaged_room_is_forgotten_everywhere() {
     let scene = Scene::alone(1).await.unwrap();
     let ada = scene.join("ada").await.unwrap();
-    let sid = ada.observe(|o| o.join.as_ref().unwrap().room.as_ref().unwrap().sid.clone());
+    let sid = room_of(&ada);
     let here = vec![scene.room.clone()];
     until(&scene, "directory and fleet know the room", || known_rooms(&scene) == (here.clone(), here.clone())).await;
 
-    upgrade(&scene, "RoomObject", "room", "UPDATE room SET value = json_set(value, '$.layout', 999)").await;
+    upgrade(&scene, "RoomObject", "room", "UPDATE room SET value = json_remove(value, '$.sid')").await;
     drop(ada);
     // Whoever asks wakes the object.
-    let token = scene.sign(&scene.claims("bob")).unwrap();
-    let url = url::Url::parse_with_params(&format!("{}/rtc/validate", scene.url()), [("access_token", token)]).unwrap();
-    assert_eq!(reqwest::get(url).await.unwrap().status(), 200);
+    assert_eq!(validate(&scene).await.0, 200);
     until(&scene, "both have forgotten it", || known_rooms(&scene) == (Vec::new(), Vec::new())).await;
-    assert!(scene.deployment.edge_log().contains("layout 999 is not 1"), "{}", scene.deployment.edge_log());
+    assert!(scene.deployment.edge_log().contains("is given up"), "{}", scene.deployment.edge_log());
 
     let bob = scene.join("bob").await.unwrap();
-    assert_ne!(bob.observe(|o| o.join.as_ref().unwrap().room.as_ref().unwrap().sid.clone()), sid, "another room");
+    assert_ne!(room_of(&bob), sid, "another room");
     until(&scene, "the new room is known", || known_rooms(&scene) == (here.clone(), here.clone())).await;
 }
 
 #[tokio::test]
-async fn a_fleet_of_another_layout_is_left_as_it_is() {
+async fn a_room_of_the_first_version_goes_on() {
+    let scene = Scene::alone(1).await.unwrap();
+    let ada = scene.join("ada").await.unwrap();
+    let sid = room_of(&ada);
+    let older = "UPDATE room SET value = json_remove(json_set(value, '$.layout', 1), '$.region')";
+    upgrade(&scene, "RoomObject", "room", older).await;
+    let bob = scene.join("bob").await.unwrap();
+    assert_eq!(room_of(&bob), sid, "{}", scene.deployment.edge_log());
+    assert!(scene.deployment.edge_log().contains(r#""event":"migrated""#), "{}", scene.deployment.edge_log());
+}
+
+#[tokio::test]
+async fn a_room_of_a_newer_version_is_left_as_it_is() {
+    let scene = Scene::alone(1).await.unwrap();
+    let ada = scene.join("ada").await.unwrap();
+    let sid = room_of(&ada);
+    let layouts = || sql(&scene, "RoomObject", "room", "SELECT json_extract(value, '$.layout') || '' FROM room").0;
+    let current = layouts();
+
+    upgrade(&scene, "RoomObject", "room", "UPDATE room SET value = json_set(value, '$.layout', 999)").await;
+    drop(ada);
+    let (status, said) = validate(&scene).await;
+    assert_eq!(status, 503, "{said}");
+    assert!(said.contains("newer version of the edge"), "{said}");
+    assert!(scene.deployment.edge_log().contains("layout 999"), "{}", scene.deployment.edge_log());
+    assert_eq!(layouts(), ["999"]);
+
+    // The version that wrote it, again.
+    let back = match current[0].as_str() {
+        "2" => "UPDATE room SET value = json_set(value, '$.layout', 2)",
+        other => panic!("say here how layout {other} comes back"),
+    };
+    upgrade(&scene, "RoomObject", "room", back).await;
+    let bob = scene.join("bob").await.unwrap();
+    assert_eq!(room_of(&bob), sid);
+}
+
+#[tokio::test]
+async fn a_fleet_of_the_first_version_is_taken_over() {
+    let scene = Scene::alone(1).await.unwrap();
+    let keys = || sql(&scene, "FleetObject", "node", "SELECT key FROM node").0;
+    let indexes =
+        || sql(&scene, "FleetObject", "node", "SELECT name FROM sqlite_master WHERE name = 'room_link_by_node'").0;
+    let before = keys();
+    let older = "DROP INDEX room_link_by_node; UPDATE layout SET version = 1";
+    upgrade(&scene, "FleetObject", "layout", older).await;
+    assert_eq!(keys(), before);
+    until(&scene, "the index is there", || indexes().len() == 1).await;
+    scene.join("ada").await.unwrap().ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fleet_of_a_newer_version_is_left_as_it_is() {
     let scene = Scene::alone(1).await.unwrap();
     let keys = || sql(&scene, "FleetObject", "node", "SELECT key FROM node").0;
     let before = keys();
@@ -110,14 +174,15 @@ async fn a_fleet_of_another_layout_is_left_as_it_is() {
     tokio::task::spawn_blocking(break_it).await.unwrap().unwrap();
     until(&scene, "the node is refused, and the log says that it is not to blame", || {
         let log = scene.deployment.edge_log();
-        log.contains("the object's tables are of layout 999, not 1") && log.contains(r#""reason":"internal_error""#)
+        log.contains("of layout 999, this version of the edge reads up to 2")
+            && log.contains(r#""reason":"internal_error""#)
     })
     .await;
     let refused = Client::join(scene.options("ada").unwrap()).await.err().unwrap();
     assert_eq!(Client::refusal(&refused).map(|(status, _)| status), Some(503), "{refused:#}");
 
     // The right version finds everything.
-    upgrade(&scene, "FleetObject", "layout", "UPDATE layout SET version = 1").await;
+    upgrade(&scene, "FleetObject", "layout", "UPDATE layout SET version = 2").await;
     assert_eq!(keys(), before);
     scene.join("ada").await.unwrap().ping().await.unwrap();
 }

@@ -18,9 +18,8 @@ pub(crate) const LINE_PATH: &str = "/line";
 /// Where the Worker posts names of rooms, none for all, and reads LiveKit's `Room`s.
 pub(crate) const LIST_PATH: &str = "/list";
 
-/// Version of the table. **Count it up with every change that an older version would read wrongly.**
-const LAYOUT: i32 = 1;
-const TABLE: &str = "room (name TEXT PRIMARY KEY, entry TEXT NOT NULL)";
+/// How the table came to be what it is.
+const STEPS: [&[&str]; 1] = [&["CREATE TABLE IF NOT EXISTS room (name TEXT PRIMARY KEY, entry TEXT NOT NULL)"]];
 
 /// A room's line, or its end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -55,7 +54,7 @@ impl DurableObject for DirectoryObject {
 
 impl DirectoryObject {
     fn note(&self, line: Line) -> Result<Response> {
-        layout::open(&self.sql, LAYOUT, &[TABLE])?;
+        layout::open(&self.sql, &STEPS)?;
         let name = SqlStorageValue::from(String::from(line.room));
         match line.entry {
             Some(entry) => {
@@ -75,7 +74,7 @@ impl DirectoryObject {
             name: String,
             entry: String,
         }
-        layout::open(&self.sql, LAYOUT, &[TABLE])?;
+        layout::open(&self.sql, &STEPS)?;
         let rows: Vec<Row> = self.sql.exec("SELECT name, entry FROM room ORDER BY name", None)?.to_array()?;
         let wanted = |row: &&Row| names.is_empty() || names.iter().any(|name| name.as_str() == row.name);
         let mut rooms = Vec::new();

@@ -8,7 +8,7 @@ use std::panic::RefUnwindSafe;
 use std::rc::Rc;
 
 use futures_util::lock::Mutex;
-use shared::ids::RoomName;
+use shared::ids::{NodeId, RoomName};
 use worker::js_sys;
 use worker::{
     DurableObject, Env, Request, Response, Result, ScheduledTime, State, WebSocket, WebSocketIncomingMessage,
@@ -16,9 +16,11 @@ use worker::{
 };
 
 use crate::objects::directory::Line;
+use crate::refusal::{Reason, Refusal};
 use crate::room::Room;
 use crate::room::event::{ConnectionId, Event, UnixMs};
-use crate::room::snapshot::{self, RestoreError};
+use crate::room::migrate::migrate;
+use crate::room::snapshot::{self, RestoreError, StoredRow};
 use crate::runtime;
 
 mod effects;
@@ -81,6 +83,9 @@ impl DurableObject for RoomObject {
     }
 
     async fn fetch(&self, mut request: Request) -> Result<Response> {
+        if let Some(refusal) = self.shell.refusal() {
+            return runtime::refuse_worker(&refusal);
+        }
         let response = match request.path().as_str() {
             JOIN_PATH => self.shell.join(&request).await,
             VALIDATE_PATH => self.shell.validate(&request).await,
@@ -134,6 +139,8 @@ struct Shell {
     /// The alarm as last set: milliseconds, or `None` when not known.
     alarm: Cell<Option<u64>>,
     telling_directory: Cell<bool>,
+    /// Its rows are of a newer version: nothing is done with them but to say so.
+    refused: Cell<bool>,
 }
 
 impl Shell {
@@ -147,6 +154,7 @@ impl Shell {
             placing: Mutex::new(()),
             alarm: Cell::new(None),
             telling_directory: Cell::new(false),
+            refused: Cell::new(false),
         };
         let room = shell.load();
         if let Some(room) = &room {
@@ -167,6 +175,9 @@ impl Shell {
     }
 
     fn load(&self) -> Option<Room> {
+        if self.refused.get() {
+            return None;
+        }
         let rows = match self.storage().rows() {
             Ok(rows) => rows,
             Err(error) => {
@@ -176,9 +187,15 @@ impl Shell {
         };
         let name = snapshot::written_name(&rows);
         let (connections, nodes) = self.sockets.open();
-        match Room::restore(runtime::now(), rows, &connections, &nodes) {
+        match self.restore(rows, &connections, &nodes) {
             Ok(room) => Some(room),
             Err(RestoreError::NoRoom) => None,
+            Err(error @ RestoreError::Newer(_)) => {
+                console_error!("{error}: it is left as it is");
+                self.refused.set(true);
+                self.sockets.close_all();
+                None
+            }
             Err(error) => {
                 // Rows of a version that this one cannot read: the clients come again and find a new room.
                 console_error!("the room cannot be restored and is given up: {error}");
@@ -189,6 +206,31 @@ impl Shell {
                 None
             }
         }
+    }
+
+    /// The room of these rows, which an older version may have written: they are written anew then, with no await between.
+    fn restore(
+        &self,
+        mut rows: Vec<StoredRow>,
+        connections: &[ConnectionId],
+        nodes: &[NodeId],
+    ) -> std::result::Result<Room, RestoreError> {
+        let changes = migrate(&rows)?;
+        if !changes.is_empty() {
+            // What cannot be written now is migrated again by the next one to wake.
+            match self.storage().write(&changes).and_then(|()| self.storage().rows()) {
+                Ok(migrated) => rows = migrated,
+                Err(error) => console_error!("cannot write migrated rows: {error}"),
+            }
+            console_log!("{}", serde_json::json!({"event": "migrated", "rows": changes.len()}));
+        }
+        Room::restore(runtime::now(), rows, connections, nodes)
+    }
+
+    /// The answer to everybody while the rows are of a newer version.
+    fn refusal(&self) -> Option<Refusal> {
+        let text = "the room was written by a newer version of the edge than this one: deploy that again";
+        self.refused.get().then(|| Refusal::new(Reason::RowsNewer, text))
     }
 
     /// Deletes a room that cannot be restored. Directory and fleet are told by the next [`Shell::settle`].
@@ -244,6 +286,10 @@ impl Shell {
 
     /// Sets the alarm to what is due next; last thing of every handler.
     async fn settle(self: &Rc<Self>) -> Result<()> {
+        if self.refused.get() {
+            // The alarm is the newer version's.
+            return Ok(());
+        }
         let room = self.take_room();
         let deadline = room.as_ref().and_then(Room::deadline);
         let exists = room.is_some();

@@ -6,9 +6,9 @@ use shared::ids::{NodeId, RegionName, RoomName, RoomSid};
 
 use super::event::UnixMs;
 
-/// Version of all rows of a room. **Count it up with every change that rows written before it cannot be read with, or
-/// that an older version would read wrongly**: a room of another version is given up, its clients join a new one.
-pub(super) const LAYOUT: u32 = 1;
+/// Version of all rows of a room. **Count it up, and add a step to `migrate`, with every change that rows written before it
+/// cannot be read with, or that an older version would read wrongly.**
+pub(super) const LAYOUT: u32 = 2;
 /// Seconds a room nobody ever joined lives on (LiveKit's default).
 pub const EMPTY_TIMEOUT_SECS: u32 = 300;
 /// Seconds a room lives on after its last participant left (LiveKit's default).
@@ -39,8 +39,9 @@ pub(super) struct Record {
     /// 0: unlimited.
     pub(super) max_participants: u32,
     pub(super) metadata: String,
-    /// Only nodes of this region serve the room: the token that created it says so.
-    #[serde(default)]
+    /// Only nodes of this region serve the room: the token that created it says so. `null` is written: a row without it
+    /// is of layout 1.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub(super) region: Option<RegionName>,
     /// Since when no participant that counts is in it.
     pub(super) empty_since: Option<UnixMs>,

@@ -27,15 +27,21 @@ pub(super) enum RowKey {
     Departed(ParticipantSid),
 }
 
+/// A row as it is stored: table, key, JSON.
+pub type StoredRow = (String, String, String);
+
 /// Why rows do not make a room.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// There is no row of the room itself: the room does not exist.
     #[error("no room row")]
     NoRoom,
-    /// The rows were written by a version with another layout.
+    /// The rows are of a layout that has to be migrated first, or never was.
     #[error("layout {0} is not {LAYOUT}")]
     Layout(u32),
+    /// The rows were written by a newer version.
+    #[error("the room was written by a newer version of the edge (layout {0}, this one reads up to {LAYOUT})")]
+    Newer(u32),
     /// A row names a table that this version does not have.
     #[error("unknown table {0}")]
     UnknownTable(String),

@@ -10,12 +10,16 @@ use crate::fleet::gate::{Enrolled, GateError};
 use crate::objects::layout;
 use crate::room::event::UnixMs;
 
-/// Version of the tables. **Count it up with every change that an older version would read wrongly.**
-const LAYOUT: i32 = 1;
-const TABLES: [&str; 3] = [
-    "node (id TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, revoked INTEGER NOT NULL, enrolled_at INTEGER NOT NULL)",
-    "admission (address TEXT PRIMARY KEY, until INTEGER NOT NULL, key TEXT)",
-    "room_link (room TEXT NOT NULL, node TEXT NOT NULL, PRIMARY KEY (room, node))",
+/// How the tables came to be what they are.
+const STEPS: [&[&str]; 2] = [
+    &[
+        "CREATE TABLE IF NOT EXISTS node (id TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, revoked INTEGER NOT NULL, \
+         enrolled_at INTEGER NOT NULL)",
+        "CREATE TABLE IF NOT EXISTS admission (address TEXT PRIMARY KEY, until INTEGER NOT NULL, key TEXT)",
+        "CREATE TABLE IF NOT EXISTS room_link (room TEXT NOT NULL, node TEXT NOT NULL, PRIMARY KEY (room, node))",
+    ],
+    // A revocation looks for the rooms of one node among those of all.
+    &["CREATE INDEX IF NOT EXISTS room_link_by_node ON room_link (node)"],
 ];
 
 #[derive(Deserialize)]
@@ -97,6 +101,6 @@ fn pair(room: &RoomName, node: &NodeId) -> Vec<SqlStorageValue> {
 /// The tables of the fleet.
 pub(super) fn tables(state: &State) -> Result<SqlStorage> {
     let sql = state.storage().sql();
-    layout::open(&sql, LAYOUT, &TABLES)?;
+    layout::open(&sql, &STEPS)?;
     Ok(sql)
 }
