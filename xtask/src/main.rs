@@ -9,6 +9,7 @@ use xtask::deploy::Deploy;
 use xtask::dev::Dev;
 use xtask::fuzz::Fuzz;
 use xtask::operator::{Fleet, MakeSecrets};
+use xtask::package::Image;
 use xtask::suite::Suite;
 use xtask::{package, page, setup, wasm};
 
@@ -32,8 +33,9 @@ enum Task {
     Setup,
     /// Bundle the meeting page into web/dist.
     Page,
-    /// Build the Debian package of the node.
+    /// Build the Debian package of the node, and its binary alone.
     Package,
+    Image(Image),
     /// Build the Worker for deployment.
     Worker,
 }
@@ -63,6 +65,7 @@ fn run(task: &Task) -> Result<()> {
             page::build()
         }
         Task::Package => package::run(),
+        Task::Image(image) => image.run(),
         Task::Worker => {
             setup::for_build()?;
             page::build()?;
