@@ -13,7 +13,8 @@ use url::Url;
 
 use crate::conference::placement::Fullness;
 use crate::media::api::{MAX_SHARDS, ShardIndex};
-use crate::tls::Files;
+use crate::tls::acme::Order;
+use crate::tls::{Files, Source};
 
 /// Meridian's media node: takes sessions from the edge and forwards their media.
 #[derive(Debug, Clone, Parser)]
@@ -61,6 +62,18 @@ pub(crate) struct Config {
     /// Private key of that certificate, PEM.
     #[arg(long, env = "MERIDIAN_TLS_KEY", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Names of this node: it gets a certificate for them by ACME, proven on the port of --http-addr, which the server must reach as 443 (tls-alpn-01). Who sets this agrees to the server's terms.
+    #[arg(long = "acme-domain", env = "MERIDIAN_ACME_DOMAIN", value_delimiter = ',', conflicts_with = "tls_cert")]
+    acme_domains: Vec<String>,
+    /// Mail address that the ACME server may warn.
+    #[arg(long, env = "MERIDIAN_ACME_CONTACT", requires = "acme_domains")]
+    acme_contact: Option<String>,
+    /// The ACME server's directory.
+    #[arg(long, env = "MERIDIAN_ACME_DIRECTORY", default_value = "https://acme-v02.api.letsencrypt.org/directory")]
+    acme_directory: Url,
+    /// Certificates, PEM, that the ACME server's own is trusted by; the public ones, if not given.
+    #[arg(long, env = "MERIDIAN_ACME_CA", requires = "acme_domains")]
+    acme_ca: Option<PathBuf>,
     /// Most sessions the node takes.
     #[arg(long, env = "MERIDIAN_MAX_SESSIONS", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) max_sessions: u32,
@@ -126,9 +139,18 @@ impl Config {
         addresses.iter().map(|address| SocketAddr::new(*address, port)).collect()
     }
 
-    /// Where the certificate is, if health and metrics are served over HTTPS.
-    pub(crate) fn tls(&self) -> Option<Files> {
-        Some(Files { chain: self.tls_cert.clone()?, key: self.tls_key.clone()? })
+    /// Where the certificate comes from, if health and metrics are served over HTTPS.
+    pub(crate) fn tls(&self) -> Option<Source> {
+        if !self.acme_domains.is_empty() {
+            return Some(Source::Acme(Order {
+                domains: self.acme_domains.clone(),
+                contact: self.acme_contact.clone(),
+                directory: self.acme_directory.clone(),
+                roots: self.acme_ca.clone(),
+                cache: self.state_dir.join("acme"),
+            }));
+        }
+        Some(Source::Files(Files { chain: self.tls_cert.clone()?, key: self.tls_key.clone()? }))
     }
 
     /// When a room leaves its shard.
@@ -235,6 +257,8 @@ pub(crate) fn secret(text: &str) -> Result<Secret, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn parse(more: &[&str]) -> Result<Config, clap::Error> {
@@ -282,6 +306,12 @@ mod tests {
         assert!(parse(&["--max-sessions", "0"]).is_err());
         assert!(parse(&["--tls-cert", "chain.pem"]).is_err(), "a certificate needs its key");
         assert!(parse(&["--tls-cert", "chain.pem", "--tls-key", "key.pem"]).unwrap().tls().is_some());
+        assert!(parse(&["--acme-contact", "a@b.example"]).is_err(), "a contact for nothing");
+        let both = ["--tls-cert", "chain.pem", "--tls-key", "key.pem", "--acme-domain", "a.example"];
+        assert!(parse(&both).is_err(), "one certificate from two sources");
+        let acme = parse(&["--acme-domain", "a.example,b.example", "--state-dir", "/state"]).unwrap().tls();
+        let Some(Source::Acme(order)) = acme else { panic!("{acme:?}") };
+        assert_eq!((order.domains.len(), order.cache.as_path()), (2, Path::new("/state/acme")));
     }
 
     #[test]

@@ -60,7 +60,7 @@ fn serve(config: Config) -> ExitCode {
         eprintln!("sfu-node: {error}");
         return ExitCode::from(EXIT_CONFIG);
     }
-    if let Err(error) = config.tls().map_or(Ok(()), |files| files.load().map(drop)) {
+    if let Err(error) = config.tls().map_or(Ok(()), |source| source.check()) {
         eprintln!("sfu-node: {error}");
         return ExitCode::from(EXIT_CONFIG);
     }

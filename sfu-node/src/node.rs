@@ -208,8 +208,8 @@ async fn serve_http(config: &Config, status: Status, tasks: &mut JoinSet<()>) ->
     };
     match config.tls() {
         None => tasks.spawn(async move { ended(axum::serve(listener, router(status)).await) }),
-        Some(files) => {
-            let listener = TlsListener::start(listener, files)?;
+        Some(source) => {
+            let listener = TlsListener::start(listener, source)?;
             tasks.spawn(async move { ended(axum::serve(listener, router(status)).await) })
         }
     };

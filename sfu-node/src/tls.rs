@@ -1,5 +1,7 @@
 //! TLS for the node's HTTP. The certificate comes from files and is read again when they change, so that whoever renews
-//! it restarts nothing. **A client that does not finish its handshake keeps nobody waiting.**
+//! it restarts nothing; or from an ACME server. **A client that does not finish its handshake keeps nobody waiting.**
+
+pub(crate) mod acme;
 
 use std::io;
 use std::net::SocketAddr;
@@ -43,6 +45,14 @@ pub(crate) enum TlsError {
     /// The certificate's file holds none.
     #[error("{0} holds no certificate")]
     Empty(PathBuf),
+    /// Nothing can be kept there.
+    #[error("{path}: {error}")]
+    Cache {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// Certificate and key do not belong together, or are of a kind nobody uses.
     #[error("{path}: {error}")]
     Unfit {
@@ -51,6 +61,28 @@ pub(crate) enum TlsError {
         /// Why.
         error: rustls::Error,
     },
+}
+
+/// Where the certificate comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Somebody else puts it there.
+    Files(Files),
+    /// The node gets it.
+    Acme(acme::Order),
+}
+
+impl Source {
+    /// Whether what it names can be read.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub(crate) fn check(&self) -> Result<(), TlsError> {
+        match self {
+            Self::Files(files) => files.load().map(drop),
+            Self::Acme(order) => order.client().map(drop),
+        }
+    }
 }
 
 /// Where certificate chain and private key are, PEM.
@@ -127,35 +159,50 @@ impl ResolvesServerCert for Certificate {
 pub(crate) struct TlsListener {
     address: SocketAddr,
     ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
-    _accepting: JoinSet<()>,
+    _tasks: JoinSet<()>,
 }
 
 impl TlsListener {
-    /// Serves what comes to `listener` with the certificate of these files.
+    /// Serves what comes to `listener` with a certificate from there.
     ///
     /// # Errors
-    /// [`TlsError`] when there is none; an I/O error when the listener has no address.
-    pub(crate) fn start(listener: TcpListener, files: Files) -> Result<Self, StartError> {
+    /// [`TlsError`] when there can be none; an I/O error when the listener has no address.
+    pub(crate) fn start(listener: TcpListener, source: Source) -> Result<Self, StartError> {
         let address = listener.local_addr()?;
-        let certificate = Arc::new(Certificate::load(files)?);
+        let mut protocols = vec![b"http/1.1".to_vec()];
+        let mut tasks = JoinSet::new();
+        let resolver: Arc<dyn ResolvesServerCert> = match source {
+            Source::Files(files) => {
+                let certificate = Arc::new(Certificate::load(files)?);
+                tasks.spawn(renew(certificate.clone()));
+                certificate
+            }
+            Source::Acme(order) => {
+                let (resolver, state) = order.start()?;
+                protocols.push(acme::CHALLENGE_PROTOCOL.to_vec());
+                tasks.spawn(acme::keep(state));
+                resolver
+            }
+        };
         let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&version::TLS13, &version::TLS12])
             .map_err(StartError::Versions)?
             .with_no_client_auth()
-            .with_cert_resolver(certificate.clone());
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            .with_cert_resolver(resolver);
+        config.alpn_protocols = protocols;
         let (sender, ready) = mpsc::channel(WAITING);
-        let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, TlsAcceptor::from(Arc::new(config)), sender));
-        accepting.spawn(async move {
-            let mut looks = interval(LOOK_INTERVAL);
-            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                looks.tick().await;
-                certificate.renew();
-            }
-        });
-        Ok(Self { address, ready, _accepting: accepting })
+        tasks.spawn(accept(listener, TlsAcceptor::from(Arc::new(config)), sender));
+        Ok(Self { address, ready, _tasks: tasks })
+    }
+}
+
+/// Looks at the files again and again.
+async fn renew(certificate: Arc<Certificate>) {
+    let mut looks = interval(LOOK_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        certificate.renew();
     }
 }
 

@@ -65,6 +65,7 @@ pub(crate) fn checks() -> Vec<Check> {
     checks.push(Check::new("shellcheck", shellcheck));
     checks.push(Check::new("alert rules", monitoring::alerts));
     checks.push(Check::new("dashboard", monitoring::dashboard));
+    checks.push(Check::new("certificates by ACME", certificates));
     checks
 }
 
@@ -94,6 +95,20 @@ pub(crate) fn checks_of_worker() -> Vec<Check> {
 fn script() -> Option<PathBuf> {
     let script = wasm::Profile::Dev.directory().join(wasm::SCRIPT);
     script.is_file().then_some(script)
+}
+
+/// The node gets a certificate from Pebble, the ACME server that Let's Encrypt tests with.
+fn certificates() -> Result<Outcome> {
+    if let Some(program) = ["pebble", "pebble-challtestsrv"].into_iter().find(|program| !setup::on_path(program)) {
+        return Ok(Outcome::Skipped(format!("{program} is not installed")));
+    }
+    let mut cargo = repo::cargo();
+    cargo.args(["test", "--package", "sfu-node", "--lib", "--", "--ignored", "--exact"]);
+    let output = succeed(cargo.arg("tls::acme::tests::a_certificate_is_got_proven_by_tls_and_kept"))?;
+    if !said(&output).contains("1 passed") {
+        bail!("there is no such test any more:\n{}", said(&output));
+    }
+    Ok(Outcome::Passed)
 }
 
 /// Known weaknesses in Terraform, Containerfile and workflows; a finding passes only with a reason beside it.

@@ -48,7 +48,7 @@ async fn https_is_served_and_a_silent_client_keeps_nobody_waiting() {
     let trusted = reqwest::Certificate::from_pem(directory.renew().as_bytes()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let listener = TlsListener::start(listener, directory.files()).unwrap();
+    let listener = TlsListener::start(listener, Source::Files(directory.files())).unwrap();
     let router = Router::new().route("/healthz", get(|| async { "OK" }));
     let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
 

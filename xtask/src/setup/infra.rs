@@ -1,4 +1,5 @@
-//! The programs that read what is deployed: cloud-init, promtool, shellcheck, systemd.
+//! The programs that read what is deployed, or stand in for what it talks to: cloud-init, Pebble, promtool, shellcheck,
+//! systemd.
 
 use std::path::Path;
 
@@ -7,8 +8,9 @@ use anyhow::Result;
 use super::{apt, on_path};
 
 /// Programs and their Debian packages.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("cloud-init", "cloud-init"),
+    ("pebble", "pebble"),
     ("promtool", "prometheus"),
     ("shellcheck", "shellcheck"),
     ("systemd-analyze", "systemd"),
