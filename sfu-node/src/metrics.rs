@@ -3,14 +3,14 @@
 use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
-use crate::media::api::ShardStats;
+use crate::media::api::{ROUND_TRIP_BOUNDS, RoundTrips, ShardStats};
 
 /// Why something was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -158,8 +158,23 @@ impl Collector for ShardCollector {
                 ConstCounter::new(value(stats)).encode(metric.encode_family(&labels)?)?;
             }
         }
+        let help = "From the node to its clients and back, by their receiver reports";
+        let mut metric = encoder.encode_descriptor("round_trip_seconds", help, None, MetricType::Histogram)?;
+        for (labels, stats) in shards() {
+            let RoundTrips { counts, micros } = stats.round_trips;
+            let bounds = ROUND_TRIP_BOUNDS.iter().map(|bound| seconds(*bound)).chain([f64::MAX]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
+            let histogram = (seconds(micros), counts.iter().sum());
+            metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(histogram.0, histogram.1, &buckets, None)?;
+        }
         Ok(())
     }
+}
+
+/// Of microseconds. A double is exact enough for ages of them.
+#[allow(clippy::cast_precision_loss)]
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
 }
 
 #[cfg(test)]
@@ -180,11 +195,30 @@ mod tests {
             let names = ops.split(|c| !is_name(c)).filter(|word| word.starts_with("meridian_node_"));
             for name in names {
                 shown += 1;
-                let (name, kind) = name.strip_suffix("_total").map_or((name, "gauge"), |name| (name, "counter"));
+                let kinds = [("_total", "counter"), ("_bucket", "histogram")];
+                let kind = kinds.into_iter().find_map(|(end, kind)| Some((name.strip_suffix(end)?, kind)));
+                let (name, kind) = kind.unwrap_or((name, "gauge"));
                 assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{file}: no {kind} {name}");
             }
         }
         assert!(shown > 50, "{shown}");
+    }
+
+    #[test]
+    fn round_trips_are_a_histogram() {
+        let mut stats = ShardStats::default();
+        for micros in [9_000, 10_000, 30_000, 30_000, 2_000_000] {
+            stats.round_trips.take(micros);
+        }
+        let metrics = Metrics::new();
+        metrics.set_shards(&[stats], 0, 0);
+        let text = metrics.encode().unwrap();
+        for line in ["bucket{le=\"0.01\",shard=\"0\"} 2", "bucket{le=\"0.05\",shard=\"0\"} 4", "sum{shard=\"0\"} 2.079"] {
+            assert!(text.contains(&format!("meridian_node_round_trip_seconds_{line}\n")), "{line}:\n{text}");
+        }
+        for line in ["bucket{le=\"1.0\",shard=\"0\"} 4", "bucket{le=\"+Inf\",shard=\"0\"} 5", "count{shard=\"0\"} 5"] {
+            assert!(text.contains(&format!("meridian_node_round_trip_seconds_{line}\n")), "{line}:\n{text}");
+        }
     }
 
     #[test]
@@ -222,6 +256,7 @@ mod tests {
             dropped_receive: 31,
             busy_percent: 32,
             relief: 33,
+            round_trips: RoundTrips::default(),
         };
         let metrics = Metrics::new();
         let other = ShardStats { packets_sent: 1_000, ..ShardStats::default() };

@@ -108,6 +108,22 @@ impl Deployment {
         std::fs::read_to_string(self.state_dir.join("edge.log")).unwrap_or_default()
     }
 
+    /// All logs: name and text of each.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn logs(&self) -> anyhow::Result<Vec<(String, String)>> {
+        let mut logs = Vec::new();
+        for entry in std::fs::read_dir(&self.state_dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "log") {
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                logs.push((name, std::fs::read_to_string(&path)?));
+            }
+        }
+        Ok(logs)
+    }
+
     /// A counter or gauge of the first node, summed over its labels; 0 when it does not exist.
     ///
     /// # Errors

@@ -354,6 +354,30 @@ pub enum SrtpProfile {
     Aes128CmHmacSha1_80,
 }
 
+/// Bounds of [`RoundTrips`], microseconds: what people notice lies between 100 and 400 ms (ITU-T G.114).
+pub const ROUND_TRIP_BOUNDS: [u64; 9] =
+    [10_000, 25_000, 50_000, 75_000, 100_000, 150_000, 200_000, 400_000, 1_000_000];
+
+/// Round trips to clients, as their receiver reports tell (RFC 3550 section 6.4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RoundTrips {
+    /// How many there were up to each of [`ROUND_TRIP_BOUNDS`] and above the one before; the last are all above.
+    pub counts: [u64; ROUND_TRIP_BOUNDS.len() + 1],
+    /// The sum of all, microseconds.
+    pub micros: u64,
+}
+
+impl RoundTrips {
+    /// Counts one.
+    pub fn take(&mut self, micros: u64) {
+        let bucket = ROUND_TRIP_BOUNDS.iter().take_while(|bound| micros > **bound).count();
+        if let Some(count) = self.counts.get_mut(bucket) {
+            *count += 1;
+        }
+        self.micros = self.micros.saturating_add(micros);
+    }
+}
+
 /// Counters of a shard since its start, unless said otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -408,6 +432,8 @@ pub struct ShardStats {
     pub crossings_dropped: u64,
     /// Transports whose data channels ended: the SCTP library panicked on what the peer sent.
     pub sctp_panics: u64,
+    /// To its clients.
+    pub round_trips: RoundTrips,
 }
 
 /// How shards are started.

@@ -290,6 +290,7 @@ impl Shard {
             plis_sent: forwarded.plis_sent,
             retransmissions_sent: forwarded.retransmissions_sent,
             padding_sent: forwarded.padding_sent,
+            round_trips: forwarded.round_trips,
             ..stats
         }
     }

@@ -49,6 +49,7 @@ impl Forwarder {
                 let round_trip = since_report.wrapping_sub(delay);
                 if last_sender_report != 0 && round_trip.cast_signed() > 0 {
                     let round_trip = middle_to_micros(round_trip);
+                    self.stats.round_trips.take(round_trip);
                     subscription.budget.measured(round_trip);
                     transport.health(now).measured(round_trip);
                     if let Some(bandwidth) = transport.bandwidth.as_mut() {
