@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shared::ids::{RANDOM_LEN, RoomSid, random_part};
+use shared::ids::{RANDOM_LEN, RegionName, RoomSid, random_part};
 use worker::wasm_bindgen::JsValue;
 use worker::{
     Date, Env, Headers, Method, Request, RequestInit, Response, ResponseBuilder, Result, Stub, console_error,
@@ -14,7 +14,7 @@ use worker::{
 
 use crate::api::deployment::{Deployment, DeploymentError};
 use crate::refusal::{Reason, Refusal};
-use crate::room::event::{Context, UnixMs};
+use crate::room::event::{Admission, Context, UnixMs};
 
 /// Binding of the room objects, one for each room name.
 pub(crate) const ROOM: &str = "ROOM";
@@ -143,6 +143,20 @@ pub(crate) fn log_closed(socket: &'static str, code: u16, reason: &'static str) 
 /// One line for the log: what a room counted. Sum `count` by `reason` for a metric.
 pub(crate) fn log_counted(reason: &str, count: u64, room: &RoomSid) {
     console_log!("{}", serde_json::json!({"event": "counted", "reason": reason, "count": count, "room": room}));
+}
+
+/// One line for the log: a client came in, with which SDK; whether it came back, and the region that was chosen for it.
+pub(crate) fn log_joined(room: &RoomSid, admission: &Admission, placed_in: Option<&RegionName>) {
+    let client = admission.attempt.request.client_info.as_ref();
+    let line = serde_json::json!({
+        "event": "joined",
+        "room": room,
+        "participant": admission.participant,
+        "back": admission.attempt.request.reconnect,
+        "sdk": client.map(|client| client.sdk().as_str_name()),
+        "placed_in": placed_in,
+    });
+    console_log!("{line}");
 }
 
 fn plain(

@@ -213,7 +213,8 @@ mod tests {
         let metrics = Metrics::new();
         metrics.set_shards(&[stats], 0, 0);
         let text = metrics.encode().unwrap();
-        for line in ["bucket{le=\"0.01\",shard=\"0\"} 2", "bucket{le=\"0.05\",shard=\"0\"} 4", "sum{shard=\"0\"} 2.079"] {
+        for line in ["bucket{le=\"0.01\",shard=\"0\"} 2", "bucket{le=\"0.05\",shard=\"0\"} 4", "sum{shard=\"0\"} 2.079"]
+        {
             assert!(text.contains(&format!("meridian_node_round_trip_seconds_{line}\n")), "{line}:\n{text}");
         }
         for line in ["bucket{le=\"1.0\",shard=\"0\"} 4", "bucket{le=\"+Inf\",shard=\"0\"} 5", "count{shard=\"0\"} 5"] {

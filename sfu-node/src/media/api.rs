@@ -355,8 +355,7 @@ pub enum SrtpProfile {
 }
 
 /// Bounds of [`RoundTrips`], microseconds: what people notice lies between 100 and 400 ms (ITU-T G.114).
-pub const ROUND_TRIP_BOUNDS: [u64; 9] =
-    [10_000, 25_000, 50_000, 75_000, 100_000, 150_000, 200_000, 400_000, 1_000_000];
+pub const ROUND_TRIP_BOUNDS: [u64; 9] = [10_000, 25_000, 50_000, 75_000, 100_000, 150_000, 200_000, 400_000, 1_000_000];
 
 /// Round trips to clients, as their receiver reports tell (RFC 3550 section 6.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

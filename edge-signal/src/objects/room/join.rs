@@ -86,6 +86,7 @@ impl Shell {
             let until = claims.exp.saturating_add(ACCESS_LEEWAY_SECS);
             self.storage().mark_used(&token_id(claims), until, runtime::now(), INTERNAL_LEEWAY_SECS)?;
         }
+        runtime::log_joined(room.sid(), &admission, placed.as_ref().map(|(_, region)| region));
         self.handle_in(room, Event::Joined { connection, admission: Box::new(admission), placed })?;
         Response::from_websocket(pair.client)
     }
