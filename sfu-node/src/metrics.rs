@@ -162,7 +162,7 @@ impl Collector for ShardCollector {
         let mut metric = encoder.encode_descriptor("round_trip_seconds", help, None, MetricType::Histogram)?;
         for (labels, stats) in shards() {
             let RoundTrips { counts, micros } = stats.round_trips;
-            let bounds = ROUND_TRIP_BOUNDS.iter().map(|bound| seconds(*bound)).chain([f64::MAX]);
+            let bounds = ROUND_TRIP_BOUNDS.iter().map(|bound| seconds(*bound)).chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
             let histogram = (seconds(micros), counts.iter().sum());
             metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(histogram.0, histogram.1, &buckets, None)?;
