@@ -46,9 +46,9 @@ pub fn migrate(rows: &[StoredRow]) -> Result<Vec<RowChange>, RestoreError> {
 /// Applies the steps that lead from one layout to another.
 fn apply(rows: &[StoredRow], from: u32, steps: &[Step], to: u32) -> Result<Vec<RowChange>, RestoreError> {
     let mut all = Vec::with_capacity(rows.len());
-    for (table, key, value) in rows {
-        let table = TABLES.into_iter().find(|known| known == table);
-        let table = table.ok_or_else(|| RestoreError::UnknownTable(key.clone()))?;
+    for (name, key, value) in rows {
+        let table = TABLES.into_iter().find(|known| known == name);
+        let table = table.ok_or_else(|| RestoreError::UnknownTable(name.clone()))?;
         all.push((table, key.clone(), read(table, value)?));
     }
     let before = all.clone();
