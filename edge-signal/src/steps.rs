@@ -15,7 +15,7 @@ pub struct Newer {
 ///
 /// # Errors
 /// [`Newer`]; also when the layout is no whole number, which no version writes.
-pub fn pending<'a, T>(found: f64, steps: &'a [T]) -> Result<&'a [T], Newer> {
+pub fn pending<T>(found: f64, steps: &[T]) -> Result<&[T], Newer> {
     let newer = Newer { found, newest: steps.len() };
     // More steps than this nobody writes.
     let layout = (0..=steps.len()).find(|layout| u32::try_from(*layout).is_ok_and(|layout| f64::from(layout) == found));
