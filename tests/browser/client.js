@@ -2,6 +2,9 @@
 
 import { Room, RoomEvent, Track, VideoQuality } from "livekit-client";
 
+import { data, listenToData } from "./data.js";
+import { encryption, listenToMedia, media, refuseCodec } from "./media.js";
+
 const TOPIC = "test";
 const POLL_MS = 50;
 /** Growth of totalAudioEnergy that is sound, not the decoder's comfort noise. */
@@ -29,12 +32,20 @@ const named = (publication, participant) => ({
 });
 
 window.client = {
+  ...media(() => room),
+  ...data(() => room),
+
   /** Connects; resolves when the room is joined. */
-  async join(url, token, { singlePeerConnection = true, autoSubscribe = true } = {}) {
+  async join(url, token, { singlePeerConnection = true, autoSubscribe = true, passphrase, without, ...options } = {}) {
     happened("joining");
     // A busy machine shall drop frames, not lines: tests tell layers apart by them.
     const publishDefaults = { degradationPreference: "maintain-resolution" };
-    room = new Room({ singlePeerConnection, dynacast: true, adaptiveStream: false, publishDefaults });
+    if (without) refuseCodec(without);
+    if (passphrase) options.encryption = await encryption(passphrase);
+    room = new Room({ singlePeerConnection, dynacast: true, adaptiveStream: false, publishDefaults, ...options });
+    if (passphrase) await room.setE2EEEnabled(true);
+    listenToMedia(room, happened);
+    listenToData(room, happened);
     room
       .on(RoomEvent.ParticipantConnected, (who) => happened("participantConnected", { identity: who.identity }))
       .on(RoomEvent.ParticipantDisconnected, (who) => happened("participantDisconnected", { identity: who.identity }))
@@ -66,7 +77,7 @@ window.client = {
       .on(RoomEvent.TrackSubscriptionPermissionChanged, (publication, status, who) =>
         happened("subscriptionPermissionChanged", { identity: who.identity, trackSid: publication.trackSid, text: status }),
       )
-      .on(RoomEvent.LocalTrackSubscribed, (publication) => happened("localTrackSubscribed", { trackSid: publication.trackSid }))
+      .on(RoomEvent.LocalTrackSubscribed, (publication) => happened("localTrackSubscribed", { trackSid: publication.trackSid, text: publication.source }))
       .on(RoomEvent.LocalTrackPublished, (publication) => happened("localTrackPublished", { trackSid: publication.trackSid }))
       .on(RoomEvent.LocalTrackUnpublished, (publication) => happened("localTrackUnpublished", { trackSid: publication.trackSid }))
       .on(RoomEvent.Reconnecting, () => happened("reconnecting"))

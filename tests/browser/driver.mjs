@@ -100,7 +100,7 @@ function serve(directory) {
   const types = { html: "text/html", js: "text/javascript", map: "application/json" };
   const server = createServer(async (request, response) => {
     const name = new URL(request.url, "http://localhost").pathname.slice(1);
-    if (!/^client\.(html|js|js\.map)$/.test(name)) return response.writeHead(404).end();
+    if (!/^(client\.html|(client|worker)\.js(\.map)?)$/.test(name)) return response.writeHead(404).end();
     const body = await readFile(join(directory, name));
     response.writeHead(200, { "Content-Type": types[name.split(".").pop()] }).end(body);
   });

@@ -3,11 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod call;
+mod data;
+mod layers;
 mod participant;
 mod permission;
+mod presence;
 mod reconnect;
 mod subscription;
 mod table;
+mod tracks;
 
 /// One row of the tier: `name: story, "what holds";`. Makes the tests `name::single` and `name::dual`, each of which
 /// runs `story(Mode)`, and its line in the table.
@@ -81,5 +85,36 @@ rows! {
     "Subscriptions" {
         tracks_are_subscribed_on_demand: crate::subscription::on_demand,
             "`autoSubscribe: false`: tracks are listed, come when asked for, go when not wanted; the publisher hears of it.";
+    }
+    "Presence" {
+        connection_quality_is_told: crate::presence::quality,
+            "`ConnectionQualityChanged`: excellent on a good path, of oneself and of those one is subscribed to.";
+        connection_quality_follows_the_path: crate::presence::quality_of_a_bad_path,
+            "A path that loses one packet in twelve is poor, and excellent again when it does not.";
+    }
+    "Layers" {
+        adaptive_stream: crate::layers::adaptive_stream,
+            "`adaptiveStream`: small pictures get the low layer, large ones the high one, hidden ones nothing; back within 1 s.";
+        dynacast: crate::layers::dynacast,
+            "`dynacast`: a layer that nobody wants is not sent by its publisher; back within 1 s when wanted.";
+    }
+    "Tracks" {
+        publishers_hear_of_their_first_subscriber: crate::tracks::track_subscribed,
+            "`LocalTrackSubscribed`, once a track.";
+        audio_redundancy: crate::tracks::audio_redundancy,
+            "RED, the SDK's default: `audio/red` for others, heard.";
+        h264_simulcast: crate::tracks::h264, "`videoCodec: h264`: three layers sent, decoded at full height.";
+        end_to_end_encryption: crate::tracks::encryption,
+            "`encryption` with a shared key: media and data pass the node as they are, and are decrypted.";
+        av1_svc: crate::tracks::av1, "`videoCodec: av1`: one scalable stream, decoded at full height.";
+    }
+    "Data" {
+        data_reaches_everyone: crate::data::to_everyone, "Reliable and lossy packets, with and without topics.";
+        data_reaches_those_named_alone: crate::data::to_some,
+            "`destinationIdentities`: nobody else hears; unknown identities are passed over.";
+        chat: crate::data::chat, "`sendChatMessage`.";
+        remote_calls: crate::data::rpc, "`performRpc` both ways, long payloads, errors.";
+        reliable_data_survives_a_resume: crate::data::across_a_resume,
+            "What is sent while the signal connection is broken arrives once and in order.";
     }
 }

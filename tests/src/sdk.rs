@@ -1,5 +1,8 @@
 //! LiveKit's own SDKs, unmodified, as participants of a story: livekit-client in Chromium, the native core in Python.
 
+mod data;
+mod media;
+
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -210,6 +213,16 @@ impl SdkClient {
     async fn join_with(&self, scene: &Scene, token: &str, options: Value) -> Result<()> {
         let url = scene.url().replacen("http", "ws", 1);
         self.call::<Value>("join", json!([url, token, options])).await.map(drop)
+    }
+
+    /// Joins with more options of the SDK's room (browsers only).
+    ///
+    /// # Errors
+    /// When the SDK cannot connect.
+    pub async fn join_with_options(&self, scene: &Scene, mode: Mode, mut options: Value) -> Result<()> {
+        let fields = options.as_object_mut().context("options are an object")?;
+        fields.insert("singlePeerConnection".to_owned(), json!(mode == Mode::Single));
+        self.join_with(scene, &scene.sign(&scene.claims(&self.identity))?, options).await
     }
 
     /// Calls a method of the SDK's local participant (browsers only).

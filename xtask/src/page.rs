@@ -29,7 +29,7 @@ pub fn build() -> Result<()> {
 pub fn build_test_page() -> Result<PathBuf> {
     let source = repo::root().join("tests/browser");
     let dist = repo::target_dir().join("browser");
-    bundle(&[source.join("client.js")], &dist)?;
+    bundle(&[source.join("client.js"), source.join("worker.js")], &dist)?;
     copy(&source.join("client.html"), &dist)?;
     Ok(dist)
 }

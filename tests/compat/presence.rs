@@ -1,0 +1,38 @@
+//! Presence: who speaks, and how well media gets through.
+
+use anyhow::{Result, ensure};
+use meridian_tests::browser::Browser;
+use meridian_tests::scene::{Deployment, Scene};
+use meridian_tests::sdk::{Mode, PATIENCE};
+use serde_json::json;
+
+use crate::call::Call;
+
+/// On a good path everybody's is excellent: everyone hears of itself and of those it is subscribed to.
+pub(crate) async fn quality(mode: Mode) -> Result<()> {
+    let call = Call::with_video(mode).await?;
+    let excellent = |who: &str| json!({ "event": "connectionQuality", "identity": who, "text": "excellent" });
+    call.ada.hears(excellent("ada")).await?;
+    call.bob.hears(excellent("ada")).await?;
+    call.bob.hears(excellent("bob")).await?;
+    ensure!(call.ada.connection_quality("bob").await? == "unknown", "bob publishes nothing");
+    Ok(())
+}
+
+/// A path that loses one packet in twelve is poor, and excellent again when it loses none.
+pub(crate) async fn quality_of_a_bad_path(mode: Mode) -> Result<()> {
+    let (deployment, relay) = Deployment::behind_relay().await?;
+    let (scene, browser) = (Scene::on(deployment), Browser::launch().await?);
+    let (ada, bob) = (browser.client("ada").await?, browser.client("bob").await?);
+    ada.join(&scene, mode).await?;
+    bob.join(&scene, mode).await?;
+    ada.publish().await?;
+    let own = |text: &str| json!({ "event": "connectionQuality", "identity": "bob", "text": text });
+    let first = bob.hears(own("excellent")).await?;
+    bob.sees_and_hears("ada").await?;
+    relay.lose(1.0 / 12.0);
+    let poor = bob.hears_within(own("poor"), first.index, PATIENCE).await?;
+    relay.lose(0.0);
+    bob.hears_within(own("excellent"), poor.index, PATIENCE).await?;
+    Ok(())
+}

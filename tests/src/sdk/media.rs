@@ -1,0 +1,94 @@
+//! Media that a browser publishes in ways of its own, shows and looks at.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::{PATIENCE, SdkClient};
+
+impl SdkClient {
+    /// Publishes a steady tone as its microphone, with options of the SDK; gain 1 is full scale.
+    ///
+    /// # Errors
+    /// When the SDK cannot publish.
+    pub async fn publish_tone(&self, gain: f64, options: Value) -> Result<()> {
+        self.call::<Value>("publishTone", json!([gain, options])).await.map(drop)
+    }
+
+    /// Makes the tone louder or quieter.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn set_tone(&self, gain: f64) -> Result<()> {
+        self.call::<Value>("setTone", json!([gain])).await.map(drop)
+    }
+
+    /// Publishes its camera with options of the SDK.
+    ///
+    /// # Errors
+    /// When the SDK cannot publish.
+    pub async fn publish_camera_with(&self, options: Value) -> Result<()> {
+        self.call::<Value>("publishCameraWith", json!([options])).await.map(drop)
+    }
+
+    /// Shares its own tab, with its sound.
+    ///
+    /// # Errors
+    /// When the SDK cannot publish.
+    pub async fn share_screen(&self) -> Result<()> {
+        self.call::<Value>("shareScreen", json!([])).await.map(drop)
+    }
+
+    /// Shows somebody's camera this large, pixels: the time until its picture went on, ms.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn show(&self, identity: &str, width: u32, height: u32) -> Result<f64> {
+        self.call("show", json!([identity, width, height])).await
+    }
+
+    /// Shows somebody's camera no more, and waits until it does not arrive any more.
+    ///
+    /// # Errors
+    /// When it still does in [`PATIENCE`].
+    pub async fn hide(&self, identity: &str) -> Result<()> {
+        self.call::<Value>("hide", json!([identity])).await?;
+        self.call::<Value>("waitForNothing", json!([identity, limit_ms()?])).await.map(drop)
+    }
+
+    /// Waits until these layers of its own camera are sent and no others, each by codec and rid: `vp8 q`.
+    ///
+    /// # Errors
+    /// When others are in [`PATIENCE`].
+    pub async fn sends_layers(&self, layers: &[&str]) -> Result<()> {
+        let sent = self.call::<Value>("waitForLayers", json!([layers, limit_ms()?])).await;
+        sent.map(drop).with_context(|| format!("{} is to send {layers:?}", self.identity))
+    }
+
+    /// LiveKit's description of somebody's track, as JSON.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn track_info(&self, identity: &str, source: &str) -> Result<Value> {
+        self.call::<Option<Value>>("trackInfo", json!([identity, source])).await?.context("no such track")
+    }
+
+    /// Whether it decrypts somebody's tracks.
+    ///
+    /// # Errors
+    /// When it does not know them.
+    pub async fn is_encrypted(&self, identity: &str) -> Result<bool> {
+        self.call("isEncrypted", json!([identity])).await
+    }
+
+    /// What it last heard of somebody's connection: `excellent`, …
+    ///
+    /// # Errors
+    /// When it does not know them.
+    pub async fn connection_quality(&self, identity: &str) -> Result<String> {
+        self.call("connectionQuality", json!([identity])).await
+    }
+}
+
+fn limit_ms() -> Result<u64> {
+    Ok(u64::try_from(PATIENCE.as_millis())?)
+}
