@@ -192,7 +192,7 @@ pub async fn run(task: Task, options: &Options, directory: &Path) -> Result<()> 
 /// What is in the report.
 fn everything(options: &Options) -> Vec<(What, Options)> {
     let usual = Options { subscribers: Vec::new(), until_loss: true, apart: false, ..options.clone() };
-    let apart = Options { subscribers: vec![100, 200], until_loss: false, apart: true, ..usual.clone() };
+    let apart = Options { subscribers: vec![100, 200], apart: true, ..usual.clone() };
     let cm = Options { subscribers: vec![100, 200], until_loss: false, srtp: Srtp::Cm, ..usual.clone() };
     let with = |what| (what, usual.clone());
     vec![

@@ -221,7 +221,9 @@ fn limit(row: &Value) -> Option<String> {
     match row.get("limit")? {
         Value::String(limit) if limit == "loss" => Some("more than 1 % is lost, its limit".to_owned()),
         Value::String(limit) if limit == "load-client" => {
-            Some("the load client's CPU is full: its limit, not the server's".to_owned())
+            let core = number(row, "receivers") * 100.0 / number(row, "server_cpu_percent");
+            let line = format!("a line from the server's CPU there meets the whole core at {}", whole(core));
+            Some(format!("the load client's CPU is full: its limit, not the server's; {line}"))
         }
         Value::Object(failed) => Some(format!("failed: {}", brief(failed.get("failed")?.as_str()?))),
         _ => None,
@@ -394,7 +396,9 @@ mod tests {
         let ends = |limit| super::limit(&json!({ "limit": limit }));
         assert_eq!(ends(Value::Null), None);
         assert!(ends(json!("loss")).unwrap().contains("1 %"));
-        assert!(ends(json!("load-client")).unwrap().contains("not the server's"));
+        let row = json!({ "limit": "load-client", "receivers": 400, "server_cpu_percent": 32.0 });
+        let said = super::limit(&row).unwrap();
+        assert!(said.contains("not the server's") && said.ends_with("at 1 250"), "{said}");
         assert_eq!(ends(json!({ "failed": "fell out\nlater" })).unwrap(), "failed: fell out");
         assert_eq!(ends(json!({ "failed": "x".repeat(1000) })).unwrap().chars().count(), 109);
     }
