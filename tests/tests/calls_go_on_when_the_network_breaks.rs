@@ -1,5 +1,6 @@
 //! A publisher's WebSocket is killed, its UDP address changes, or both, many times in a call: it goes on each time with
-//! the same tracks, nobody sees it leave, and the pictures go on: at once where only the WebSocket was killed.
+//! the same tracks, nobody sees it leave, and the pictures go on. `MERIDIAN_BREAKS=50` measures how long they stand still,
+//! on a machine that does nothing else, and holds them to a bound where only the WebSocket was killed.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,9 +12,14 @@ use meridian_tests::relay::Relay;
 use meridian_tests::scene::{Deployment, Scene};
 use meridian_tests::sdk::{Mode, SdkClient, Seen};
 use serde_json::json;
+use tokio::sync::Mutex;
 
-/// How often the network breaks in one call.
-const BREAKS: usize = 50;
+/// How often the network breaks in one call, unless the environment says otherwise.
+const BREAKS: usize = 5;
+/// From so many on, how long pictures stand still is judged too.
+const JUDGED: usize = 50;
+/// The calls of this story are held one after the other: each has two browsers.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 /// Longest that a picture may stand still more than it does in the same call while nothing breaks.
 const STILL_MS: f64 = 500.0;
 /// Longest that the SDK takes: it tries after up to 0.5 s and waits 2 s for its transport, on a busy machine.
@@ -72,17 +78,19 @@ fn sids(seen: &Seen) -> Vec<&str> {
 }
 
 async fn goes_on_through(kind: Break, mode: Mode) -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let breaks = std::env::var("MERIDIAN_BREAKS").map_or(Ok(BREAKS), |asked| asked.parse())?;
     let call = Call::open(mode).await?;
     // What the machine itself does to pictures.
     call.stillness().await?;
-    for _ in 0..BREAKS / 10 {
+    for _ in 0..breaks.div_ceil(10) {
         call.goes_on().await?;
     }
     let quiet = call.stillness().await?;
     let before = call.bob.picture().await?;
     let since = [call.ada.mark().await?, call.bob.mark().await?];
     let mut stills = Vec::new();
-    for _ in 0..BREAKS {
+    for _ in 0..breaks {
         let mark = call.ada.mark().await?;
         if kind != Break::Signaling {
             let hers = call.relay.clients().into_iter().filter(|client| !call.his.contains(client));
@@ -109,11 +117,11 @@ async fn goes_on_through(kind: Break, mode: Mode) -> Result<()> {
     let worst = stills.last().copied().unwrap_or_default();
     let median = stills.get(stills.len() / 2).copied().unwrap_or_default();
     println!(
-        "{BREAKS} breaks: pictures stood still for {median:.0} ms (median), {worst:.0} ms (worst); {quiet:.0} ms while nothing broke"
+        "{breaks} breaks: pictures stood still for {median:.0} ms (median), {worst:.0} ms (worst); {quiet:.0} ms while nothing broke"
     );
     // A node hears nothing from an address before the client has checked it: one whose address changes without its
     // knowing stands still until its next check, 2.5 s later at most in Chromium.
-    if kind == Break::Signaling {
+    if kind == Break::Signaling && breaks >= JUDGED {
         ensure!(worst <= quiet + STILL_MS, "a picture stood still for {worst:.0} ms");
     }
     Ok(())
