@@ -30,7 +30,8 @@ impl Crossings {
 
     /// Takes a data message.
     pub(super) fn push_data(&mut self, to: ShardIndex, message: &RoomMessage) {
-        self.frame(to, DROPPABLE | DATA, &[&message.encode()]);
+        let flags = if message.label == Label::Reliable { DATA } else { DROPPABLE | DATA };
+        self.frame(to, flags, &[&message.encode()]);
     }
 
     /// What waits for each shard. It is to be taken out.
@@ -179,6 +180,15 @@ mod tests {
         assert!(both[1].is_data && both[1].droppable);
         assert_eq!(RoomMessage::decode(both[1].body), Some(message()));
         assert_eq!([both[0].whole, both[1].whole].concat(), staged[1].1);
+    }
+
+    #[test]
+    fn a_reliable_message_waits_for_room() {
+        let mut crossings = Crossings::default();
+        crossings.push_data(ShardIndex(0), &RoomMessage { label: Label::Reliable, ..message() });
+        let staged = crossings.staged().next().unwrap().1.clone();
+        let frame = frames(&staged).next().unwrap();
+        assert!(frame.is_data && !frame.droppable);
     }
 
     #[test]
