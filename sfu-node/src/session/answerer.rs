@@ -112,7 +112,10 @@ impl Answerer {
         };
         subscriptions.displace(usable, allocator);
         for kind in [TrackKind::Audio, TrackKind::Video] {
-            for section in free_sections(remote, kind, client, subscriptions) {
+            let mut free = free_sections(remote, kind, client, subscriptions);
+            // A track that comes back where it was before its end was negotiated is no news to the client.
+            free.sort_by_key(|mid| self.carried.contains(*mid));
+            for section in free {
                 if !subscriptions.place(section, kind, allocator) {
                     break;
                 }

@@ -388,12 +388,15 @@ fn late_tracks_make_the_client_offer_and_freed_sections_are_used_again() {
     let (answer, map) = story.offer(3, JS_JOIN);
     assert!(map.is_empty() && section(&answer, "3").has_attribute("inactive"));
 
-    story.subscribe(&[("TR_VCc", VIDEO)]);
-    assert_eq!(story.asked(), [(0, 0)]);
-    let (answer, map) = story.offer(4, JS_JOIN);
-    assert_eq!(mids(&map), [("3", "TR_VCc")]);
-    assert!(section(&answer, "3").has_attribute("sendonly"));
-    assert_ne!(story.senders()[0].ssrc, first_ssrc);
+    // Those that carried nothing yet come first.
+    for (id, track, mid) in [(4, "TR_VCc", "4"), (5, "TR_VCd", "5"), (6, "TR_VCe", "3")] {
+        story.subscribe(&[(track, VIDEO)]);
+        let (answer, map) = story.offer(id, JS_JOIN);
+        assert_eq!(mids(&map), [(mid, track)]);
+        assert!(section(&answer, mid).has_attribute("sendonly"));
+        assert_ne!(story.senders()[0].ssrc, first_ssrc);
+        story.unsubscribe(track);
+    }
 }
 
 #[test]
