@@ -1,0 +1,170 @@
+//! Messages of the fleet link, and requests to the fleet: of nodes, operators and rooms.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{MediaGrants, OpenSession};
+use crate::geo::Place;
+use crate::ids::{Generation, Identity, NodeId, ParticipantSid, RegionName, RoomName};
+
+/// Seconds between a node's heartbeats on the fleet link.
+pub const HEARTBEAT_SECS: u64 = 1;
+/// Where a node opens its fleet link, relative to the edge.
+pub const FLEET_LINK_PATH: &str = "/node/fleet";
+/// Where a node asks which address the edge sees it at ([`SeenAddress`]), relative to the edge.
+pub const ADDRESS_PATH: &str = "/node/address";
+/// Where an operator lets nodes enrol from addresses ([`AdmitRequest`]), relative to the edge.
+pub const ADMIT_PATH: &str = "/node/admit";
+/// Most addresses in one [`AdmitRequest`].
+pub const MAX_ADMITTED: usize = 1000;
+/// How long an address is admitted, seconds: machines boot in minutes.
+pub const ADMISSION_TTL_SECS: u64 = 60 * 60;
+/// Where a node posts its enrolment ([`EnrolRequest`]), relative to the edge.
+pub const ENROL_PATH: &str = "/node/enrol";
+/// Where an operator revokes a node's key ([`RevokeRequest`]), relative to the edge.
+pub const REVOKE_PATH: &str = "/node/revoke";
+
+/// What a node is and can carry, in its first message on the fleet link.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// Crate version.
+    pub version: String,
+    /// [`super::CONTROL_VERSION`].
+    pub control_version: u32,
+    /// Region's name.
+    pub region: RegionName,
+    /// Region's place.
+    pub place: Place,
+    /// Most sessions it takes.
+    pub max_sessions: u32,
+}
+
+/// A node's load, once a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct NodeLoad {
+    /// Sessions open.
+    pub sessions: u32,
+    /// CPU of the process, 1.0 = all cores it may use; or what of its thread the least busy media shard takes, if that is
+    /// more. 1.0 also while all shards leave out video for want of CPU: sessions are refused then.
+    pub cpu: f32,
+    /// Media sent, bits per second.
+    pub egress_bps: u64,
+    /// Packets received and sent per second.
+    pub packets_per_second: u32,
+}
+
+/// Node to fleet, on the fleet link.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum NodeToFleet {
+    /// First message.
+    Hello(NodeInfo),
+    /// Every [`HEARTBEAT_SECS`].
+    Heartbeat(NodeLoad),
+    /// Place nothing here any more.
+    Draining,
+}
+
+/// Fleet to node, on the fleet link.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FleetToNode {
+    /// First message: the node may serve.
+    Welcome {
+        /// The node's own id.
+        node: NodeId,
+    },
+    /// Dial this room's object, and open its first session meanwhile.
+    Attach {
+        /// Which room.
+        room: RoomName,
+        /// One-time ticket for the room link ([`crate::claims::TicketClaims`]).
+        ticket: String,
+        /// The session that made the room ask, if one did.
+        first: Option<Box<OpenSession>>,
+    },
+}
+
+/// Answer to `GET` [`ADDRESS_PATH`]: what a node behind a cloud's address translation cannot see by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenAddress {
+    /// Where the request came from.
+    pub address: IpAddr,
+}
+
+/// `POST` [`ADMIT_PATH`], `Authorization: Bearer` an enrolment token: within [`ADMISSION_TTL_SECS`] one key may enrol
+/// from each of these addresses without a token, so that no secret goes to the machines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdmitRequest {
+    /// At most [`MAX_ADMITTED`].
+    pub addresses: Vec<IpAddr>,
+}
+
+/// `POST` [`ENROL_PATH`], with `Authorization: Bearer` an enrolment token ([`crate::claims::EnrolClaims`]), or from an
+/// address that was admitted ([`AdmitRequest`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolRequest {
+    /// The node's Ed25519 public key, raw 32 bytes, URL-safe base64 without padding (JWK `x`, RFC 8037).
+    pub public_key: String,
+}
+
+/// Answer to [`EnrolRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolResponse {
+    /// The id to put in node tokens. The same key always gets the same id.
+    pub node: NodeId,
+}
+
+/// `POST` [`REVOKE_PATH`], `Authorization: Bearer` an enrolment token: the node's key opens nothing any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeRequest {
+    /// Whose key.
+    pub node: NodeId,
+}
+
+/// A room asks the fleet for a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlaceRequest {
+    /// Which room.
+    pub room: RoomName,
+    /// Where the client is, when the platform says.
+    pub client: Option<Place>,
+    /// Only nodes of this region.
+    #[serde(default)]
+    pub region: Option<RegionName>,
+    /// Nodes not to choose (just failed there).
+    pub exclude: Vec<NodeId>,
+    /// The session to open at once.
+    pub first: Option<FirstSession>,
+}
+
+/// A session that goes with the attach; the fleet mints its token once the node is chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstSession {
+    /// Whose.
+    pub participant: ParticipantSid,
+    /// Its identity.
+    pub identity: Identity,
+    /// Which of its sessions.
+    pub generation: Generation,
+    /// What it may do.
+    pub grants: MediaGrants,
+    /// All else; `token` is empty and filled in by the fleet.
+    pub open: OpenSession,
+}
+
+/// The fleet's answer to [`PlaceRequest`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum PlaceResponse {
+    /// This node was told to attach.
+    Placed {
+        /// Which.
+        node: NodeId,
+        /// Its region.
+        region: RegionName,
+    },
+    /// No node is up, or all are full or draining.
+    NoNode,
+}
