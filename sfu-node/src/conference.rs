@@ -264,26 +264,23 @@ impl Conference {
                 self.effects.messages.push((name, failed));
             }
             Event::LayerSeen { track, layer, codec, ssrc, repair_ssrc } => {
-                let Some((name, participant)) = self.publishers.get(&track) else { return };
-                let session = self.rooms.get_mut(name).and_then(|room| room.sessions.get_mut(participant));
-                if let Some(session) = session {
+                let Some(owner) = self.publishers.get(&track) else { return };
+                if let Some(session) = session_at(&mut self.rooms, owner) {
                     session.layer_seen(track, layer, codec, ssrc, repair_ssrc);
-                    self.dirty.insert((name.clone(), participant.clone()));
+                    self.dirty.insert(owner.clone());
                 }
             }
             Event::Paused { transport, source, paused } => self.stream_state(transport, source, paused),
             Event::Loudness { track, step } => {
-                let Some((name, participant)) = self.publishers.get(&track) else { return };
-                let session = self.rooms.get_mut(name).and_then(|room| room.sessions.get_mut(participant));
-                if let Some(session) = session {
+                let Some(owner) = self.publishers.get(&track) else { return };
+                if let Some(session) = session_at(&mut self.rooms, owner) {
                     session.loud(track, step);
-                    self.speaking.insert((name.clone(), participant.clone()));
+                    self.speaking.insert(owner.clone());
                 }
             }
             Event::Score { transport, score } => {
-                let Some((name, participant)) = self.transports.get(&transport) else { return };
-                let session = self.rooms.get_mut(name).and_then(|room| room.sessions.get_mut(participant));
-                if let Some(session) = session {
+                let Some(owner) = self.transports.get(&transport) else { return };
+                if let Some(session) = session_at(&mut self.rooms, owner) {
                     session.scored(transport, score);
                 }
             }
@@ -353,11 +350,10 @@ impl Conference {
     /// Tells each room who is louder or quieter now, in one message.
     fn tell_speakers(&mut self) {
         let mut news: BTreeMap<RoomName, Vec<Speaking>> = BTreeMap::new();
-        for (name, participant) in std::mem::take(&mut self.speaking) {
-            let session = self.rooms.get_mut(&name).and_then(|room| room.sessions.get_mut(&participant));
-            let Some(session) = session else { continue };
+        for owner in std::mem::take(&mut self.speaking) {
+            let Some(session) = session_at(&mut self.rooms, &owner) else { continue };
             let Some(step) = session.take_loudness() else { continue };
-            news.entry(name).or_default().push(Speaking { session: session.key().clone(), step });
+            news.entry(owner.0).or_default().push(Speaking { session: session.key().clone(), step });
         }
         for (name, mut speakers) in news {
             speakers.sort_by_key(|speaking| Reverse(speaking.step));
@@ -439,6 +435,10 @@ impl Room {
         let others: BTreeSet<ShardIndex> = self.sessions.values().map(Session::shard).collect();
         std::iter::once(self.home).chain(others.into_iter().filter(|shard| *shard != self.home)).collect()
     }
+}
+
+fn session_at<'a>(rooms: &'a mut HashMap<RoomName, Room>, (name, participant): &Owner) -> Option<&'a mut Session> {
+    rooms.get_mut(name)?.sessions.get_mut(participant)
 }
 
 fn track_key(tracks: &mut HashMap<TrackSid, TrackKey>, sid: &TrackSid, allocator: &mut Allocator) -> TrackKey {

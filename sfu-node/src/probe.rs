@@ -22,6 +22,7 @@ use url::Url;
 use self::media::{Clock, Incoming, Kind, Outgoing, Quality};
 use self::participant::{Participant, Role};
 use self::report::Report;
+use crate::EXIT_CONFIG;
 use crate::config::{Secret, edge_url, secret};
 
 /// Environment variable of the API key.
@@ -30,8 +31,6 @@ const API_KEY: &str = "MERIDIAN_API_KEY";
 const API_SECRET: &str = "MERIDIAN_API_SECRET";
 /// Exit status when the call works, but loses more than it may.
 const EXIT_LOSSY: u8 = 3;
-/// Exit status when there is no key to ask for tokens with (sysexits.h `EX_CONFIG`).
-const EXIT_CONFIG: u8 = 78;
 
 /// Join a room through the edge, send and receive media there, and report how that went.
 #[derive(Debug, Clone, Args)]

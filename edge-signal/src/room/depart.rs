@@ -9,7 +9,7 @@ use super::Room;
 use super::effect::Effect;
 use super::session::Media;
 use super::turn::Turn;
-use super::update::{departed, dismiss, leave};
+use super::update::{departed, dismiss, is_hidden, leave};
 
 impl Room {
     /// The client said goodbye.
@@ -34,7 +34,7 @@ impl Room {
         action: Option<Action>,
     ) {
         let Some(info) = self.participant_info(sid) else { return };
-        let hidden = info.permission.as_ref().is_some_and(|permission| permission.hidden);
+        let hidden = is_hidden(&info);
         if let Some(action) = action {
             self.dismiss_client(turn, sid, reason, action);
         }

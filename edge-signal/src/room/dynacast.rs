@@ -85,7 +85,7 @@ impl Room {
 
     /// The same of all its videos.
     pub(super) fn repeat_qualities(&mut self, turn: &mut Turn, publisher: &ParticipantSid) {
-        let own = self.participants.get(publisher).map(|participant| participant.tracks.clone()).unwrap_or_default();
+        let own = self.tracks_of(publisher);
         own.iter().for_each(|track| self.repeat_quality(turn, track));
     }
 

@@ -18,7 +18,7 @@ use super::participant::{self, Client, Participant, is_dependent};
 use super::record::{Placing, publish_codecs};
 use super::session::{Progress, Session, Side};
 use super::turn::Turn;
-use super::update::{departed, dismiss, leave};
+use super::update::{departed, dismiss, is_hidden, leave};
 
 /// LiveKit server version whose behaviour clients may expect; they parse it as semver.
 pub const COMPATIBLE_VERSION: &str = "1.13.5";
@@ -46,7 +46,7 @@ impl Room {
         placed: Option<(NodeId, RegionName)>,
     ) {
         if admission.attempt.request.reconnect {
-            return self.resume(turn, connection, admission);
+            return self.resume(turn, connection, &admission.attempt);
         }
         let client = admission.attempt.request.client_info.clone().unwrap_or_default();
         let protocol = u32::try_from(client.protocol).unwrap_or(0);
@@ -130,7 +130,7 @@ impl Room {
         self.dismiss_client(turn, &old, DisconnectReason::DuplicateIdentity, Action::Disconnect);
         self.erase(turn, &old);
         let gone = departed(info, DisconnectReason::DuplicateIdentity);
-        if !gone.permission.as_ref().is_some_and(|permission| permission.hidden) {
+        if !is_hidden(&gone) {
             self.note_departure(turn.now, &gone);
         }
         Some(gone)
@@ -207,7 +207,7 @@ impl Room {
     }
 
     fn tell_of_newcomer(&self, turn: &mut Turn, sid: &ParticipantSid, superseded: Option<proto::ParticipantInfo>) {
-        let was_seen = superseded.as_ref().filter(|old| !old.permission.as_ref().is_some_and(|p| p.hidden));
+        let was_seen = superseded.as_ref().filter(|old| !is_hidden(old));
         if let Some(old) = was_seen {
             self.tell(turn, old, |other, protocol| other != sid && protocol < SAME_IDENTITY_PROTOCOL);
         }

@@ -171,7 +171,7 @@ impl Room {
     fn bring_up_to_date(&mut self, turn: &mut Turn, sid: &ParticipantSid, id: &NodeId) {
         let Some(session) = self.sessions.get(sid) else { return };
         let key = session.key(sid);
-        let own = self.participants.get(sid).map(|participant| participant.tracks.clone()).unwrap_or_default();
+        let own = self.tracks_of(sid);
         for (track, publication) in own.iter().filter_map(|t| Some((t, self.publications.get(t)?))) {
             let (sid, muted) = (track.clone(), publication.info.muted);
             let track = track_info::announcement(track, &publication.info);

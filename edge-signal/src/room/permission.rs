@@ -28,7 +28,7 @@ impl Room {
         }
         self.end_forbidden_tracks(turn, sid);
         self.publish_update(turn, sid);
-        let own = self.participants.get(sid).map(|participant| participant.tracks.clone()).unwrap_or_default();
+        let own = self.tracks_of(sid);
         self.settle_everyone(turn, &own);
         self.offer_all_tracks(turn, sid);
     }

@@ -172,7 +172,7 @@ impl Room {
 
     /// Tracks whose media has to arrive anew are pending again.
     fn hide_tracks(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
-        let own = self.participants.get(sid).map(|participant| participant.tracks.clone()).unwrap_or_default();
+        let own = self.tracks_of(sid);
         let visible: Vec<_> = own.into_iter().filter(|t| self.publications.get(t).is_some_and(|p| p.visible)).collect();
         for track in &visible {
             if let Some(publication) = self.publication_mut(track) {

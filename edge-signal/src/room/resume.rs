@@ -12,7 +12,7 @@ use shared::ids::{Identity, ParticipantSid, TrackSid};
 
 use super::Room;
 use super::effect::Effect;
-use super::event::{Admission, ConnectionId, JoinAttempt, UnixMs};
+use super::event::{ConnectionId, JoinAttempt, UnixMs};
 use super::session::{Media, Progress, Side};
 use super::turn::Turn;
 use super::update::{dismiss, leave};
@@ -39,10 +39,10 @@ pub(super) struct Departed {
 
 impl Room {
     /// A client asks to go on. If it cannot it is told to join anew, and nothing is created for it.
-    pub(super) fn resume(&mut self, turn: &mut Turn, connection: &ConnectionId, admission: Admission) {
-        let request = admission.attempt.request.clone();
-        let Some(sid) = self.resumable(&admission.attempt) else {
-            let protocol = request.client_info.map_or(0, |client| u32::try_from(client.protocol).unwrap_or(0));
+    pub(super) fn resume(&mut self, turn: &mut Turn, connection: &ConnectionId, attempt: &JoinAttempt) {
+        let request = &attempt.request;
+        let Some(sid) = self.resumable(attempt) else {
+            let protocol = request.client_info.as_ref().map_or(0, |client| u32::try_from(client.protocol).unwrap_or(0));
             return dismiss(turn, connection, leave(protocol, DisconnectReason::StateMismatch, Action::Reconnect));
         };
         self.take_over(turn, &sid, connection);
@@ -60,8 +60,8 @@ impl Room {
         self.tell_tracks_anew(turn, &sid);
         self.repeat_qualities(turn, &sid);
         self.restart_subscriber(turn, &sid);
-        if let Some(state) = request.sync_state {
-            self.sync_state(turn, &sid, &state);
+        if let Some(state) = &request.sync_state {
+            self.sync_state(turn, &sid, state);
         }
     }
 

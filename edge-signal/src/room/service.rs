@@ -263,16 +263,15 @@ impl Room {
             ..Default::default()
         };
         let packet = STANDARD.encode(packet.encode_to_vec());
-        let ready = self.nodes.iter().filter(|(_, node)| node.link == Link::Ready);
-        for node in ready.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+        for (node, _) in self.nodes.iter().filter(|(_, node)| node.link == Link::Ready) {
             let data = RoomToNode::SendData { packet: packet.clone(), reliable, identities: identities.clone() };
-            turn.send_node(&node, data);
+            turn.send_node(node, data);
         }
         Ok(Answer::Done)
     }
 
     fn named(&self, identity: &str) -> Result<ParticipantSid, Error> {
-        let identity = shared::ids::Identity::try_from(identity).ok();
+        let identity = Identity::try_from(identity).ok();
         identity.and_then(|identity| self.identities.get(&identity)).cloned().ok_or_else(Error::no_participant)
     }
 

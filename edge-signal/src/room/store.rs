@@ -139,6 +139,11 @@ impl Room {
         self.participants.keys().cloned().collect()
     }
 
+    /// What a participant publishes, visible or not yet.
+    pub(super) fn tracks_of(&self, sid: &ParticipantSid) -> Vec<TrackSid> {
+        self.participants.get(sid).map(|participant| participant.tracks.clone()).unwrap_or_default()
+    }
+
     pub(super) fn visible_tracks(&self) -> Vec<TrackSid> {
         let visible = self.publications.iter().filter(|(_, publication)| publication.visible);
         visible.map(|(track, _)| track.clone()).collect()

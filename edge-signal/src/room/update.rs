@@ -129,6 +129,11 @@ pub(super) fn departed(mut info: proto::ParticipantInfo, reason: proto::Disconne
     info
 }
 
+/// Nobody else sees one of this `ParticipantInfo`.
+pub(super) fn is_hidden(info: &proto::ParticipantInfo) -> bool {
+    info.permission.as_ref().is_some_and(|permission| permission.hidden)
+}
+
 /// A `leave`; clients below protocol 13 know `can_reconnect` only.
 pub(super) fn leave(protocol: u32, reason: proto::DisconnectReason, action: proto::leave_request::Action) -> Message {
     use proto::leave_request::Action;

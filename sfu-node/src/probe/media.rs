@@ -281,7 +281,7 @@ impl Incoming {
         let all = async {
             loop {
                 let news = self.0.1.notified();
-                if lock(&self.0.0).quality(counter).lost() == 0 {
+                if lock(&self.0.0).has_all(counter) {
                     return;
                 }
                 news.await;
@@ -305,14 +305,24 @@ impl Reception {
         }
     }
 
+    fn received(&self, end: u32) -> u32 {
+        u32::try_from(self.seen.range(self.base.unwrap_or(end)..end).count()).unwrap_or(u32::MAX)
+    }
+
+    fn sent(&self, end: u32) -> u32 {
+        end.saturating_sub(self.base.unwrap_or(end))
+    }
+
+    fn has_all(&self, end: u32) -> bool {
+        self.received(end) >= self.sent(end)
+    }
+
     fn quality(&self, end: u32) -> Quality {
-        let base = self.base.unwrap_or(end);
         let mut transits = self.transits.clone();
         transits.sort_unstable();
-        let received = u32::try_from(self.seen.range(base..end).count()).unwrap_or(u32::MAX);
         Quality {
-            sent: end.saturating_sub(base),
-            received,
+            sent: self.sent(end),
+            received: self.received(end),
             jitter: self.jitter,
             round_trip: percentile(&transits, 50),
             round_trip_95: percentile(&transits, 95),

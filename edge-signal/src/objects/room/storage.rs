@@ -31,8 +31,13 @@ impl Storage {
 
     /// Whether anything was ever written here: reading must not make tables in an object that has no room.
     fn exists(&self) -> Result<bool> {
-        let query = "SELECT count(*) AS count FROM sqlite_master WHERE type = 'table' AND name = 'room'";
-        Ok(self.sql.exec(query, None)?.one::<Count>()?.count > 0.0)
+        self.has("room")
+    }
+
+    fn has(&self, table: &str) -> Result<bool> {
+        let query = "SELECT count(*) AS count FROM sqlite_master WHERE type = 'table' AND name = ?";
+        let table = vec![SqlStorageValue::from(table.to_owned())];
+        Ok(self.sql.exec(query, table)?.one::<Count>()?.count > 0.0)
     }
 
     fn create(&self) -> Result<()> {
@@ -134,11 +139,10 @@ impl Storage {
         struct Row {
             before: f64,
         }
-        if !self.exists()? {
+        // Nor has a room of an earlier version that table.
+        if !self.has("revoked")? {
             return Ok(None);
         }
-        // A room of an earlier version has no such table.
-        self.create_missing()?;
         let identity = vec![SqlStorageValue::from(identity.to_owned())];
         let rows: Vec<Row> = self.sql.exec("SELECT before FROM revoked WHERE identity = ?", identity)?.to_array()?;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds are exact in a double")]
