@@ -251,7 +251,7 @@ mod tests {
     fn every_threat_names_tests_that_exist() {
         let text = fs::read_to_string(repo::root().join("SECURITY.md")).unwrap();
         let mut sources = String::new();
-        for directory in ["shared", "edge-signal", "sfu-node/src", "tests/tests", "terraform"] {
+        for directory in ["shared", "edge-signal", "sfu-node/src", "tests/system", "terraform"] {
             let tests = files(&repo::root().join(directory)).unwrap();
             let tests = tests.iter().filter(|file| file.extension().is_some_and(|end| end == "rs" || end == "hcl"));
             sources.extend(tests.map(|file| fs::read_to_string(file).unwrap()));

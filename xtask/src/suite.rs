@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every check and every test, to the end, whatever fails on the way.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -12,10 +13,12 @@ use crate::setup::wasm_target;
 use crate::stack::{Build, Profile};
 use crate::{page, repo, setup, wasm};
 
+const SYSTEM_TESTS: &str = "tests/system";
+
 /// Run every check and test; closes with `N passed, N failed`.
 #[derive(Args)]
 pub struct Suite {
-    /// Only the system tests whose file has this in its name.
+    /// Only the system tests whose module has this in its name, or whose compat row has.
     #[arg(long)]
     only: Option<String>,
     /// Only the checks of what is deployed: Terraform, unit, images.
@@ -51,7 +54,8 @@ impl Suite {
         }
         if let Some(only) = &self.only {
             tally.build();
-            tally.tests("system tests", system_tests().arg("--test").arg(format!("*{only}*")));
+            tally.system_tests(|module| module.contains(only.as_str()));
+            tally.tests("compat", system_tests().args(["--test", "compat", only]));
             return tally.close();
         }
         tally.check("cargo fmt", repo::cargo().args(["fmt", "--all", "--check"]));
@@ -66,7 +70,9 @@ impl Suite {
         tally.tests("unit tests", cargo_test().args(["--workspace", "--exclude", "meridian-tests"]));
         tally.build();
         tally.infra(infra::checks_of_worker());
-        tally.tests("system tests", &mut system_tests());
+        tally.tests("unit tests of the system tests", system_tests().args(["--lib", "--bins"]));
+        tally.system_tests(|_| true);
+        tally.tests("compat", system_tests().args(["--test", "compat"]));
         tally.close()
     }
 }
@@ -87,6 +93,13 @@ fn system_tests() -> Command {
     let mut cargo = cargo_test();
     cargo.args(["--package", "meridian-tests"]);
     cargo
+}
+
+/// The modules of the system tests, as their `main.rs` names them.
+fn modules() -> Result<Vec<String>> {
+    let main = repo::root().join(SYSTEM_TESTS).join("main.rs");
+    let text = fs::read_to_string(&main).with_context(|| format!("reading {}", main.display()))?;
+    Ok(text.lines().filter_map(|line| Some(line.strip_prefix("mod ")?.strip_suffix(';')?.to_owned())).collect())
 }
 
 impl Tally {
@@ -127,6 +140,18 @@ impl Tally {
         let built = Build::make(Profile::Dev).and_then(|_| page::build_test_page());
         if let Err(error) = built {
             self.fail("build", &format!("{error:#}"));
+        }
+    }
+
+    /// Each module of the system tests in a process of its own.
+    fn system_tests(&mut self, wanted: impl Fn(&str) -> bool) {
+        match modules() {
+            Ok(modules) => {
+                for module in modules.iter().filter(|module| wanted(module)) {
+                    self.tests(module, system_tests().args(["--test", "system", "--"]).arg(format!("{module}::")));
+                }
+            }
+            Err(error) => self.fail("system tests", &format!("{error:#}")),
         }
     }
 
@@ -204,6 +229,18 @@ fn parse_result(line: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_file_of_system_tests_is_run() {
+        let files = fs::read_dir(repo::root().join(SYSTEM_TESTS)).unwrap().map(|entry| entry.unwrap().path());
+        let stems = files.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned());
+        let mut files: Vec<String> = stems.filter(|stem| stem != "main").collect();
+        files.sort();
+        let mut modules = modules().unwrap();
+        modules.sort();
+        assert_eq!(modules, files);
+        assert!(modules.len() > 20);
+    }
 
     #[test]
     fn results_are_read_as_cargo_prints_them() {
