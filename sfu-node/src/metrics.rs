@@ -105,7 +105,7 @@ const SHARD_GAUGES: [Shown; 5] = [
     ("relief", "Steps by which video is left out for want of CPU", |stats| stats.relief),
 ];
 
-const SHARD_COUNTERS: [Shown; 26] = [
+const SHARD_COUNTERS: [Shown; 28] = [
     ("packets_received", "RTP and RTCP packets received", |stats| stats.packets_received),
     ("bytes_received", "Bytes received", |stats| stats.bytes_received),
     ("packets_sent", "RTP and RTCP packets sent", |stats| stats.packets_sent),
@@ -119,6 +119,8 @@ const SHARD_COUNTERS: [Shown; 26] = [
     ("dropped_malformed", "Malformed, or of no known section", |stats| stats.dropped_malformed),
     ("dropped_send", "The socket would not take it", |stats| stats.dropped_send),
     ("dropped_receive", "The socket's receive buffer was full", |stats| stats.dropped_receive),
+    ("sent_lost", "RTP packets sent that receivers report lost", |stats| stats.sent_lost),
+    ("received_lost", "RTP packets of publishers that had not come when reported on", |stats| stats.received_lost),
     ("nacks_received", "NACKs received", |stats| stats.nacks_received),
     ("nacks_sent", "NACKs sent", |stats| stats.nacks_sent),
     ("plis_received", "Keyframe requests received", |stats| stats.plis_received),
@@ -157,6 +159,11 @@ impl Collector for ShardCollector {
             for (labels, stats) in shards() {
                 ConstCounter::new(value(stats)).encode(metric.encode_family(&labels)?)?;
             }
+        }
+        let help = "CPU time of the shard's thread";
+        let mut metric = encoder.encode_descriptor("cpu_seconds", help, None, MetricType::Counter)?;
+        for (labels, stats) in shards() {
+            ConstCounter::new(seconds(stats.cpu_micros)).encode(metric.encode_family(&labels)?)?;
         }
         let help = "From the node to its clients and back, by their receiver reports";
         let mut metric = encoder.encode_descriptor("round_trip_seconds", help, None, MetricType::Histogram)?;
@@ -257,6 +264,9 @@ mod tests {
             dropped_receive: 31,
             busy_percent: 32,
             relief: 33,
+            sent_lost: 34,
+            received_lost: 35,
+            cpu_micros: 36_500_000,
             round_trips: RoundTrips::default(),
         };
         let metrics = Metrics::new();
@@ -267,9 +277,11 @@ mod tests {
             let end = format!(" {value}");
             text.lines().any(|line| line.starts_with("meridian_node_") && line.ends_with(&end))
         };
-        for value in 1..=33 {
+        for value in 1..=35 {
             assert!(shown(value), "{value} is missing:\n{text}");
         }
-        assert!(text.contains("meridian_node_packets_sent_total{shard=\"1\"} 1000"), "{text}");
+        for line in ["packets_sent_total{shard=\"1\"} 1000", "cpu_seconds_total{shard=\"0\"} 36.5"] {
+            assert!(text.contains(&format!("meridian_node_{line}\n")), "{line} is missing:\n{text}");
+        }
     }
 }

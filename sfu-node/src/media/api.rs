@@ -410,8 +410,14 @@ pub struct ShardStats {
     pub dropped_receive: u64,
     /// Share of a core that the shard's thread took in the last second, per cent.
     pub busy_percent: u64,
+    /// CPU time that the shard's thread has taken, microseconds.
+    pub cpu_micros: u64,
     /// Steps by which it leaves out video because it cannot keep up; 0: none.
     pub relief: u64,
+    /// RTP packets sent that their receivers report lost (RFC 3550 section 6.4.1).
+    pub sent_lost: u64,
+    /// RTP packets of publishers that had not come when they were reported on.
+    pub received_lost: u64,
     pub nacks_received: u64,
     pub nacks_sent: u64,
     pub plis_received: u64,

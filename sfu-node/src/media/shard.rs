@@ -243,11 +243,12 @@ impl Shard {
         self.dropped_full += sent.full;
     }
 
-    /// Takes how busy the thread was in about the last second, 0.0 to 1.0, and how many datagrams the kernel has dropped
-    /// because nobody took them. A shard that cannot keep up leaves out video.
-    pub fn note_load(&mut self, now: Instant, busy: f32, dropped_receive: u64) {
+    /// Takes how busy the thread was in about the last second, 0.0 to 1.0, the CPU time it has taken in all, and how many
+    /// datagrams the kernel has dropped because nobody took them. A shard that cannot keep up leaves out video.
+    pub fn note_load(&mut self, now: Instant, (busy, cpu): (f32, Duration), dropped_receive: u64) {
         let stats = &mut self.table.stats;
         stats.dropped_receive = dropped_receive;
+        stats.cpu_micros = u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX);
         let dropped = dropped_receive + self.dropped_full;
         let dropping = dropped > std::mem::replace(&mut self.dropped_before, dropped);
         let before = self.overload.relief();
@@ -284,6 +285,8 @@ impl Shard {
         ShardStats {
             receivers: forwarded.receivers,
             senders: forwarded.senders,
+            sent_lost: forwarded.sent_lost,
+            received_lost: forwarded.received_lost,
             nacks_received: forwarded.nacks_received,
             nacks_sent: forwarded.nacks_sent,
             plis_received: forwarded.plis_received,

@@ -43,6 +43,7 @@ impl Forwarder {
                 let Some(subscription) = self.subscriptions.get_mut(sending) else { return };
                 let Some(transport) = self.transports.get_mut(slot) else { return };
                 if let Some(loss) = subscription.lost_since(Reported { highest, lost }) {
+                    self.stats.sent_lost += loss.lost;
                     transport.health(now).sent(subscription.kind, loss);
                 }
                 let since_report = ntp_middle(now.ntp()).wrapping_sub(last_sender_report);

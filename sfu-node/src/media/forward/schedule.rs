@@ -172,6 +172,7 @@ impl Forwarder {
         for reports in reports.chunks(MAX_REPORTS) {
             send(transport.key, &[Box::new(rtcp::receiver_report(transport.ssrc, reports.to_vec()))], sink);
         }
+        self.stats.received_lost += losses.iter().map(|(_, loss)| loss.lost).sum::<u64>();
         if let Some(transport) = self.transports.get_mut(slot) {
             losses.into_iter().for_each(|(kind, loss)| transport.health(now).received(kind, loss));
         }

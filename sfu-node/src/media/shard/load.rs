@@ -12,16 +12,16 @@ pub(super) struct LoadMeter {
 }
 
 impl LoadMeter {
-    /// Share of a core taken since the last look, 0.0 to 1.0, once [`SPAN`] has passed since. `cpu` tells the thread's CPU
-    /// time so far.
-    pub(super) fn look(&mut self, now: Instant, cpu: impl FnOnce() -> Duration) -> Option<f32> {
+    /// Share of a core taken since the last look, 0.0 to 1.0, and the CPU time taken in all, once [`SPAN`] has passed since.
+    /// `cpu` tells the latter.
+    pub(super) fn look(&mut self, now: Instant, cpu: impl FnOnce() -> Duration) -> Option<(f32, Duration)> {
         if self.last.is_some_and(|(at, _)| now.saturating_duration_since(at) < SPAN) {
             return None;
         }
         let cpu = cpu();
         let (at, before) = self.last.replace((now, cpu))?;
         let wall = now.saturating_duration_since(at).as_secs_f32();
-        Some((cpu.saturating_sub(before).as_secs_f32() / wall).clamp(0.0, 1.0))
+        Some(((cpu.saturating_sub(before).as_secs_f32() / wall).clamp(0.0, 1.0), cpu))
     }
 }
 
@@ -41,9 +41,9 @@ mod tests {
         let millis = Duration::from_millis;
         assert_eq!(meter.look(start, || millis(70)), None, "nothing to compare with");
         assert_eq!(meter.look(start + millis(999), || unreachable!()), None);
-        assert_eq!(meter.look(start + millis(1000), || millis(320)), Some(0.25));
+        assert_eq!(meter.look(start + millis(1000), || millis(320)), Some((0.25, millis(320))));
         assert_eq!(meter.look(start + millis(1500), || unreachable!()), None);
-        assert_eq!(meter.look(start + millis(3000), || millis(2320)), Some(1.0));
+        assert_eq!(meter.look(start + millis(3000), || millis(2320)), Some((1.0, millis(2320))));
     }
 
     #[test]

@@ -198,12 +198,12 @@ impl Turns {
         loop {
             let expected = self.wait(&mut ready)?;
             let began = Instant::now();
-            if let Some(busy) = self.load.look(began, thread_cpu) {
+            if let Some(load) = self.load.look(began, thread_cpu) {
                 // Where nothing flows nothing is dropped, and a look takes longer than all else.
                 if !self.shard.is_quiet(began) {
                     self.receive_drops = self.socket.receive_drops();
                 }
-                self.shard.note_load(began, busy, self.receive_drops);
+                self.shard.note_load(began, load, self.receive_drops);
             }
             while let Ok(command) = self.queue.try_recv() {
                 if matches!(command, Command::Stop) {

@@ -68,6 +68,8 @@ fn loss_on_the_way_to_the_node_is_the_publishers() {
     let scores = call.run((25, 0));
     assert!(matches!(scores[..], [(transport, 55..=65)] if transport == ADA.0), "4 % of video: {scores:?}");
     let scores = call.run((0, 0));
+    let stats = call.world.forwarder.stats();
+    assert_eq!((stats.received_lost, stats.sent_lost), (20, 0), "of 500");
     // What was missing last is counted in the window after.
     assert!(matches!(scores.last(), Some((transport, 95..=100)) if *transport == ADA.0), "{scores:?}");
 }
@@ -80,6 +82,8 @@ fn loss_that_a_subscriber_reports_is_its_own() {
     assert_eq!(call.run((0, 20)), [], "nothing new");
     let scores = call.run((0, 0));
     assert_eq!(scores.last(), Some(&(BOB, 100)), "{scores:?}");
+    let stats = call.world.forwarder.stats();
+    assert_eq!((stats.received_lost, stats.sent_lost), (0, 50), "of 1000");
 }
 
 #[test]
