@@ -4,8 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
 use worker::{
-    Context, Env, Headers, Method, Request, Response, ResponseBody, ResponseBuilder, Result, console_error,
-    console_log, event,
+    Context, Env, Headers, Method, Request, Response, ResponseBody, ResponseBuilder, Result, console_error, event,
 };
 
 use crate::api::cors::Origin;
@@ -37,10 +36,10 @@ async fn fetch(request: Request, env: Env, _context: Context) -> Result<Response
     }
     let response = match answer(route, request, &env).await {
         Ok(Ok(response)) => response,
-        Ok(Err(refusal)) => refuse(route, &refusal)?,
+        Ok(Err(refusal)) => refuse(route, &refusal, &env)?,
         Err(error) => {
             console_error!("{route:?}: {error}");
-            refuse(route, &Refusal::new(Reason::Internal, "internal error"))?
+            refuse(route, &Refusal::new(Reason::Internal, "internal error"), &env)?
         }
     };
     // The answer to an upgrade is read by no browser script.
@@ -51,8 +50,8 @@ async fn fetch(request: Request, env: Env, _context: Context) -> Result<Response
 }
 
 /// Answers with a refusal, its line in the log.
-fn refuse(route: Route, refusal: &Refusal) -> Result<Response> {
-    console_log!("{}", refusal.log_line(route.name()));
+fn refuse(route: Route, refusal: &Refusal, env: &Env) -> Result<Response> {
+    runtime::report(env, &[refusal.report(route.name())]);
     if route == Route::Token { token::refuse(refusal) } else { runtime::refuse(refusal) }
 }
 
@@ -103,7 +102,7 @@ fn client_address(request: &Request) -> Result<Option<IpAddr>> {
 async fn asset(request: Request, env: &Env) -> Result<Response> {
     match env.assets("ASSETS") {
         Ok(assets) => assets.fetch_request(request).await,
-        Err(_) => refuse(Route::Asset, &Refusal::new(Reason::NotFound, "not found")),
+        Err(_) => refuse(Route::Asset, &Refusal::new(Reason::NotFound, "not found"), env),
     }
 }
 

@@ -5,6 +5,7 @@ pub mod api;
 pub mod fleet;
 pub mod flood;
 pub mod refusal;
+pub mod report;
 pub mod room;
 pub mod steps;
 

@@ -2,6 +2,8 @@
 
 use shared::claims::TokenError;
 
+use crate::report::Report;
+
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $status:literal;)*) => {
         /// Why a request is refused.
@@ -215,11 +217,10 @@ impl Refusal {
         Self::new(Reason::of_token(error), &error.to_string())
     }
 
-    /// Its line for the log, JSON: which route, which status, which reason; **nothing that the request brought**.
+    /// What is told of it: which route, which status, which reason; **nothing that the request brought**.
     #[must_use]
-    pub fn log_line(&self, route: &'static str) -> String {
-        let (status, reason) = (self.reason.status(), self.reason.as_str());
-        serde_json::json!({ "event": "refused", "route": route, "status": status, "reason": reason }).to_string()
+    pub fn report(&self, route: &'static str) -> Report<'static> {
+        Report::Refused { route, status: self.reason.status(), reason: self.reason.as_str() }
     }
 }
 
@@ -266,7 +267,7 @@ mod tests {
     #[test]
     fn the_log_line_has_the_reason_and_nothing_of_the_request() {
         let refusal = Refusal::new(Reason::BodyMalformed, "malformed request: invalid type: string \"my-secret\"");
-        let line: serde_json::Value = serde_json::from_str(&refusal.log_line("token")).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&refusal.report("token").log_line()).unwrap();
         let expected = serde_json::json!(
             { "event": "refused", "route": "token", "status": 400, "reason": "body_malformed" }
         );

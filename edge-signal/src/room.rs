@@ -9,7 +9,7 @@ use shared::control::Description;
 use shared::ids::{Identity, NodeId, ParticipantSid, RoomName, RoomSid, TrackSid};
 
 use effect::Effect;
-use event::{ConnectionId, Context, Event};
+use event::{ConnectionId, Context, Event, UnixMs};
 use node::Node;
 use participant::Participant;
 use publication::Publication;
@@ -176,6 +176,12 @@ impl Room {
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.record.over
+    }
+
+    /// How long there has been this room, seconds.
+    #[must_use]
+    pub fn age_secs(&self, now: UnixMs) -> u64 {
+        now.secs_since(self.record.created_at)
     }
 
     /// What went wrong since the object woke.

@@ -5,16 +5,17 @@ use std::rc::Rc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shared::ids::{RANDOM_LEN, RegionName, RoomSid, random_part};
+use shared::ids::{RANDOM_LEN, random_part};
 use worker::wasm_bindgen::JsValue;
 use worker::{
-    Date, Env, Headers, Method, Request, RequestInit, Response, ResponseBuilder, Result, Stub, console_error,
-    console_log, console_warn,
+    AnalyticsEngineDataPointBuilder, Date, Env, Headers, Method, Request, RequestInit, Response, ResponseBuilder,
+    Result, Stub, console_error, console_log, console_warn,
 };
 
 use crate::api::deployment::{Deployment, DeploymentError};
 use crate::refusal::{Reason, Refusal};
-use crate::room::event::{Admission, Context, UnixMs};
+use crate::report::{self, Point, Report};
+use crate::room::event::{Context, UnixMs};
 
 /// Binding of the room objects, one for each room name.
 pub(crate) const ROOM: &str = "ROOM";
@@ -22,6 +23,8 @@ pub(crate) const ROOM: &str = "ROOM";
 pub(crate) const FLEET: &str = "FLEET";
 /// Binding of the directory object.
 pub(crate) const DIRECTORY: &str = "DIRECTORY";
+/// Binding of the dataset that data points go to; a deployment may have none.
+const ANALYTICS: &str = "ANALYTICS";
 /// The reason's code on an object's refusal.
 const REASON_HEADER: &str = "x-meridian-reason";
 /// Name of the one fleet object and the one directory object.
@@ -135,28 +138,26 @@ pub(crate) async fn post(stub: &Stub, path: &str, body: &impl Serialize) -> Resu
     stub.fetch_with_request(plain(path, Method::Post, Headers::new(), &[], Some(body))?).await
 }
 
-/// One line for the log: which WebSocket (`client`, `node` or `fleet`) was closed on bad input, with which code and why.
-pub(crate) fn log_closed(socket: &'static str, code: u16, reason: &'static str) {
-    console_log!("{}", serde_json::json!({"event": "closed", "socket": socket, "code": code, "reason": reason}));
-}
-
-/// One line for the log: what a room counted. Sum `count` by `reason` for a metric.
-pub(crate) fn log_counted(reason: &str, count: u64, room: &RoomSid) {
-    console_log!("{}", serde_json::json!({"event": "counted", "reason": reason, "count": count, "room": room}));
-}
-
-/// One line for the log: a client came in, with which SDK; whether it came back, and the region that was chosen for it.
-pub(crate) fn log_joined(room: &RoomSid, admission: &Admission, placed_in: Option<&RegionName>) {
-    let client = admission.attempt.request.client_info.as_ref();
-    let line = serde_json::json!({
-        "event": "joined",
-        "room": room,
-        "participant": admission.participant,
-        "back": admission.attempt.request.reconnect,
-        "sdk": client.map(|client| client.sdk().as_str_name()),
-        "placed_in": placed_in,
-    });
-    console_log!("{line}");
+/// Tells the operator. A deployment without a dataset has the lines alone.
+pub(crate) fn report(env: &Env, reports: &[Report<'_>]) {
+    for report in reports {
+        console_log!("{}", report.log_line());
+    }
+    if reports.is_empty() {
+        return;
+    }
+    let Ok(dataset) = env.analytics_engine(ANALYTICS) else { return };
+    // Counts are exact in a double.
+    #[allow(clippy::cast_precision_loss)]
+    let double = |number: u64| number as f64;
+    for Point { event, reason, place, sdk, count, seconds } in report::points(reports) {
+        let point = AnalyticsEngineDataPointBuilder::new()
+            .indexes([event])
+            .blobs([event, &reason, &place, sdk])
+            .doubles([double(count), double(seconds)]);
+        // A point that is not taken is only not counted.
+        let _ = point.write_to(&dataset);
+    }
 }
 
 fn plain(

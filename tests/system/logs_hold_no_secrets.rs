@@ -6,7 +6,7 @@
 use meridian_tests::client::{Client, Publish};
 use meridian_tests::probe::Probe;
 use meridian_tests::scene::{Deployment, Scene};
-use serde_json::Value;
+use serde_json::{Value, json};
 use xtask::stack::API_SECRET;
 
 /// How every JWT of ours begins: the base64 of `{"`.
@@ -71,5 +71,20 @@ async fn of_a_whole_call() {
     let (_, edge) = logs.iter().find(|(name, _)| name == "edge.log").unwrap();
     let said: Vec<Value> = edge.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let event = |name: &str| said.iter().any(|line| line["event"] == name);
-    assert!(event("joined") && event("refused"), "{edge}");
+    assert!(["joined", "left", "refused"].into_iter().all(event), "{edge}");
+
+    // What is counted is kept for months, so it holds no id either.
+    let points: Vec<&Value> = said.iter().filter_map(|line| line.get("dataset")).collect();
+    let columns = |event: &str| -> Vec<&Value> {
+        points.iter().filter(|point| point["indexes"][0] == event).map(|point| &point["blobs"]).collect()
+    };
+    assert!(columns("left").contains(&&json!(["left", "client_initiated", "", ""])), "{points:?}");
+    assert!(columns("refused").iter().any(|blobs| blobs[1] == "token_expired"), "{points:?}");
+    let joined = columns("joined");
+    assert!(joined.iter().any(|blobs| blobs[1] == "new" && !blobs[2].as_str().unwrap().is_empty()), "{joined:?}");
+    for point in points {
+        let text = point.to_string();
+        let ids = [scene.room.as_str(), "RM_", "PA_", "\"ada\"", "\"bob\"", "\"eve\""];
+        assert_eq!(ids.into_iter().find(|id| text.contains(id)), None, "{text}");
+    }
 }

@@ -123,4 +123,21 @@ mod tests {
         assert_eq!(gzip_size(output), Some(954_860));
         assert_eq!(gzip_size("Total Upload: lots"), None);
     }
+
+    #[test]
+    fn the_datasets_only_need_to_be_taken_in() {
+        let text = std::fs::read_to_string(repo::root().join("wrangler.toml")).unwrap();
+        let of = |text: &str, environment: &str| {
+            let file: toml::Table = text.parse().unwrap();
+            file["env"][environment].get("analytics_engine_datasets").cloned()
+        };
+        let taken_in =
+            text.replace("# [[", "[[").replace("# binding =", "binding =").replace("# dataset =", "dataset =");
+        for environment in Environment::ALL.map(Environment::name) {
+            assert_eq!(of(&text, environment), None, "an account without Analytics Engine takes no such Worker");
+            let datasets = of(&taken_in, environment).unwrap();
+            assert_eq!(datasets[0]["binding"].as_str(), Some("ANALYTICS"));
+            assert_eq!(datasets[0]["dataset"].as_str(), Some(format!("meridian_{environment}").as_str()));
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use livekit_protocol as proto;
 use shared::ids::RoomName;
-use worker::{Env, Headers, Request, Response, ResponseBody, ResponseBuilder, Result, console_log};
+use worker::{Env, Headers, Request, Response, ResponseBody, ResponseBuilder, Result};
 
 use super::{body, header, json};
 use crate::api::access;
@@ -12,6 +12,7 @@ use crate::api::twirp::{self, Code, Encoding, Error};
 use crate::objects::directory::LIST_PATH;
 use crate::objects::room::{Asked, SERVICE_PATH};
 use crate::refusal::{Reason, Refusal};
+use crate::report::Report;
 use crate::room::service;
 use crate::runtime::{self, DIRECTORY, ROOM, WHOLE};
 
@@ -24,12 +25,12 @@ pub(super) async fn call(mut request: Request, env: &Env, deployment: &Deploymen
     }
     let (name, encoding) = match twirp::route(&method, &path, &content_type) {
         Ok(route) => route,
-        Err(error) => return refuse(&error),
+        Err(error) => return refuse(&error, env),
     };
     let authorization = header(&request, "Authorization")?;
     let claims = match access::server(&deployment.keys, authorization.as_deref()) {
         Ok(claims) => claims,
-        Err(refusal) => return refuse(&Error::new(Code::Unauthenticated, refusal.text)),
+        Err(refusal) => return refuse(&Error::new(Code::Unauthenticated, refusal.text), env),
     };
     let bytes = match body(&mut request, twirp::MAX_BODY).await? {
         Ok(bytes) => bytes,
@@ -45,7 +46,7 @@ pub(super) async fn call(mut request: Request, env: &Env, deployment: &Deploymen
             headers.set("Content-Type", encoding.content_type())?;
             Ok(ResponseBuilder::new().with_status(200).with_headers(headers).body(ResponseBody::Body(answer)))
         }
-        Err(error) => refuse(&error),
+        Err(error) => refuse(&error, env),
     }
 }
 
@@ -67,10 +68,8 @@ async fn carry_out(ask: Ask, encoding: Encoding, env: &Env) -> Result<std::resul
     }
 }
 
-fn refuse(error: &Error) -> Result<Response> {
-    let line = serde_json::json!({
-        "event": "refused", "route": "twirp", "status": error.code.status(), "reason": error.code.as_str(),
-    });
-    console_log!("{line}");
-    json(error.code.status(), &error.body())
+fn refuse(error: &Error, env: &Env) -> Result<Response> {
+    let (status, reason) = (error.code.status(), error.code.as_str());
+    runtime::report(env, &[Report::Refused { route: "twirp", status, reason }]);
+    json(status, &error.body())
 }

@@ -21,6 +21,7 @@ use crate::fleet::mint::{self, TicketUse};
 use crate::fleet::{Fleet, gate};
 use crate::objects::room::NODE_REVOKED_PATH;
 use crate::refusal::{Reason, Refusal};
+use crate::report::Report;
 use crate::runtime::{self, ROOM};
 
 mod admissions;
@@ -136,7 +137,10 @@ impl DurableObject for FleetObject {
             _ => None,
         };
         let Some(message) = message else {
-            runtime::log_closed("fleet", CLOSE_MALFORMED, "message_malformed");
+            runtime::report(
+                &self.env,
+                &[Report::Closed { socket: "fleet", code: CLOSE_MALFORMED, reason: "message_malformed" }],
+            );
             return self.drop_link(&attachment.node, CLOSE_MALFORMED, "malformed message");
         };
         match message {
@@ -147,7 +151,10 @@ impl DurableObject for FleetObject {
                 match greeted {
                     Ok(()) => send(&socket, &FleetToNode::Welcome { node: attachment.node })?,
                     Err(error) => {
-                        runtime::log_closed("fleet", CLOSE_VERSION, "control_version");
+                        runtime::report(
+                            &self.env,
+                            &[Report::Closed { socket: "fleet", code: CLOSE_VERSION, reason: "control_version" }],
+                        );
                         self.drop_link(&attachment.node, CLOSE_VERSION, &error.to_string())?;
                     }
                 }

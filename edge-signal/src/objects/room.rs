@@ -17,10 +17,12 @@ use worker::{
 
 use crate::objects::directory::Line;
 use crate::refusal::{Reason, Refusal};
-use crate::room::Room;
+use crate::report::Report;
+use crate::room::effect::Effect;
 use crate::room::event::{ConnectionId, Event, UnixMs};
 use crate::room::migrate::migrate;
 use crate::room::snapshot::{self, RestoreError, StoredRow};
+use crate::room::{Counters, Room};
 use crate::runtime;
 
 mod effects;
@@ -222,7 +224,7 @@ impl Shell {
                 Ok(migrated) => rows = migrated,
                 Err(error) => console_error!("cannot write migrated rows: {error}"),
             }
-            console_log!("{}", serde_json::json!({"event": "migrated", "rows": changes.len()}));
+            runtime::report(&self.env, &[Report::Migrated { rows: changes.len() }]);
         }
         Room::restore(runtime::now(), rows, connections, nodes)
     }
@@ -253,22 +255,37 @@ impl Shell {
     /// Handles an event; what it is answered with, if it asks something.
     fn handle_in(self: &Rc<Self>, mut room: Room, event: Event) -> Result<Option<Answered>> {
         let before = room.counters();
-        let effects = room.handle(runtime::context()?, event);
-        for (reason, count) in room.counters().since(before) {
-            runtime::log_counted(reason, count, room.sid());
-        }
+        let context = runtime::context()?;
+        let effects = room.handle(context, event);
+        self.report(&room, context.now, before, &effects);
         self.storage().write(&room.changes())?;
         let over = room.is_over();
         let answer = self.carry_out(room.name(), effects)?;
         if over {
-            let line = serde_json::json!({"event": "room_over", "room": room.sid()});
-            console_log!("{line}");
             self.storage().wipe_room()?;
             self.sockets.close_all();
         } else {
             self.room.set(Some(room));
         }
         Ok(answer)
+    }
+
+    /// Tells the operator what an event brought.
+    fn report(&self, room: &Room, now: UnixMs, before: Counters, effects: &[Effect]) {
+        let sid = room.sid();
+        let counted = room.counters().since(before).map(|(reason, count)| Report::Counted { room: sid, reason, count });
+        let mut reports: Vec<Report<'_>> = counted.collect();
+        reports.extend(effects.iter().filter_map(|effect| match effect {
+            Effect::Left { participant, reason, seconds } => {
+                let (participant, reason, seconds) = (participant.clone(), *reason, *seconds);
+                Some(Report::Left { room: sid, participant, reason, seconds })
+            }
+            _ => None,
+        }));
+        if room.is_over() {
+            reports.push(Report::RoomOver { room: sid, seconds: room.age_secs(now) });
+        }
+        runtime::report(&self.env, &reports);
     }
 
     fn socket_gone(self: &Rc<Self>, socket: &WebSocket) -> Result<()> {

@@ -43,16 +43,18 @@ impl Room {
             self.tell(turn, &gone, |other, _| other != sid);
             self.note_departure(turn.now, &gone);
         }
-        self.erase(turn, sid);
+        self.erase(turn, sid, reason);
     }
 
     /// Takes a participant out of the room with its session and tracks, without a word to anyone's client.
-    pub(super) fn erase(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
+    pub(super) fn erase(&mut self, turn: &mut Turn, sid: &ParticipantSid, reason: DisconnectReason) {
         if let Some((node, session)) = self.open_session_of(sid) {
             turn.send_node(&node, RoomToNode::CloseSession { session });
         }
         let watched: Vec<TrackSid> = self.served_to(sid).into_iter().map(|served| served.track).collect();
         let Some((participant, _)) = self.take_participant(sid) else { return };
+        let seconds = turn.now.secs_since(participant.joined_at);
+        turn.effects.push(Effect::Left { participant: sid.clone(), reason, seconds });
         watched.iter().for_each(|track| self.want_less(turn, track));
         for track in &participant.tracks {
             self.remove_publication(track);

@@ -1,10 +1,10 @@
 //! What a room wants done.
 
 use livekit_protocol as proto;
-use livekit_protocol::SignalResponse;
+use livekit_protocol::{DisconnectReason, SignalResponse};
 use shared::claims::AccessClaims;
 use shared::control::{FirstSession, PlaceRequest, RoomToNode};
-use shared::ids::{Identity, NodeId};
+use shared::ids::{Identity, NodeId, ParticipantSid};
 
 use super::event::ConnectionId;
 use super::service::{Answer, Error};
@@ -55,6 +55,15 @@ pub enum Effect {
         before: u64,
         /// Until when it is to be remembered, Unix seconds.
         until: u64,
+    },
+    /// A participant is out of the room: for the operator, nobody else is told.
+    Left {
+        /// Who.
+        participant: ParticipantSid,
+        /// Why.
+        reason: DisconnectReason,
+        /// How long it was in the room, seconds.
+        seconds: u64,
     },
     /// Answer to the `Event::Request` at hand.
     Answer(Box<Result<Answer, Error>>),

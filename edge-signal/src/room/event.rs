@@ -25,6 +25,12 @@ impl UnixMs {
     pub fn secs(self) -> u64 {
         self.0 / 1000
     }
+
+    /// Whole seconds since an earlier moment.
+    #[must_use]
+    pub fn secs_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0) / 1000
+    }
 }
 
 /// Time and randomness of one event, from the shell.

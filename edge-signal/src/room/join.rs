@@ -128,7 +128,7 @@ impl Room {
         let old = self.identities.get(identity)?.clone();
         let info = self.participant_info(&old)?;
         self.dismiss_client(turn, &old, DisconnectReason::DuplicateIdentity, Action::Disconnect);
-        self.erase(turn, &old);
+        self.erase(turn, &old, DisconnectReason::DuplicateIdentity);
         let gone = departed(info, DisconnectReason::DuplicateIdentity);
         if !is_hidden(&gone) {
             self.note_departure(turn.now, &gone);

@@ -167,6 +167,29 @@ fn the_room_ends_twenty_seconds_after_the_last_one_left() {
 }
 
 #[test]
+fn the_operator_is_told_of_each_departure_once() {
+    let mut world = World::new();
+    let ada = world.join_active(&Who::named("ada"));
+    let hidden = world.join_active(&Who::named("eve").grant(|grant| grant.hidden = true));
+    world.pass(61_500);
+    let again = world.join_active(&Who::named("ada"));
+    world.pass(2_000);
+    world.cut(&again);
+    world.say(&hidden, goodbye());
+    world.pass(60_000);
+    assert!(world.room.is_over());
+    let [ada, hidden, again] = [ada, hidden, again].map(|client| world.client(&client).sid.clone());
+    let left: Vec<(String, DisconnectReason, u64)> =
+        world.left.iter().map(|(sid, reason, seconds)| (sid.to_string(), *reason, *seconds)).collect();
+    let expected = [
+        (ada, DisconnectReason::DuplicateIdentity, 61),
+        (hidden, DisconnectReason::ClientInitiated, 63),
+        (again, DisconnectReason::SignalClose, 22),
+    ];
+    assert_eq!(left, expected);
+}
+
+#[test]
 fn a_room_someone_returns_to_does_not_end() {
     let mut world = World::new();
     let ada = world.join_active(&Who::named("ada"));

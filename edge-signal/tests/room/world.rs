@@ -9,6 +9,7 @@ use edge_signal::room::effect::{DirectoryEntry, Effect, RowChange, TABLES};
 use edge_signal::room::event::{Admission, ConnectionId, Context, Event, JoinAttempt, UnixMs};
 use edge_signal::room::service::{Answer, Error, Request};
 use livekit_protocol as proto;
+use livekit_protocol::DisconnectReason;
 use livekit_protocol::signal_request::Message as Asked;
 use livekit_protocol::signal_response::Message;
 use shared::claims::{AccessClaims, VideoGrant};
@@ -16,7 +17,7 @@ use shared::control::{
     CONTROL_VERSION, Delivery, Description, DescriptionKind, LayerMedia, MediaState, MidTrack, NodeToRoom,
     PlaceRequest, TrackMedia,
 };
-use shared::ids::{Identity, NodeId, RegionName, RoomName, SessionKey, TrackSid};
+use shared::ids::{Identity, NodeId, ParticipantSid, RegionName, RoomName, SessionKey, TrackSid};
 
 use crate::virtual_client::VirtualClient;
 use crate::virtual_node::VirtualNode;
@@ -35,6 +36,8 @@ pub(crate) struct World {
     pub(crate) tokens: Vec<AccessClaims>,
     /// Identity, tokens of before when, until when remembered.
     pub(crate) revoked: Vec<(Identity, u64, u64)>,
+    /// Who left, why, and after how many seconds, as the operator is told.
+    pub(crate) left: Vec<(ParticipantSid, DisconnectReason, u64)>,
     answer: Option<Result<Answer, Error>>,
     rows: BTreeMap<(String, String), String>,
     events: u64,
@@ -125,6 +128,7 @@ impl World {
             directory: Vec::new(),
             tokens: Vec::new(),
             revoked: Vec::new(),
+            left: Vec::new(),
             answer: None,
             rows: BTreeMap::new(),
             events: 0,
@@ -423,6 +427,10 @@ impl World {
             Effect::Answer(answer) => assert!(self.answer.replace(*answer).is_none(), "answered twice"),
             Effect::Place(request) => self.asked_fleet.push(*request),
             Effect::Directory(entry) => self.directory.push(entry),
+            Effect::Left { participant, reason, seconds } => {
+                assert!(!self.left.iter().any(|(sid, ..)| *sid == participant), "left twice");
+                self.left.push((participant, reason, seconds));
+            }
         }
     }
 

@@ -13,6 +13,9 @@ use crate::{repo, wasm};
 /// Workers Assets, in little: workerd alone serves a directory without content types or index.html.
 const ASSETS: &str = include_str!("assets.js");
 
+/// A dataset of Workers Analytics Engine, in little: its data points are lines of the log.
+const ANALYTICS: &str = include_str!("analytics.js");
+
 /// The parts of wrangler.toml that matter here.
 #[derive(Deserialize)]
 struct Wrangler {
@@ -50,6 +53,7 @@ pub(super) fn command(config: &EdgeConfig) -> Result<Command> {
         fs::copy(config.bundle.dir.join(file), dir.join(file)).with_context(|| format!("copying {file}"))?;
     }
     fs::write(dir.join("assets.js"), ASSETS)?;
+    fs::write(dir.join("analytics.js"), ANALYTICS)?;
     let objects = dir.join("objects");
     fs::create_dir_all(&objects)?;
     let capnp = dir.join("workerd.capnp");
@@ -80,6 +84,8 @@ fn configuration(wrangler: &Wrangler, config: &EdgeConfig, objects: &Path) -> Re
         bindings.push(format!("(name = {name}, durableObjectNamespace = {class})"));
         namespaces.push(format!("(className = {class}, uniqueKey = {class}, enableSql = true)"));
     }
+    // wrangler.toml has it in comments: an account must have it enabled. What it would get is to be seen here.
+    bindings.push("(name = \"ANALYTICS\", wrapped = (moduleName = \"meridian:analytics\"))".to_owned());
     for name in config.vars.keys() {
         // Values stay out of the file.
         bindings.push(format!("(name = {0}, fromEnvironment = {0})", quoted(name)?));
@@ -105,6 +111,7 @@ const config :Workerd.Config = (
     (name = "files", disk = (path = {assets})),
     (name = "objects", disk = (path = {objects}, writable = true)),
   ],
+  extensions = [(modules = [(name = "meridian:analytics", esModule = embed "analytics.js", internal = true)])],
   sockets = [(name = "http", address = "127.0.0.1:{port}", http = (), service = "main")],
 );
 "#,

@@ -51,6 +51,8 @@ impl Shell {
                         self.storage().revoke(&identity, before, until, runtime::now())?;
                     }
                 }
+                // The operator has been told.
+                Effect::Left { .. } => {}
                 Effect::Answer(answer) => answered = Some(*answer),
             }
         }

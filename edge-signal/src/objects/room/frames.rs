@@ -10,6 +10,7 @@ use worker::{Result, WebSocketIncomingMessage};
 
 use super::sockets::Frame;
 use super::{CLOSE_MALFORMED, CLOSE_TOO_BIG, MAX_MESSAGE, Shell};
+use crate::report::Report;
 use crate::room::event::{ConnectionId, Event};
 use crate::runtime;
 
@@ -35,12 +36,18 @@ impl Shell {
             WebSocketIncomingMessage::String(text) => (text.len(), true),
         };
         if length > MAX_MESSAGE {
-            runtime::log_closed("client", CLOSE_TOO_BIG, "message_too_large");
+            runtime::report(
+                &self.env,
+                &[Report::Closed { socket: "client", code: CLOSE_TOO_BIG, reason: "message_too_large" }],
+            );
             self.sockets.close_client(connection, CLOSE_TOO_BIG, "message too big");
             return self.handle(Event::ClientGone { connection: connection.clone() });
         }
         if !self.sockets.allows(connection, length) {
-            runtime::log_closed("client", CLOSE_POLICY, "too_many_messages");
+            runtime::report(
+                &self.env,
+                &[Report::Closed { socket: "client", code: CLOSE_POLICY, reason: "too_many_messages" }],
+            );
             self.send_client(connection, &too_many_messages())?;
             self.sockets.close_client(connection, CLOSE_POLICY, TOO_MANY_MESSAGES);
             return self.handle(Event::ClientGone { connection: connection.clone() });
@@ -74,7 +81,10 @@ impl Shell {
         match message {
             Some(message) => self.handle(Event::NodeMessage { node: node.clone(), message: Box::new(message) }),
             None => {
-                runtime::log_closed("node", CLOSE_MALFORMED, "message_malformed");
+                runtime::report(
+                    &self.env,
+                    &[Report::Closed { socket: "node", code: CLOSE_MALFORMED, reason: "message_malformed" }],
+                );
                 self.sockets.close_node(node, CLOSE_MALFORMED, "malformed message");
                 self.handle(Event::NodeGone { node: node.clone() })
             }

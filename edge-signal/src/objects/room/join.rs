@@ -15,6 +15,7 @@ use crate::api::route::Signaling;
 use crate::api::user_agent;
 use crate::objects::fleet::PROBE_PATH;
 use crate::refusal::{Reason, Refusal};
+use crate::report::Report;
 use crate::room::Room;
 use crate::room::event::{Admission, Event, JoinAttempt};
 use crate::runtime::{self, FLEET, WHOLE};
@@ -86,7 +87,11 @@ impl Shell {
             let until = claims.exp.saturating_add(ACCESS_LEEWAY_SECS);
             self.storage().mark_used(&token_id(claims), until, runtime::now(), INTERNAL_LEEWAY_SECS)?;
         }
-        runtime::log_joined(room.sid(), &admission, placed.as_ref().map(|(_, region)| region));
+        let (participant, request) = (&admission.participant, &admission.attempt.request);
+        let sdk = request.client_info.as_ref().map_or("UNKNOWN", |client| client.sdk().as_str_name());
+        let placed_in = placed.as_ref().map(|(_, region)| region);
+        let joined = Report::Joined { room: room.sid(), participant, back: request.reconnect, sdk, placed_in };
+        runtime::report(&self.env, &[joined]);
         self.handle_in(room, Event::Joined { connection, admission: Box::new(admission), placed })?;
         Response::from_websocket(pair.client)
     }
