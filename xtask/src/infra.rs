@@ -59,6 +59,7 @@ pub(crate) fn checks() -> Vec<Check> {
         Ok(Outcome::Passed)
     })];
     checks.extend(terraform::checks());
+    checks.push(Check::new("release pins", terraform::pins));
     checks.push(Check::new("cloud-init schema", unit::user_data));
     checks.push(Check::new("systemd unit", unit::unit));
     checks.push(Check::new("checkov", checkov));

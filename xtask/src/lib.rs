@@ -10,6 +10,7 @@ pub mod node;
 pub mod operator;
 pub mod package;
 pub mod page;
+pub mod pin;
 pub mod process;
 pub mod progress;
 pub mod repo;

@@ -9,9 +9,10 @@ use xtask::deploy::Deploy;
 use xtask::dev::Dev;
 use xtask::fuzz::Fuzz;
 use xtask::operator::{Fleet, MakeSecrets};
-use xtask::package::Image;
+use xtask::package::{Image, Package};
+use xtask::pin::Pin;
 use xtask::suite::Suite;
-use xtask::{package, page, setup, wasm};
+use xtask::{page, setup, wasm};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Meridian: develop, test and measure")]
@@ -33,8 +34,8 @@ enum Task {
     Setup,
     /// Bundle the meeting page into web/dist.
     Page,
-    /// Build the Debian package of the node, and its binary alone.
-    Package,
+    Package(Package),
+    Pin(Pin),
     Image(Image),
     /// Build the Worker for deployment.
     Worker,
@@ -64,7 +65,8 @@ fn run(task: &Task) -> Result<()> {
             setup::for_build()?;
             page::build()
         }
-        Task::Package => package::run(),
+        Task::Package(package) => package.run(),
+        Task::Pin(pin) => pin.run(),
         Task::Image(image) => image.run(),
         Task::Worker => {
             setup::for_build()?;

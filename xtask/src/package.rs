@@ -16,31 +16,52 @@ use crate::{repo, setup};
 /// What the image is made of.
 const CONTAINERFILE: &str = "sfu-node/package/Containerfile";
 
-/// Builds the node as it is released, packs it into `target/package`, and says how to pin it.
-///
-/// # Errors
-/// When it does not build, or cannot be packed.
-pub fn run() -> Result<()> {
-    setup::for_packages()?;
-    let directory = repo::target_dir().join("package");
-    let _ = fs::remove_dir_all(&directory);
-    fs::create_dir_all(&directory)?;
-    let mut deb = Command::new(cargo_deb::binary());
-    deb.current_dir(repo::root()).args(["--package", "sfu-node", "--locked", "--output"]).arg(&directory);
-    let status = deb.status().context("cannot run cargo-deb")?;
-    if !status.success() {
-        bail!("cargo-deb: {status}");
-    }
-    let packages = fs::read_dir(&directory)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<PathBuf>>>()?;
-    for package in packages.iter().filter(|path| path.extension().is_some_and(|extension| extension == "deb")) {
-        for file in [package.clone(), bare(package)?] {
-            let name = file.file_name().context("a file has a name")?.to_string_lossy();
-            let line = format!("{}  {name}\n", sha256(&file)?);
-            fs::write(directory.join(format!("{name}.sha256")), &line)?;
-            println!("{} ({:.1} MB)\n{line}", file.display(), fs::metadata(&file)?.len() as f64 / 1e6);
+/// Where packages are put.
+#[must_use]
+pub fn directory() -> PathBuf {
+    repo::target_dir().join("package")
+}
+
+/// Build the Debian package of the node, and its binary alone, each with its checksum.
+#[derive(Args)]
+pub struct Package {
+    /// The version it must be: a release's tag.
+    #[arg(long)]
+    version: Option<String>,
+}
+
+impl Package {
+    /// Builds the node as it is released, packs it into [`directory`], and says how to pin it.
+    ///
+    /// # Errors
+    /// When it is of another version, does not build, or cannot be packed.
+    pub fn run(&self) -> Result<()> {
+        let version = repo::version()?;
+        if let Some(wanted) = self.version.as_ref().filter(|wanted| **wanted != version) {
+            bail!("this is version {version}, not {wanted}: Cargo.toml and the tag must say the same");
         }
+        setup::for_packages()?;
+        let directory = directory();
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory)?;
+        let mut deb = Command::new(cargo_deb::binary());
+        deb.current_dir(repo::root()).args(["--package", "sfu-node", "--locked", "--strip", "--output"]).arg(&directory);
+        let status = deb.status().context("cannot run cargo-deb")?;
+        if !status.success() {
+            bail!("cargo-deb: {status}");
+        }
+        let packages = fs::read_dir(&directory)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<PathBuf>>>()?;
+        for package in packages.iter().filter(|path| path.extension().is_some_and(|extension| extension == "deb")) {
+            for file in [package.clone(), bare(package)?] {
+                let name = file.file_name().context("a file has a name")?.to_string_lossy();
+                let line = format!("{}  {name}\n", sha256(&file)?);
+                fs::write(directory.join(format!("{name}.sha256")), &line)?;
+                println!("{} ({:.1} MB)\n{line}", file.display(), fs::metadata(&file)?.len() as f64 / 1e6);
+            }
+        }
+        println!("next: put them where machines can fetch them, and `cargo xtask pin --url https://…`");
+        Ok(())
     }
-    Ok(())
 }
 
 /// The binary of a package, stripped as it is there: a `.tar.gz` beside it, for systems without Debian packages.

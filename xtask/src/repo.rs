@@ -57,9 +57,27 @@ pub fn locked_version(package: &str) -> Result<String> {
     version.map(str::to_owned).with_context(|| format!("Cargo.lock has no {package}"))
 }
 
+/// The version of everything in the repository.
+///
+/// # Errors
+/// When Cargo.toml cannot be read or says none.
+pub fn version() -> Result<String> {
+    let path = root().join("Cargo.toml");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let manifest: toml::Table = text.parse().context("Cargo.toml")?;
+    let package = manifest.get("workspace").and_then(|workspace| workspace.get("package"));
+    let version = package.and_then(|package| package.get("version")).and_then(toml::Value::as_str);
+    version.map(str::to_owned).context("Cargo.toml has no version")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn everything_is_of_one_version() {
+        assert_eq!(version().unwrap(), env!("CARGO_PKG_VERSION"));
+    }
 
     #[test]
     fn the_lock_pins_wasm_bindgen() {

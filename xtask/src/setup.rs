@@ -10,6 +10,7 @@ pub mod wasm_bindgen;
 pub mod wasm_target;
 
 mod apt;
+mod from_source;
 mod infra;
 mod stamp;
 

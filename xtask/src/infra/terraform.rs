@@ -8,6 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::{Check, Outcome, said, state, succeed, tree};
+use crate::package::sha256;
+use crate::pin::Pin;
 use crate::{repo, setup};
 
 /// What the repository has; `.` is the whole fleet.
@@ -63,6 +65,27 @@ fn test(module: &'static str) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// What `cargo xtask pin` writes of packages is what a machine checks them against.
+pub(super) fn pins() -> Result<Outcome> {
+    if !setup::on_path("terraform") {
+        return Ok(Outcome::Skipped(MISSING.to_owned()));
+    }
+    let directory = state().join("packages");
+    fs::create_dir_all(&directory)?;
+    let package = directory.join("sfu-node_1.4.0-1_arm64.deb");
+    fs::write(&package, "a package")?;
+    let pin = Pin { url: "https://example.com/v{version}".to_owned(), directory };
+    let inputs = r#"{ "name": "fra-1", "edge_url": "https://meet.example.com", "region": "fra", "arch": "arm64",
+        "place": { "latitude": 50.1, "longitude": 8.7 } }"#;
+    let (user_data, _) = render_pinned("pins", inputs, &pin.release("1.4.0")?)?;
+    for pinned in ["https://example.com/v1.4.0/sfu-node_1.4.0-1_arm64.deb".to_owned(), sha256(&package)?] {
+        if !user_data.contains(&pinned) {
+            bail!("the user data has no {pinned}:\n{user_data}");
+        }
+    }
+    Ok(Outcome::Passed)
+}
+
 /// What the node-config module makes of its example: user data, and the drop-in over the unit. `None` without Terraform.
 pub(super) fn rendered() -> Result<Option<(String, String)>> {
     if !setup::on_path("terraform") {
@@ -74,11 +97,24 @@ pub(super) fn rendered() -> Result<Option<(String, String)>> {
 
 /// What the node-config module makes of these inputs (JSON): user data, and the drop-in over the unit.
 pub(super) fn render(name: &str, inputs: &str) -> Result<(String, String)> {
+    render_pinned(name, inputs, "")
+}
+
+/// As [`render`], with `release.tfvars` over the inputs.
+fn render_pinned(name: &str, inputs: &str, release: &str) -> Result<(String, String)> {
     let directory = tree(name)?.join("modules/node-config");
     fs::write(directory.join("inputs.tfvars.json"), inputs)?;
+    fs::write(directory.join("release.tfvars"), release)?;
     let run = |arguments: &[&str]| succeed(terraform(&directory, name).args(arguments));
     run(&["init", "-backend=false", "-input=false", "-no-color"])?;
-    run(&["apply", "-auto-approve", "-input=false", "-no-color", "-var-file=inputs.tfvars.json"])?;
+    run(&[
+        "apply",
+        "-auto-approve",
+        "-input=false",
+        "-no-color",
+        "-var-file=inputs.tfvars.json",
+        "-var-file=release.tfvars",
+    ])?;
     let output = |name: &str| Ok::<_, anyhow::Error>(String::from_utf8(run(&["output", "-raw", name])?.stdout)?);
     Ok((output("user_data")?, output("unit_drop_in")?))
 }

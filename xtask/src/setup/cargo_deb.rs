@@ -5,7 +5,8 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{progress, repo};
+use super::from_source;
+use crate::repo;
 
 const VERSION: &str = "3.8.0";
 
@@ -21,8 +22,5 @@ pub(super) fn is_done() -> bool {
 }
 
 pub(super) fn install() -> Result<()> {
-    let mut cargo = repo::cargo();
-    cargo.args(["install", "cargo-deb", "--locked", "--force", "--version", VERSION, "--root"]).arg(repo::tools_dir());
-    cargo.arg("--target-dir").arg(repo::target_dir().join("tools"));
-    progress::run(&format!("building cargo-deb {VERSION} (a minute, once)"), &mut cargo)
+    from_source::install("cargo-deb", VERSION, &["--locked"])
 }

@@ -5,7 +5,8 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{progress, repo};
+use super::from_source;
+use crate::repo;
 
 /// Runs on stable Rust as long as no sanitizer is asked for.
 const VERSION: &str = "0.13.2";
@@ -22,8 +23,5 @@ pub(super) fn is_done() -> bool {
 }
 
 pub(super) fn install() -> Result<()> {
-    let mut cargo = repo::cargo();
-    cargo.args(["install", "cargo-fuzz", "--locked", "--force", "--version", VERSION, "--root"]).arg(repo::tools_dir());
-    cargo.arg("--target-dir").arg(repo::target_dir().join("tools"));
-    progress::run(&format!("building cargo-fuzz {VERSION} (a minute, once)"), &mut cargo)
+    from_source::install("cargo-fuzz", VERSION, &["--locked"])
 }

@@ -5,7 +5,8 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{progress, repo};
+use super::from_source;
+use crate::repo;
 
 /// Where setup puts it.
 #[must_use]
@@ -20,9 +21,5 @@ pub(super) fn is_done() -> bool {
 }
 
 pub(super) fn install() -> Result<()> {
-    let version = repo::locked_version("wasm-bindgen")?;
-    let mut cargo = repo::cargo();
-    cargo.args(["install", "wasm-bindgen-cli", "--force", "--version", &version, "--root"]).arg(repo::tools_dir());
-    cargo.arg("--target-dir").arg(repo::target_dir().join("tools"));
-    progress::run(&format!("building wasm-bindgen {version} (two minutes, once)"), &mut cargo)
+    from_source::install("wasm-bindgen-cli", &repo::locked_version("wasm-bindgen")?, &[])
 }
