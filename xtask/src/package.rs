@@ -45,7 +45,9 @@ impl Package {
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory)?;
         let mut deb = Command::new(cargo_deb::binary());
-        deb.current_dir(repo::root()).args(["--package", "sfu-node", "--locked", "--strip", "--output"]).arg(&directory);
+        deb.current_dir(repo::root())
+            .args(["--package", "sfu-node", "--locked", "--strip", "--output"])
+            .arg(&directory);
         let status = deb.status().context("cannot run cargo-deb")?;
         if !status.success() {
             bail!("cargo-deb: {status}");
