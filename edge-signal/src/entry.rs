@@ -73,6 +73,8 @@ async fn answer(route: Route, request: Request, env: &Env) -> Result<std::result
         Route::Admit => node::admit(request, env, &deployment).await?,
         Route::Enrol => node::enrol(request, env, &deployment).await?,
         Route::Revoke => node::revoke(request, env, &deployment).await?,
+        Route::Drain => node::drain(request, env, &deployment).await?,
+        Route::Nodes => node::nodes(&request, env, &deployment).await?,
         Route::FleetLink => node::fleet_link(&request, env).await?,
         Route::RoomLink => node::room_link(&request, env).await?,
         Route::Health | Route::Root => Ok(runtime::text(200, "OK")?),

@@ -1,8 +1,9 @@
 //! The fleet: which nodes are up, how loaded they are, which one a room gets. Pure: no clock, no I/O, no randomness.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use shared::control::{CONTROL_VERSION, HEARTBEAT_SECS, NodeInfo, NodeLoad, PlaceRequest};
+use shared::control::{CONTROL_VERSION, HEARTBEAT_SECS, NodeInfo, NodeLoad, NodeStatus, PlaceRequest};
 use shared::ids::{NodeId, RegionName};
 
 use crate::room::event::UnixMs;
@@ -27,8 +28,11 @@ pub struct Fleet {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Linked {
     info: NodeInfo,
-    load: NodeLoad,
+    load: Option<NodeLoad>,
+    /// It said so.
     draining: bool,
+    /// An operator said so.
+    drained: bool,
     heard: UnixMs,
     /// Sessions placed here that its last heartbeat cannot know of.
     placed: u32,
@@ -51,14 +55,15 @@ impl Fleet {
         if info.control_version != CONTROL_VERSION {
             return Err(HelloError::Version(info.control_version));
         }
-        self.nodes.insert(node, Linked { info, load: NodeLoad::default(), draining: false, heard: now, placed: 0 });
+        let linked = Linked { info, load: None, draining: false, drained: false, heard: now, placed: 0 };
+        self.nodes.insert(node, linked);
         Ok(())
     }
 
     /// A node's load. A node that has not said hello is ignored.
     pub fn heartbeat(&mut self, now: UnixMs, node: &NodeId, load: NodeLoad) {
         if let Some(linked) = self.nodes.get_mut(node) {
-            (linked.heard, linked.load, linked.placed) = (now, load, 0);
+            (linked.heard, linked.load, linked.placed) = (now, Some(load), 0);
         }
     }
 
@@ -67,6 +72,21 @@ impl Fleet {
         if let Some(linked) = self.nodes.get_mut(node) {
             linked.draining = true;
         }
+    }
+
+    /// An operator's word: places nothing there any more, or again.
+    pub fn drain(&mut self, node: &NodeId, drained: bool) {
+        if let Some(linked) = self.nodes.get_mut(node) {
+            linked.drained = drained;
+        }
+    }
+
+    /// How a node is, as an operator is told; `address` is where its link comes from.
+    #[must_use]
+    pub fn status(&self, node: &NodeId, address: Option<IpAddr>) -> Option<NodeStatus> {
+        let linked = self.nodes.get(node)?;
+        let (info, load) = (linked.info.clone(), linked.load);
+        Some(NodeStatus { node: node.clone(), address, info, load, draining: linked.draining || linked.drained })
     }
 
     /// A node's link is closed.
@@ -99,7 +119,11 @@ impl Fleet {
 
 impl Linked {
     fn sessions(&self) -> u32 {
-        self.load.sessions.saturating_add(self.placed)
+        self.load().sessions.saturating_add(self.placed)
+    }
+
+    fn load(&self) -> NodeLoad {
+        self.load.unwrap_or_default()
     }
 }
 
@@ -188,6 +212,23 @@ mod tests {
         let request = PlaceRequest { exclude: vec![id("c")], ..ask(None) };
         assert!(!fleet.has_node(&request));
         assert_eq!(chosen(&mut fleet, &ask(None)), Some(id("c")));
+    }
+
+    #[test]
+    fn an_operators_word_and_the_nodes_own_are_two() {
+        let mut fleet = fleet(&[("a", BERLIN)]);
+        let status =
+            |fleet: &Fleet| fleet.status(&id("a"), None).map(|status| (status.draining, status.load.is_some()));
+        assert_eq!(status(&fleet), Some((false, false)));
+        fleet.drain(&id("a"), true);
+        fleet.heartbeat(UnixMs(1), &id("a"), NodeLoad::default());
+        assert_eq!((status(&fleet), fleet.has_node(&ask(None))), (Some((true, true)), false));
+        fleet.drain(&id("a"), false);
+        assert!(fleet.has_node(&ask(None)));
+        fleet.draining(&id("a"));
+        fleet.drain(&id("a"), false);
+        assert_eq!((status(&fleet), fleet.has_node(&ask(None))), (Some((true, true)), false));
+        assert_eq!(fleet.status(&id("b"), None), None);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod meeting_page;
 mod native_call;
 mod nodes_prove_who_they_are;
 mod one_scalable_stream_serves_every_size;
+mod operators_drain_nodes;
 mod probe_proves_a_call;
 mod room_survives;
 mod rows_of_another_version;

@@ -12,13 +12,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
-use serde::Serialize;
 use shared::claims::{ApiKeys, EnrolClaims, mint_enrol};
 use shared::control::{ADMIT_PATH, AdmitRequest, REVOKE_PATH, RevokeRequest};
 use shared::ids::NodeId;
 
 use crate::node;
 use crate::secrets::Secrets;
+
+mod drain;
 
 /// Name of the secret in the file that this module writes.
 const FLEET_SECRET: &str = "FLEET_SECRET";
@@ -55,7 +56,7 @@ impl MakeSecrets {
     }
 }
 
-/// Let nodes into a fleet, or throw them out.
+/// Let nodes into a fleet, see them, drain them, throw them out.
 #[derive(Args)]
 pub struct Fleet {
     /// The file of `cargo xtask secrets`.
@@ -75,6 +76,27 @@ enum FleetTask {
         /// As `terraform output -raw addresses` prints them.
         #[arg(required = true, value_delimiter = ' ')]
         addresses: Vec<IpAddr>,
+    },
+    /// Lists the nodes that are up.
+    Nodes {
+        /// The edge, `https://…`.
+        #[arg(long)]
+        edge: String,
+    },
+    /// Has nodes drain before their machines are ended: they get no room any more, and their calls go on.
+    Drain {
+        /// The edge, `https://…`.
+        #[arg(long)]
+        edge: String,
+        /// Takes it back: they get rooms again.
+        #[arg(long, conflicts_with = "wait")]
+        undo: bool,
+        /// Ends when no session is left on them.
+        #[arg(long)]
+        wait: bool,
+        /// `ND_…`, or one of the machine's addresses.
+        #[arg(required = true, value_delimiter = ' ')]
+        nodes: Vec<String>,
     },
     /// Throws a node out: its key opens nothing any more.
     Revoke {
@@ -110,13 +132,18 @@ impl Fleet {
         match &self.task {
             FleetTask::Admit { edge, addresses } => {
                 let request = AdmitRequest { addresses: addresses.clone() };
-                post(edge, ADMIT_PATH, &token(&secret, REQUEST_TTL)?, &request)?;
+                post(edge, ADMIT_PATH, &token(&secret, REQUEST_TTL)?, &serde_json::to_string(&request)?)?;
                 println!("{} addresses are admitted for an hour", addresses.len());
             }
             FleetTask::Revoke { edge, node } => {
                 let node = NodeId::try_from(node.as_str())?;
-                post(edge, REVOKE_PATH, &token(&secret, REQUEST_TTL)?, &RevokeRequest { node })?;
+                let request = serde_json::to_string(&RevokeRequest { node })?;
+                post(edge, REVOKE_PATH, &token(&secret, REQUEST_TTL)?, &request)?;
                 println!("revoked");
+            }
+            FleetTask::Nodes { edge } => drain::list(&Operated { edge, secret: &secret })?,
+            FleetTask::Drain { edge, undo, wait, nodes } => {
+                drain::drain(&Operated { edge, secret: &secret }, nodes, !undo, *wait)?;
             }
             FleetTask::Probe { edge, region, more } => {
                 probe(&secret_api_key(&self.secrets)?, edge, region.as_deref(), more)?;
@@ -124,6 +151,18 @@ impl Fleet {
             FleetTask::Token => println!("{}", token(&secret, NODE_TTL)?),
         }
         Ok(())
+    }
+}
+
+/// The edge of an operator.
+struct Operated<'a> {
+    edge: &'a str,
+    secret: &'a str,
+}
+
+impl drain::Edge for Operated<'_> {
+    fn ask(&self, path: &str, body: &str) -> Result<String> {
+        post(self.edge, path, &token(self.secret, REQUEST_TTL)?, body)
     }
 }
 
@@ -157,12 +196,12 @@ fn token(secret: &str, life: Duration) -> Result<String> {
     mint_enrol(&EnrolClaims::new(expiry.as_secs()), secret).map_err(|error| anyhow!(error))
 }
 
-/// Posts JSON with curl, the token through its stdin: every user of a machine can read arguments.
-fn post(edge: &str, path: &str, token: &str, body: &impl Serialize) -> Result<()> {
+/// Posts JSON with curl and gives the answer. The token goes through curl's stdin: every user of a machine can read arguments.
+fn post(edge: &str, path: &str, token: &str, body: &str) -> Result<String> {
     let url = format!("{}{path}", edge.trim_end_matches('/'));
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--max-time", "30", "--header", "@-", "--write-out", "\n%{http_code}"]);
-    curl.args(["--header", "Content-Type: application/json", "--data", &serde_json::to_string(body)?, &url]);
+    curl.args(["--header", "Content-Type: application/json", "--data", body, &url]);
     let mut child = curl.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot run curl")?;
     let mut stdin = child.stdin.take().context("curl has no stdin")?;
     writeln!(stdin, "Authorization: Bearer {token}")?;
@@ -173,7 +212,7 @@ fn post(edge: &str, path: &str, token: &str, body: &impl Serialize) -> Result<()
     if !output.status.success() || status != "200" {
         bail!("{url}: {status} {said}");
     }
-    Ok(())
+    Ok(said.to_owned())
 }
 
 #[cfg(test)]
@@ -217,6 +256,7 @@ mod tests {
             head
         });
         let request = AdmitRequest { addresses: vec!["192.0.2.7".parse().unwrap()] };
+        let request = serde_json::to_string(&request).unwrap();
         let error = post(&edge, ADMIT_PATH, "a.b.c", &request).unwrap_err().to_string();
         let head = server.join().unwrap();
         assert_eq!(head[0], format!("POST {ADMIT_PATH} HTTP/1.1"));

@@ -1,6 +1,8 @@
 //! Which path is what.
 
-use shared::control::{ADDRESS_PATH, ADMIT_PATH, ENROL_PATH, FLEET_LINK_PATH, REVOKE_PATH, ROOM_LINK_PATH};
+use shared::control::{
+    ADDRESS_PATH, ADMIT_PATH, DRAIN_PATH, ENROL_PATH, FLEET_LINK_PATH, NODES_PATH, REVOKE_PATH, ROOM_LINK_PATH,
+};
 
 use super::twirp;
 
@@ -25,6 +27,10 @@ pub enum Route {
     Enrol,
     /// Revokes a node's key.
     Revoke,
+    /// Has a node drain.
+    Drain,
+    /// Tells an operator which nodes there are.
+    Nodes,
     /// A node's link to the fleet object.
     FleetLink,
     /// A node's link to a room object.
@@ -65,6 +71,8 @@ impl Route {
             ADMIT_PATH => Self::Admit,
             ENROL_PATH => Self::Enrol,
             REVOKE_PATH => Self::Revoke,
+            DRAIN_PATH => Self::Drain,
+            NODES_PATH => Self::Nodes,
             FLEET_LINK_PATH => Self::FleetLink,
             ROOM_LINK_PATH => Self::RoomLink,
             "/healthz" => Self::Health,
@@ -79,7 +87,7 @@ impl Route {
     pub fn limit(self) -> Option<&'static str> {
         match self {
             Self::Rtc(_) | Self::Validate(_) | Self::Token => Some("JOIN_LIMIT"),
-            Self::Address | Self::Admit | Self::Enrol | Self::Revoke => Some("DOOR_LIMIT"),
+            Self::Address | Self::Admit | Self::Enrol | Self::Revoke | Self::Drain | Self::Nodes => Some("DOOR_LIMIT"),
             // A node's links are its lifeline, and cost nothing that is not checked first.
             Self::FleetLink | Self::RoomLink => None,
             // App servers ask for all their rooms from one address.
@@ -103,6 +111,8 @@ impl Route {
             Self::Admit => "node_admit",
             Self::Enrol => "node_enrol",
             Self::Revoke => "node_revoke",
+            Self::Drain => "node_drain",
+            Self::Nodes => "node_list",
             Self::FleetLink => "node_fleet",
             Self::RoomLink => "node_room",
             Self::Health => "healthz",

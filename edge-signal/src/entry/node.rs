@@ -5,14 +5,17 @@ use std::result::Result as StdResult;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::claims;
-use shared::control::{AdmitRequest, EnrolRequest, RevokeRequest, SeenAddress};
+use shared::control::{AdmitRequest, DrainRequest, EnrolRequest, RevokeRequest, SeenAddress};
 use worker::{Env, Method, Request, Response, Result};
 
 use super::{MAX_BODY, bearer, body, client_address, is_upgrade, json};
 use crate::api::deployment::Deployment;
 use crate::api::join_query::Query;
 use crate::fleet::gate::GateError;
-use crate::objects::fleet::{ADMIT_ADDRESSES_PATH, ENROL_PATH, Enrolment, LINK_PATH, NODE_TOKEN_HEADER, REVOKE_PATH};
+use crate::objects::fleet::{
+    ADMIT_ADDRESSES_PATH, DRAIN_PATH, ENROL_PATH, Enrolment, LINK_PATH, NODE_ADDRESS_HEADER, NODE_TOKEN_HEADER,
+    NODES_PATH, REVOKE_PATH,
+};
 use crate::objects::room::{NODE_LINK_PATH, TICKET_HEADER};
 use crate::refusal::{Reason, Refusal};
 use crate::runtime::{self, FLEET, ROOM, WHOLE, from_object};
@@ -64,6 +67,27 @@ pub(super) async fn revoke(
     operator::<RevokeRequest>(request, env, deployment, REVOKE_PATH).await
 }
 
+/// Has a node drain, or takes that back.
+pub(super) async fn drain(
+    request: Request,
+    env: &Env,
+    deployment: &Deployment,
+) -> Result<StdResult<Response, Refusal>> {
+    operator::<DrainRequest>(request, env, deployment, DRAIN_PATH).await
+}
+
+/// Tells which nodes there are.
+pub(super) async fn nodes(
+    request: &Request,
+    env: &Env,
+    deployment: &Deployment,
+) -> Result<StdResult<Response, Refusal>> {
+    match check_operator(request, deployment)? {
+        Ok(()) => to_fleet(env, NODES_PATH, &()).await,
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
 /// A request of somebody who has an enrolment token, for the fleet object.
 async fn operator<T: Serialize + DeserializeOwned>(
     mut request: Request,
@@ -109,7 +133,8 @@ pub(super) async fn fleet_link(request: &Request, env: &Env) -> Result<StdResult
         return Ok(Err(Refusal::new(Reason::UpgradeRequired, "a WebSocket is required")));
     }
     let Some(token) = bearer(request)? else { return Ok(Err(GateError::NoToken.refusal())) };
-    let forwarded = runtime::upgrade(LINK_PATH, &[(NODE_TOKEN_HEADER, &token)])?;
+    let address = client_address(request)?.map(|address| address.to_string()).unwrap_or_default();
+    let forwarded = runtime::upgrade(LINK_PATH, &[(NODE_TOKEN_HEADER, &token), (NODE_ADDRESS_HEADER, &address)])?;
     from_object(runtime::object(env, FLEET, WHOLE)?.fetch_with_request(forwarded).await?).await
 }
 

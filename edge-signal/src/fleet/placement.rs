@@ -16,7 +16,11 @@ const NEAR_KM: f64 = 500.0;
 pub(super) fn choose(nodes: &BTreeMap<NodeId, Linked>, request: &PlaceRequest) -> Option<NodeId> {
     let able = nodes.iter().filter(|(id, node)| {
         let wanted = request.region.as_ref().is_none_or(|region| *region == node.info.region);
-        wanted && !node.draining && !request.exclude.contains(id) && node.sessions() < node.info.max_sessions
+        wanted
+            && !node.draining
+            && !node.drained
+            && !request.exclude.contains(id)
+            && node.sessions() < node.info.max_sessions
     });
     able.min_by(|(_, a), (_, b)| cost(a, request).total_cmp(&cost(b, request))).map(|(id, _)| id.clone())
 }
@@ -25,7 +29,7 @@ pub(super) fn choose(nodes: &BTreeMap<NodeId, Linked>, request: &PlaceRequest) -
 fn cost(node: &Linked, request: &PlaceRequest) -> f64 {
     /// More steps than the Earth has.
     const BUSY_COST: f64 = 1000.0;
-    let used = (f64::from(node.sessions()) / f64::from(node.info.max_sessions.max(1))).max(f64::from(node.load.cpu));
+    let used = (f64::from(node.sessions()) / f64::from(node.info.max_sessions.max(1))).max(f64::from(node.load().cpu));
     let used = used.clamp(0.0, 1.0);
     let steps = request.client.map_or(0.0, |client| (client.distance_km(node.info.place) / NEAR_KM).floor());
     let busy = if used >= BUSY { BUSY_COST } else { 0.0 };

@@ -8,8 +8,8 @@ use std::panic::RefUnwindSafe;
 use serde::{Deserialize, Serialize};
 use shared::claims::NodeKey;
 use shared::control::{
-    ADMISSION_TTL_SECS, AdmitRequest, EnrolResponse, FleetToNode, NodeInfo, NodeToFleet, PlaceRequest, PlaceResponse,
-    RevokeRequest,
+    ADMISSION_TTL_SECS, AdmitRequest, DrainRequest, EnrolResponse, FleetToNode, NodeInfo, NodeStatus, NodeToFleet,
+    PlaceRequest, PlaceResponse, RevokeRequest,
 };
 use shared::ids::{NodeId, RegionName, RoomName};
 use worker::{
@@ -33,6 +33,10 @@ pub(crate) const ADMIT_ADDRESSES_PATH: &str = "/admit-addresses";
 pub(crate) const ENROL_PATH: &str = "/enrol";
 /// Where the Worker posts a [`RevokeRequest`] it has checked the token of.
 pub(crate) const REVOKE_PATH: &str = "/revoke";
+/// Where the Worker asks for every [`NodeStatus`].
+pub(crate) const NODES_PATH: &str = "/nodes";
+/// Where the Worker posts a [`DrainRequest`] it has checked the token of.
+pub(crate) const DRAIN_PATH: &str = "/drain";
 /// Where a node's upgrade goes.
 pub(crate) const LINK_PATH: &str = "/link";
 /// Where a room posts a [`PlaceRequest`].
@@ -45,6 +49,9 @@ pub(crate) const ADMIT_PATH: &str = "/admit";
 pub(crate) const ROOM_OVER_PATH: &str = "/room-over";
 /// The node token of an upgrade.
 pub(crate) const NODE_TOKEN_HEADER: &str = "x-meridian-node-token";
+
+/// Where its upgrade comes from, or nothing.
+pub(crate) const NODE_ADDRESS_HEADER: &str = "x-meridian-node-address";
 
 /// WebSocket close codes of our own (RFC 6455 section 7.4.2: 4000 to 4999).
 const CLOSE_MALFORMED: u16 = 4400;
@@ -80,6 +87,9 @@ struct Attachment {
     link: String,
     info: Option<NodeInfo>,
     draining: bool,
+    /// Where it comes from; attachments of before do not say.
+    #[serde(default)]
+    address: Option<IpAddr>,
 }
 
 #[durable_object]
@@ -104,6 +114,8 @@ impl DurableObject for FleetObject {
             ADMIT_ADDRESSES_PATH => self.admit_addresses(&read(&mut request).await?),
             ENROL_PATH => self.enrol(&read(&mut request).await?),
             REVOKE_PATH => self.revoke(&read(&mut request).await?).await,
+            NODES_PATH => runtime::text(200, &serde_json::to_string(&self.nodes())?),
+            DRAIN_PATH => self.drain(&read(&mut request).await?),
             LINK_PATH => self.link(&request),
             PLACE_PATH => {
                 let placed = self.place(&read(&mut request).await?)?;
@@ -147,7 +159,9 @@ impl DurableObject for FleetObject {
             NodeToFleet::Hello(info) => {
                 attachment.info = Some(info.clone());
                 attach(&socket, &attachment)?;
+                let drained = keys::is_drained(&self.state, &attachment.node)?;
                 let greeted = self.fleet.borrow_mut().hello(runtime::now(), attachment.node.clone(), info);
+                self.fleet.borrow_mut().drain(&attachment.node, drained);
                 match greeted {
                     Ok(()) => send(&socket, &FleetToNode::Welcome { node: attachment.node })?,
                     Err(error) => {
@@ -199,6 +213,8 @@ impl FleetObject {
                 if attachment.draining {
                     fleet.draining(&node);
                 }
+                // Tables of a newer version refuse every join anyway.
+                fleet.drain(&node, keys::is_drained(&self.state, &node).unwrap_or(false));
             }
             self.links.borrow_mut().insert(node, (socket, attachment.link));
         }
@@ -257,6 +273,24 @@ impl FleetObject {
         }
     }
 
+    /// Every node with an open link.
+    fn nodes(&self) -> Vec<NodeStatus> {
+        self.sweep();
+        let (links, fleet) = (self.links.borrow(), self.fleet.borrow());
+        let status = |(node, (socket, _)): (&NodeId, &(WebSocket, String))| {
+            fleet.status(node, attachment(socket).and_then(|attachment| attachment.address))
+        };
+        links.iter().filter_map(status).collect()
+    }
+
+    fn drain(&self, request: &DrainRequest) -> Result<Response> {
+        if !keys::set_drained(&self.state, &request.node, request.draining)? {
+            return runtime::refuse_worker(&Refusal::new(Reason::NodeNotFound, "unknown node"));
+        }
+        self.fleet.borrow_mut().drain(&request.node, request.draining);
+        runtime::text(200, "null")
+    }
+
     fn link(&self, request: &Request) -> Result<Response> {
         let token = request.headers().get(NODE_TOKEN_HEADER)?;
         let mut failed = None;
@@ -277,7 +311,8 @@ impl FleetObject {
         self.drop_link(&node, CLOSE_REPLACED, "replaced by a newer link")?;
         let pair = WebSocketPair::new()?;
         self.state.accept_web_socket(&pair.server);
-        let attachment = Attachment { node, link: runtime::random_name()?, info: None, draining: false };
+        let address = request.headers().get(NODE_ADDRESS_HEADER)?.and_then(|address| address.parse().ok());
+        let attachment = Attachment { node, link: runtime::random_name()?, info: None, draining: false, address };
         attach(&pair.server, &attachment)?;
         self.links.borrow_mut().insert(attachment.node, (pair.server, attachment.link));
         Response::from_websocket(pair.client)

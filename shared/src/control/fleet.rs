@@ -25,6 +25,11 @@ pub const ENROL_PATH: &str = "/node/enrol";
 /// Where an operator revokes a node's key ([`RevokeRequest`]), relative to the edge.
 pub const REVOKE_PATH: &str = "/node/revoke";
 
+/// Where an operator asks which nodes there are (answer: a list of [`NodeStatus`]), relative to the edge.
+pub const NODES_PATH: &str = "/node/list";
+/// Where an operator has a node drain ([`DrainRequest`]), relative to the edge.
+pub const DRAIN_PATH: &str = "/node/drain";
+
 /// What a node is and can carry, in its first message on the fleet link.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeInfo {
@@ -121,6 +126,31 @@ pub struct EnrolResponse {
 pub struct RevokeRequest {
     /// Whose key.
     pub node: NodeId,
+}
+
+/// `POST` [`DRAIN_PATH`], `Authorization: Bearer` an enrolment token: no room is placed on the node any more, or again; what
+/// it has goes on. Holds until it is taken back, whatever starts anew meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainRequest {
+    /// Which.
+    pub node: NodeId,
+    /// Whether it drains.
+    pub draining: bool,
+}
+
+/// A node with an open fleet link: of the answer to `POST` [`NODES_PATH`], `Authorization: Bearer` an enrolment token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Which.
+    pub node: NodeId,
+    /// Where the edge sees it, when the platform says.
+    pub address: Option<IpAddr>,
+    /// What it said of itself.
+    pub info: NodeInfo,
+    /// Its last heartbeat; `None`: none has come since the edge or the link is new.
+    pub load: Option<NodeLoad>,
+    /// No room is placed there: it said so, or an operator.
+    pub draining: bool,
 }
 
 /// A room asks the fleet for a node.

@@ -11,7 +11,7 @@ use crate::objects::layout;
 use crate::room::event::UnixMs;
 
 /// How the tables came to be what they are.
-const STEPS: [&[&str]; 2] = [
+const STEPS: [&[&str]; 3] = [
     &[
         "CREATE TABLE IF NOT EXISTS node (id TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, revoked INTEGER NOT NULL, \
          enrolled_at INTEGER NOT NULL)",
@@ -20,6 +20,7 @@ const STEPS: [&[&str]; 2] = [
     ],
     // A revocation looks for the rooms of one node among those of all.
     &["CREATE INDEX IF NOT EXISTS room_link_by_node ON room_link (node)"],
+    &["CREATE TABLE IF NOT EXISTS drained (node TEXT PRIMARY KEY)"],
 ];
 
 #[derive(Deserialize)]
@@ -59,6 +60,28 @@ pub(super) fn find(state: &State, node: &NodeId) -> Result<Option<Enrolled>> {
 pub(super) fn revoke(state: &State, node: &NodeId) -> Result<bool> {
     let id = vec![SqlStorageValue::from(node.to_string())];
     Ok(tables(state)?.exec("UPDATE node SET revoked = 1 WHERE id = ?", id)?.rows_written() > 0)
+}
+
+/// Notes whether an operator has a node drain; says whether there is such a node.
+pub(super) fn set_drained(state: &State, node: &NodeId, drained: bool) -> Result<bool> {
+    if find(state, node)?.is_none() {
+        return Ok(false);
+    }
+    let statement =
+        if drained { "INSERT OR IGNORE INTO drained (node) VALUES (?)" } else { "DELETE FROM drained WHERE node = ?" };
+    tables(state)?.exec(statement, vec![SqlStorageValue::from(node.to_string())])?;
+    Ok(true)
+}
+
+/// Whether an operator has a node drain.
+pub(super) fn is_drained(state: &State, node: &NodeId) -> Result<bool> {
+    #[derive(Deserialize)]
+    struct Drained {
+        node: NodeId,
+    }
+    let id = vec![SqlStorageValue::from(node.to_string())];
+    let rows: Vec<Drained> = tables(state)?.exec("SELECT node FROM drained WHERE node = ?", id)?.to_array()?;
+    Ok(rows.iter().any(|row| row.node == *node))
 }
 
 /// Whether a node may open a link to a room; if so the room is noted, to be told when the key is revoked.
