@@ -143,7 +143,11 @@ impl Fleet {
             }
             FleetTask::Nodes { edge } => drain::list(&Operated { edge, secret: &secret })?,
             FleetTask::Drain { edge, undo, wait, nodes } => {
-                drain::drain(&Operated { edge, secret: &secret }, nodes, !undo, *wait)?;
+                let edge = Operated { edge, secret: &secret };
+                let drained = drain::drain(&edge, nodes, !undo)?;
+                if *wait {
+                    drain::wait_until_empty(&edge, &drained)?;
+                }
             }
             FleetTask::Probe { edge, region, more } => {
                 probe(&secret_api_key(&self.secrets)?, edge, region.as_deref(), more)?;

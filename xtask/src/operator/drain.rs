@@ -20,41 +20,48 @@ pub(super) trait Edge {
 
 /// A line for each node.
 pub(super) fn list(edge: &impl Edge) -> Result<()> {
-    println!("{:<18} {:<16} {:<40} {:>16} {:>6}  {}", "node", "region", "address", "sessions", "cpu", "version");
+    let line = |[node, region, address, sessions, cpu, version]: [&str; 6]| {
+        println!("{node:<18} {region:<16} {address:<40} {sessions:>16} {cpu:>6}  {version}");
+    };
+    line(["node", "region", "address", "sessions", "cpu", "version"]);
     for node in nodes(edge)? {
-        let address = node.address.map(|address| address.to_string()).unwrap_or_default();
         let (sessions, cpu) = match node.load {
             Some(load) => (load.sessions.to_string(), format!("{:.0} %", load.cpu * 100.0)),
             None => ("?".to_owned(), "?".to_owned()),
         };
+        let address = node.address.map(|address| address.to_string()).unwrap_or_default();
         let sessions = format!("{sessions} of {}", node.info.max_sessions);
-        let draining = if node.draining { ", draining" } else { "" };
-        let (id, region) = (node.node.to_string(), node.info.region.to_string());
-        println!("{id:<18} {region:<16} {address:<40} {sessions:>16} {cpu:>6}  {}{draining}", node.info.version);
+        let version = if node.draining { node.info.version + ", draining" } else { node.info.version };
+        line([&node.node.to_string(), &node.info.region.to_string(), &address, &sessions, &cpu, &version]);
     }
     Ok(())
 }
 
-/// Has nodes drain, or take rooms again, and waits until they are empty if asked to.
-pub(super) fn drain(edge: &impl Edge, named: &[String], draining: bool, wait: bool) -> Result<()> {
+/// Has nodes drain, or take rooms again; gives which.
+pub(super) fn drain(edge: &impl Edge, named: &[String], draining: bool) -> Result<BTreeSet<NodeId>> {
     let chosen = choose(&nodes(edge)?, named)?;
     for node in &chosen {
         edge.ask(DRAIN_PATH, &serde_json::to_string(&DrainRequest { node: node.clone(), draining })?)?;
         println!("{node} {}", if draining { "drains: it gets no room any more" } else { "gets rooms again" });
     }
+    Ok(chosen)
+}
+
+/// Waits until no session is left on them.
+pub(super) fn wait_until_empty(edge: &impl Edge, chosen: &BTreeSet<NodeId>) -> Result<()> {
     let mut told = None;
-    while wait && draining {
-        let left = sessions(&nodes(edge)?, &chosen)?;
-        if left == Some(0) {
-            println!("no session is left");
-            break;
-        }
-        if left.is_some() && told != left {
-            println!("{} sessions go on", left.unwrap_or_default());
-            told = left;
+    loop {
+        match sessions(&nodes(edge)?, chosen)? {
+            Some(0) => break,
+            left @ Some(count) if left != told => {
+                println!("{count} sessions go on");
+                told = left;
+            }
+            _ => {}
         }
         thread::sleep(LOOK);
     }
+    println!("no session is left");
     Ok(())
 }
 
@@ -155,9 +162,10 @@ mod tests {
         assert!(sessions(&[node("ND_b", a, Some(0))], &all).is_err(), "calls may go on without a link");
 
         let edge = told([vec![node("ND_a", a, Some(1))], vec![node("ND_a", a, Some(0))]]);
-        drain(&edge, &["ND_a".to_owned()], true, true).unwrap();
+        let drained = drain(&edge, &["ND_a".to_owned()], true).unwrap();
         let asked = DrainRequest { node: NodeId::try_from("ND_a").unwrap(), draining: true };
         assert_eq!(*edge.drained.borrow(), [asked]);
-        drain(&told([vec![node("ND_a", a, Some(1))]]), &["ND_a".to_owned()], false, true).unwrap();
+        wait_until_empty(&edge, &drained).unwrap();
+        assert!(edge.lists.borrow().is_empty());
     }
 }
