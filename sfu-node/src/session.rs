@@ -142,6 +142,7 @@ impl Session {
         allocator: &mut Allocator,
         out: &mut Output,
     ) {
+        let known = self.publisher.remote().map(|remote| remote.ice.clone());
         let change = match self.publisher.follow_offer(&offer.sdp, &mut self.publications, allocator) {
             Ok(change) => change,
             Err(error) => return self.reject(offer.id, &error, out),
@@ -166,6 +167,8 @@ impl Session {
                 out.commands.push(Command::SetFingerprint(transport, fingerprint));
             }
         }
+        let remote = self.publisher.remote().map(|remote| remote.ice.clone()).filter(|ice| known.as_ref() != Some(ice));
+        out.commands.extend(remote.map(|ice| Command::SetRemoteIce(transport, ice)));
         let is_single = self.params.peer_connections == PeerConnections::Single;
         if is_single {
             let waited = self.waiting();
@@ -197,9 +200,11 @@ impl Session {
         };
         let transport = subscriber.transport;
         match subscriber.follow_answer(answer.id, &answer.sdp, &self.params.client, &self.subscriptions) {
-            Ok(fingerprint) => {
+            Ok(news) => {
                 self.subscriptions.mark_received();
-                out.commands.extend(fingerprint.map(|fingerprint| Command::SetFingerprint(transport, fingerprint)));
+                out.commands.extend(news.ice.map(|ice| Command::SetRemoteIce(transport, ice)));
+                out.commands
+                    .extend(news.fingerprint.map(|fingerprint| Command::SetFingerprint(transport, fingerprint)));
             }
             Err(error) => self.reject(answer.id, &error, out),
         }

@@ -31,7 +31,7 @@ pub struct TrackKey(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SpeakerKey(pub u64);
 
-/// Local ICE credentials (RFC 8445 section 5.3), as written into our description. Unique per shard.
+/// ICE credentials (RFC 8445 section 5.3), as written into a description. Ours are unique per shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IceCredentials {
     /// `a=ice-ufrag`.
@@ -236,6 +236,9 @@ pub enum Command {
     SetFingerprint(TransportKey, Fingerprint),
     /// ICE restart (RFC 8445 section 9): new local credentials; the old ones stay valid until the new ones are used.
     RestartIce(TransportKey, IceCredentials),
+    /// The client's credentials, for those of ours that were set last: they sign checks of an address that it sends from
+    /// without having checked it.
+    SetRemoteIce(TransportKey, IceCredentials),
     /// The transport's complete set of receivers; those not in it any more end.
     SetReceivers(TransportKey, Vec<Receiver>),
     /// The transport's complete set of senders; those not in it any more end. One with the same ssrc goes on.

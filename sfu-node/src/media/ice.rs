@@ -1,9 +1,10 @@
 //! ICE-lite responder of one transport (RFC 8445 section 2.5): answers authenticated Binding requests, follows the
 //! peer's nomination, keeps consent (RFC 7675). **Learns an address only from a request whose MESSAGE-INTEGRITY checks
-//! out; sends no request of its own.**
+//! out, or an answer to its own**: see [`roaming`].
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+pub mod roaming;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use rtc::stun::message::{
 };
 use rtc::stun::xoraddr::XorMappedAddress;
 
+use self::roaming::Unproven;
 use super::api::IceCredentials;
 use super::batch::Route;
 
@@ -134,7 +136,10 @@ struct Address {
 /// ICE state of one transport.
 pub struct Agent {
     current: IceCredentials,
-    next: Option<IceCredentials>,
+    /// The peer's, once known.
+    remote: Option<IceCredentials>,
+    /// Both of a restart.
+    next: Option<(IceCredentials, Option<IceCredentials>)>,
     addresses: ArrayVec<Address, MAX_ADDRESSES>,
     selected: Option<Route>,
     /// Accepted checks and where they came from, oldest first.
@@ -142,6 +147,11 @@ pub struct Agent {
     /// Last request from the selected address.
     consent: Option<Instant>,
     disconnected: bool,
+    /// Last packet with the session's keys from the selected address.
+    heard: Option<Instant>,
+    unproven: Option<Unproven>,
+    /// Not before: the next check of our own.
+    next_check: Option<Instant>,
 }
 
 impl Agent {
@@ -150,23 +160,27 @@ impl Agent {
     pub fn new(credentials: IceCredentials) -> Self {
         Self {
             current: credentials,
+            remote: None,
             next: None,
             addresses: ArrayVec::new(),
             selected: None,
             recent: VecDeque::with_capacity(RECENT_CHECKS),
             consent: None,
             disconnected: false,
+            heard: None,
+            unproven: None,
+            next_check: None,
         }
     }
 
     /// Prepares an ICE restart (RFC 8445 section 9); returns a ufrag that never came into use and is void now.
     pub fn restart(&mut self, credentials: IceCredentials) -> Option<String> {
-        self.next.replace(credentials).map(|unused| unused.ufrag)
+        self.next.replace((credentials, None)).map(|(unused, _)| unused.ufrag)
     }
 
     /// Ufrags that are valid now.
     pub fn ufrags(&self) -> impl Iterator<Item = &str> {
-        [Some(&self.current), self.next.as_ref()].into_iter().flatten().map(|c| c.ufrag.as_str())
+        self.local().map(|credentials| credentials.ufrag.as_str())
     }
 
     /// Where media goes: the nominated address, or the first one until the peer nominates.
@@ -175,9 +189,10 @@ impl Agent {
         self.selected
     }
 
-    /// All validated addresses.
+    /// All validated addresses, and one it sends from.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.addresses.iter().map(|a| a.route.to)
+        let unproven = self.unproven.as_ref().map(|unproven| unproven.route).filter(|r| !self.is_validated(r.to));
+        self.addresses.iter().map(|a| a.route).chain(unproven).map(|route| route.to)
     }
 
     /// Whether the peer proved lately that it is at `addr`.
@@ -218,9 +233,11 @@ impl Agent {
         }
 
         let mut accepted = Accepted { response: success(&request, from, &credentials, crypto), ..Accepted::default() };
-        if let Some(next) = self.next.take_if(|next| next.ufrag == credentials.ufrag) {
-            accepted.retired = Some(std::mem::replace(&mut self.current, next).ufrag);
+        if let Some((local, remote)) = self.next.take_if(|(next, _)| next.ufrag == credentials.ufrag) {
+            accepted.retired = Some(std::mem::replace(&mut self.current, local).ufrag);
+            self.remote = remote.or(self.remote.take());
         }
+        self.unproven.take_if(|unproven| unproven.route.to == from);
         (accepted.learned, accepted.evicted) = self.learn(now, route);
         if self.selected.is_none() || request.covered(ATTR_USE_CANDIDATE).is_some() {
             self.selected = Some(route);
@@ -235,6 +252,7 @@ impl Agent {
     /// Gives up an address that another transport has proved to own.
     pub fn forget(&mut self, addr: SocketAddr) {
         self.addresses.retain(|a| a.route.to != addr);
+        self.unproven.take_if(|unproven| unproven.route.to == addr);
         self.selected.take_if(|selected| selected.to == addr);
     }
 
@@ -258,9 +276,13 @@ impl Agent {
         None
     }
 
+    fn local(&self) -> impl Iterator<Item = &IceCredentials> {
+        std::iter::once(&self.current).chain(self.next.as_ref().map(|(local, _)| local))
+    }
+
     fn credentials_of(&self, request: &Request) -> Option<IceCredentials> {
         let ufrag = request.local_ufrag()?;
-        [Some(&self.current), self.next.as_ref()].into_iter().flatten().find(|c| c.ufrag == ufrag).cloned()
+        self.local().find(|credentials| credentials.ufrag == ufrag).cloned()
     }
 
     /// A peer repeats a check only from where it made it; somebody who caught one would move its media elsewhere.

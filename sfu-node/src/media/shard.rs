@@ -28,6 +28,7 @@ use super::demux::{Protocol, classify};
 use super::dtls::Identity;
 use super::forward::Forwarder;
 use super::socket::Sent;
+use super::srtp::SrtpError;
 use super::transport::Happening;
 #[cfg(test)]
 use super::{api::TransportKey, srtp::Srtp};
@@ -97,6 +98,7 @@ impl Shard {
                 self.carry_out(now, index, happenings);
             }
             Command::RestartIce(key, credentials) => self.table.restart_ice(key, credentials),
+            Command::SetRemoteIce(key, credentials) => self.table.set_remote_ice(key, credentials),
             Command::SetReceivers(key, receivers) => {
                 self.forwarder.set_receivers(now, key, receivers, &mut self.table);
             }
@@ -130,24 +132,35 @@ impl Shard {
         if protocol == Some(Protocol::Stun) {
             return self.handle_stun(now, route, datagram);
         }
-        let Some(index) = self.table.index_at(route.to) else {
-            self.table.stats.dropped_unknown_address += 1;
-            return;
-        };
+        let Some(index) = self.table.index_at(route.to) else { return self.handle_stray(now, route, datagram) };
         let Some((transport, crypto)) = self.table.transport(index) else { return };
         let key = transport.key;
         match protocol {
             Some(Protocol::Rtp) => match transport.unprotect_rtp(datagram) {
                 Ok(packet) => {
+                    let elsewhere = transport.ice.hears(now, route.to);
                     self.flowed = Some(now);
                     self.forwarder.on_rtp(now, key, packet, &mut self.table);
+                    if elsewhere {
+                        self.table.look_there(now, index, route);
+                    }
                 }
-                Err(error) => self.table.count_srtp_error(error),
+                Err(error) => self.refuse(now, index, route, error),
             },
             Some(Protocol::Rtcp) => match transport.unprotect_rtcp(datagram) {
-                Ok(compound) => self.forwarder.on_rtcp(now, key, compound, &mut self.table),
-                Err(error) => self.table.count_srtp_error(error),
+                Ok(compound) => {
+                    let elsewhere = transport.ice.hears(now, route.to);
+                    self.forwarder.on_rtcp(now, key, compound, &mut self.table);
+                    if elsewhere {
+                        self.table.look_there(now, index, route);
+                    }
+                }
+                Err(error) => self.refuse(now, index, route, error),
             },
+            // Anybody can write a handshake message; it waits for a check.
+            Some(Protocol::Dtls) if !transport.ice.is_validated(route.to) => {
+                self.table.stats.dropped_unknown_address += 1;
+            }
             Some(Protocol::Dtls) => {
                 let connecting = !transport.is_connected();
                 let happenings = transport.handle_dtls(now, datagram, crypto);
@@ -305,6 +318,36 @@ impl Shard {
         let Some((transport, _)) = self.table.transport(index) else { return };
         let connected = transport.skip_dtls(srtp);
         self.carry_out(now, index, vec![connected]);
+    }
+
+    /// A packet that comes from where nobody is known to be: dropped unless it has the keys of a session.
+    fn handle_stray(&mut self, now: Instant, route: Route, datagram: &mut [u8]) {
+        let protocol = classify(datagram).filter(|protocol| matches!(protocol, Protocol::Rtp | Protocol::Rtcp));
+        let owner = protocol.and_then(|p| Some((p, self.table.owner_of(now, route, p, datagram)?)));
+        let Some((protocol, (index, len))) = owner else {
+            self.table.stats.dropped_unknown_address += 1;
+            return;
+        };
+        let Some((transport, _)) = self.table.transport(index) else { return };
+        let (key, packet) = (transport.key, datagram.get(..len).unwrap_or_default());
+        if protocol == Protocol::Rtp {
+            self.flowed = Some(now);
+            self.forwarder.on_rtp(now, key, packet, &mut self.table);
+        } else {
+            self.forwarder.on_rtcp(now, key, packet, &mut self.table);
+        }
+        self.table.look_there(now, index, route);
+    }
+
+    /// Counts a packet that is not forwarded.
+    fn refuse(&mut self, now: Instant, index: usize, route: Route, error: SrtpError) {
+        self.table.count_srtp_error(error);
+        // Who sends copies of a peer's packets from elsewhere is ahead of them; the peer is where they come from.
+        if error == SrtpError::Replayed
+            && let Some((transport, _)) = self.table.transport(index)
+        {
+            transport.ice.hears(now, route.to);
+        }
     }
 
     fn open(&mut self, now: Instant, config: &TransportConfig) {

@@ -124,6 +124,12 @@ impl Inbound {
         Self { cipher, streams: HashMap::default() }
     }
 
+    /// Whether a packet of this SSRC has authenticated.
+    #[must_use]
+    pub fn knows(&self, ssrc: u32) -> bool {
+        self.streams.contains_key(&ssrc)
+    }
+
     /// Authenticates and decrypts an SRTP packet in place; returns the plain RTP packet.
     ///
     /// # Errors

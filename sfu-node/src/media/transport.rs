@@ -1,5 +1,6 @@
 //! One transport: a peer connection's ICE, DTLS, SRTP and SCTP put together. Datagrams in, plain packets, messages and
-//! datagrams out. **Reads nothing but Binding requests from an address that ICE has not validated.**
+//! datagrams out. **From an address that ICE has not validated reads nothing but checks and what has the session's keys;
+//! sends nothing there but checks.**
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -9,12 +10,16 @@ use rtc::crypto::RTCCrypto;
 use super::api::{FailReason, Fingerprint, RoomKey, SpeakerKey, SrtpProfile, TransportConfig, TransportKey};
 use super::batch::{Route, SendBatch};
 use super::datachannel::{DataChannels, Message};
+use super::demux::Protocol;
 use super::dtls::{Dtls, DtlsEvent, Identity};
 use super::ice::{Agent, Silence};
 use super::srtp::{MAX_OVERHEAD, Srtp, SrtpError};
 
 /// Time a client has to get through ICE and DTLS: as long as the room waits for a participant to connect.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(60);
+
+/// A client that gets media sends a report that often at the least; one that has sent lately is where it was.
+const REPORTS_EVERY: Duration = Duration::from_millis(30);
 
 /// What a transport has to tell its shard.
 #[derive(Debug, PartialEq, Eq)]
@@ -118,6 +123,14 @@ impl Transport {
     /// [`SrtpError`]; [`SrtpError::Unauthentic`] before there are keys.
     pub fn unprotect_rtcp<'a>(&mut self, packet: &'a mut [u8]) -> Result<&'a [u8], SrtpError> {
         self.srtp.as_mut().ok_or(SrtpError::Unauthentic)?.inbound.unprotect_rtcp(packet)
+    }
+
+    /// Whether an SRTP or SRTCP packet from an unknown address may be the peer's: a stream it has sent before, and for
+    /// reports, whose SSRC many have in common, nothing heard from where it was.
+    #[must_use]
+    pub fn may_have_sent(&self, now: Instant, protocol: Protocol, ssrc: u32) -> bool {
+        let is_absent = protocol == Protocol::Rtp || self.ice.is_unheard(now, REPORTS_EVERY);
+        is_absent && self.ice.has_remote() && self.srtp.as_ref().is_some_and(|srtp| srtp.inbound.knows(ssrc))
     }
 
     /// Encrypts an RTP packet into the batch; dropped silently while nothing may be sent.

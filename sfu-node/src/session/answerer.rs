@@ -88,7 +88,7 @@ impl Answerer {
             Some(known) if known.fingerprint != remote.fingerprint => {
                 TransportChange::NewFingerprint(remote.fingerprint)
             }
-            Some(known) if known.ufrag != remote.ufrag => {
+            Some(known) if known.ice.ufrag != remote.ice.ufrag => {
                 self.credentials = allocator.ice_credentials();
                 TransportChange::Restarted
             }

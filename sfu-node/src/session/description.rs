@@ -10,12 +10,14 @@ use shared::control::{MAX_SDP_LEN, TrackKind};
 
 use super::codec::{CodecFormat, Feedback, parameter};
 use super::extension;
-use crate::media::api::{Fingerprint, MAX_LAYERS, PayloadType, SsrcPair};
+use crate::media::api::{Fingerprint, IceCredentials, MAX_LAYERS, PayloadType, SsrcPair};
 
 /// Most sections of a description the node takes or makes.
 pub(crate) const MAX_SECTIONS: usize = 256;
 /// Longest mid and rid, characters: what a one-byte header extension holds (RFC 8285 section 4.2).
 const MAX_ID_LEN: usize = 16;
+/// Longest ICE username fragment and password, characters (RFC 8839 section 5.4).
+const MAX_ICE_LEN: usize = 256;
 /// Most payload types read of a section; a payload type has 7 bits.
 const MAX_FORMATS: usize = 128;
 
@@ -144,8 +146,8 @@ pub(crate) struct RemoteSection {
 /// A client's offer or answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RemoteDescription {
-    /// ICE username fragment: another one means an ICE restart.
-    pub(crate) ufrag: String,
+    /// Others mean an ICE restart.
+    pub(crate) ice: IceCredentials,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) extmap_allow_mixed: bool,
     pub(crate) sections: Vec<RemoteSection>,
@@ -199,9 +201,12 @@ impl RemoteDescription {
         if matches!(shared("setup"), Some("passive")) {
             return Err(DescriptionError::BadSetup);
         }
-        let ufrag = shared("ice-ufrag").filter(|ufrag| !ufrag.is_empty()).ok_or(DescriptionError::NoIceCredentials)?;
+        let ice_text = |key| {
+            let text = shared(key).filter(|text| (1..=MAX_ICE_LEN).contains(&text.len()));
+            text.map(str::to_owned).ok_or(DescriptionError::NoIceCredentials)
+        };
         Ok(Self {
-            ufrag: ufrag.to_owned(),
+            ice: IceCredentials { ufrag: ice_text("ice-ufrag")?, password: ice_text("ice-pwd")? },
             fingerprint: shared("fingerprint").and_then(fingerprint).ok_or(DescriptionError::NoFingerprint)?,
             extmap_allow_mixed: parsed.has_attribute("extmap-allow-mixed"),
             sections,

@@ -33,6 +33,15 @@ pub(crate) struct Offerer {
     /// Sections that the client's last answer took.
     answered: Vec<MediaSection>,
     fingerprint: Option<Fingerprint>,
+    /// The client's.
+    ice: Option<IceCredentials>,
+}
+
+/// What an answer says that none before did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AnswerNews {
+    pub(crate) fingerprint: Option<Fingerprint>,
+    pub(crate) ice: Option<IceCredentials>,
 }
 
 impl Offerer {
@@ -50,6 +59,7 @@ impl Offerer {
             kinds: Vec::new(),
             answered: Vec::new(),
             fingerprint: None,
+            ice: None,
         }
     }
 
@@ -100,7 +110,7 @@ impl Offerer {
         Some((id, writer::write(&header, &sections)))
     }
 
-    /// Takes the client's answer; its fingerprint, where it is the first or another one than before.
+    /// Takes the client's answer; its fingerprint and credentials, where they are the first or others than before.
     ///
     /// Native clients answer with id 0.
     pub(crate) fn follow_answer(
@@ -109,7 +119,7 @@ impl Offerer {
         sdp: &str,
         client: &ClientTraits,
         subscriptions: &Subscriptions,
-    ) -> Result<Option<Fingerprint>, DescriptionError> {
+    ) -> Result<AnswerNews, DescriptionError> {
         if !self.outstanding.is_some_and(|outstanding| id == 0 || id == outstanding) {
             return Err(DescriptionError::NoOffer);
         }
@@ -142,9 +152,11 @@ impl Offerer {
             (!section.codecs.is_empty()).then_some(section)
         };
         self.answered = self.kinds.iter().zip(1_usize..).filter_map(agreed).collect();
-        let changed = self.fingerprint != Some(remote.fingerprint);
+        let fingerprint = Some(remote.fingerprint).filter(|_| self.fingerprint != Some(remote.fingerprint));
         self.fingerprint = Some(remote.fingerprint);
-        Ok(changed.then_some(remote.fingerprint))
+        let ice = Some(&remote.ice).filter(|ice| self.ice.as_ref() != Some(ice)).cloned();
+        self.ice = Some(remote.ice);
+        Ok(AnswerNews { fingerprint, ice })
     }
 
     /// Gives every waiting subscription a section: a free one of its kind, or a new one.

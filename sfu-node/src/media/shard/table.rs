@@ -1,6 +1,8 @@
 //! The shard's transports and the ways to find them: by key, by address, by ufrag, by room. Also the forwarder's way
 //! out: it encrypts into the send batch.
 
+mod roaming;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use rtc::crypto::{RTCCrypto, RTCCryptoProvider};
 use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
+use self::roaming::Searches;
 use super::crossings::{Crossings, RoomMessage};
 use crate::media::api::{
     Event, RoomKey, ServerData, ShardIndex, ShardSet, ShardStats, Speaker, SpeakerKey, TransportConfig, TransportKey,
@@ -57,6 +60,7 @@ pub(super) struct Table {
     max_transports: usize,
     identity: Identity,
     provider: Arc<dyn RTCCryptoProvider>,
+    searches: Searches,
     pub(super) batch: SendBatch,
     pub(super) crossings: Crossings,
     pub(super) events: VecDeque<Event>,
@@ -82,6 +86,7 @@ impl Table {
             max_transports,
             identity,
             provider,
+            searches: Searches::default(),
             batch: SendBatch::new(max_segments),
             crossings: Crossings::default(),
             events: VecDeque::new(),
@@ -143,7 +148,8 @@ impl Table {
     pub(super) fn assert_bounded(&self, most: usize) {
         let count = self.transports.len();
         assert!(count <= most && self.by_key.len() == count && self.speakers.len() <= count);
-        assert!(self.by_addr.len() <= count * crate::media::ice::MAX_ADDRESSES && self.by_ufrag.len() <= 2 * count);
+        let addresses = crate::media::ice::MAX_ADDRESSES + 1;
+        assert!(self.by_addr.len() <= count * addresses && self.by_ufrag.len() <= 2 * count);
         assert!(self.by_addr.values().chain(self.by_ufrag.values()).all(|index| self.transports.contains(*index)));
         assert_eq!(self.rooms.values().map(Vec::len).sum::<usize>(), count);
     }
@@ -193,6 +199,14 @@ impl Table {
         }
     }
 
+    /// Names the peer's credentials.
+    pub(super) fn set_remote_ice(&mut self, key: TransportKey, credentials: crate::media::api::IceCredentials) {
+        let Some(index) = self.index_of(key) else { return };
+        if let Some(transport) = self.transports.get_mut(index) {
+            transport.ice.set_remote(credentials);
+        }
+    }
+
     /// Takes a STUN datagram from anywhere.
     pub(super) fn handle_stun(&mut self, now: Instant, route: Route, datagram: &[u8]) -> Option<Contact> {
         let contact = self.accept_stun(now, route, datagram);
@@ -204,7 +218,7 @@ impl Table {
 
     fn accept_stun(&mut self, now: Instant, route: Route, datagram: &[u8]) -> Option<Contact> {
         let from = route.to;
-        let request = Request::parse(datagram)?;
+        let Some(request) = Request::parse(datagram) else { return self.accept_response(now, route, datagram) };
         let index = *self.by_ufrag.get(request.local_ufrag()?)?;
         // Nobody takes an address away from a transport whose peer is there.
         let owner = self.index_at(from).filter(|owner| *owner != index);
@@ -221,7 +235,7 @@ impl Table {
             Err(Refused::Unauthenticated(None)) => return None,
         };
         push_plain(index, route, &accepted.response, &mut self.batch);
-        let former = accepted.learned.then(|| self.by_addr.insert(from, index)).flatten();
+        let former = accepted.learned.then(|| self.by_addr.insert(from, index)).flatten().filter(|i| *i != index);
         if let Some(former) = former.and_then(|i| self.transports.get_mut(i)) {
             former.ice.forget(from);
         }

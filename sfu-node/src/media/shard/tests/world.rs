@@ -122,6 +122,9 @@ impl World {
         let at = self.dial(data);
         let fingerprint = self.clients[at].fingerprint();
         self.command(Command::Open(Box::new(config(at as u64, data, Some(fingerprint)))));
+        let creds = self.clients[at].rtc.direct_api().local_ice_credentials();
+        let remote = IceCredentials { ufrag: creds.ufrag, password: creds.pass };
+        self.command(Command::SetRemoteIce(TransportKey(at as u64), remote));
         at
     }
 
@@ -207,6 +210,13 @@ impl World {
                 return;
             }
         }
+    }
+
+    /// Gives a client a datagram that the shard has sent elsewhere.
+    pub(super) fn hand_over(&mut self, at: usize, datagram: &[u8]) {
+        let client = &mut self.clients[at];
+        let receive = Receive::new(Transported::Udp, NODE.into(), client.inside, datagram).unwrap();
+        client.rtc.handle_input(Input::Receive(self.now, receive)).unwrap();
     }
 
     fn take_batch(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
