@@ -113,13 +113,12 @@ impl Answerer {
         subscriptions.displace(usable, allocator);
         for kind in [TrackKind::Audio, TrackKind::Video] {
             let mut free = free_sections(remote, kind, client, subscriptions);
-            // A track that comes back where it was before its end was negotiated is no news to the client.
+            // A track that comes back then has one at once.
             free.sort_by_key(|mid| self.carried.contains(*mid));
             for section in free {
-                if !subscriptions.place(section, kind, allocator) {
-                    break;
+                if subscriptions.place(section, kind, shown_in(&self.local, section), allocator) {
+                    self.carried.insert(section.to_owned());
                 }
-                self.carried.insert(section.to_owned());
             }
         }
     }
@@ -208,6 +207,14 @@ fn can_carry(section: &RemoteSection, kind: TrackKind, client: &ClientTraits) ->
         && section.kind == SectionKind::Media(kind)
         && section.direction == Direction::RecvOnly
         && !subscribed_codecs(section, kind, client).is_empty()
+}
+
+/// The track that the last answer showed in a section.
+fn shown_in<'a>(local: &'a [LocalSection], mid: &str) -> Option<&'a str> {
+    local.iter().find_map(|section| match section {
+        LocalSection::Media(media) if media.mid == mid => media.source.as_ref().map(|source| source.track.as_str()),
+        _ => None,
+    })
 }
 
 fn free_sections<'a>(

@@ -1,7 +1,7 @@
 //! The connection the node offers: the subscriber of `/rtc` (JSEP offerer, RFC 8829 section 5.2).
 //! **At most one offer is outstanding**; what changes meanwhile goes into the next.
 
-use shared::control::{ClientTraits, TrackKind};
+use shared::control::{ClientTraits, MidTrack, TrackKind};
 
 use super::allocator::Allocator;
 use super::codec::{CodecFormat, Feedback, offered};
@@ -30,6 +30,8 @@ pub(crate) struct Offerer {
     restarts: bool,
     /// Kinds of the media sections offered so far; section `n` has mid `n + 1`.
     kinds: Vec<TrackKind>,
+    /// What the last offer has in which section.
+    shown: Vec<MidTrack>,
     /// Sections that the client's last answer took.
     answered: Vec<MediaSection>,
     fingerprint: Option<Fingerprint>,
@@ -57,6 +59,7 @@ impl Offerer {
             is_new: true,
             restarts: false,
             kinds: Vec::new(),
+            shown: Vec::new(),
             answered: Vec::new(),
             fingerprint: None,
             ice: None,
@@ -89,6 +92,7 @@ impl Offerer {
         if !self.is_new {
             self.place(client, subscriptions, allocator);
             subscriptions.mark_described();
+            self.shown = subscriptions.mid_to_track();
         }
         self.is_new = false;
         self.restarts = false;
@@ -163,11 +167,14 @@ impl Offerer {
     fn place(&mut self, client: &ClientTraits, subscriptions: &mut Subscriptions, allocator: &mut Allocator) {
         // Safari shows nothing in a section that changes its track.
         let reuses = client.browser != "safari";
-        while let Some(kind) = subscriptions.first_waiting() {
+        while let Some(waiting) = subscriptions.first_waiting() {
+            let kind = waiting.kind;
             let occupied = subscriptions.occupied();
+            // Nor does any browser in one whose track comes back before its end was described.
+            let is_shown = |mid: &str| self.shown.iter().any(|shown| shown.mid == mid && shown.track == waiting.track);
+            let is_free = |mid: &str| reuses && !occupied.contains(mid) && !is_shown(mid);
             let mut of_kind = self.kinds.iter().zip(1_usize..).filter(|(other, _)| **other == kind);
-            let free = of_kind.find(|(_, mid)| reuses && !occupied.contains(mid.to_string().as_str()));
-            let mid = match free {
+            let mid = match of_kind.find(|(_, mid)| is_free(&mid.to_string())) {
                 Some((_, mid)) => mid,
                 None if self.kinds.len() + 1 < MAX_SECTIONS => {
                     self.kinds.push(kind);
@@ -175,7 +182,7 @@ impl Offerer {
                 }
                 None => return,
             };
-            subscriptions.place(&mid.to_string(), kind, allocator);
+            subscriptions.place(&mid.to_string(), kind, None, allocator);
         }
     }
 }

@@ -105,9 +105,13 @@ impl Subscriptions {
         }
     }
 
-    /// Gives the section `mid` to the first of `kind` that waits.
-    pub(crate) fn place(&mut self, mid: &str, kind: TrackKind, allocator: &mut Allocator) -> bool {
-        let waits = |downtrack: &&mut Downtrack| downtrack.place.is_none() && downtrack.subscription.kind == kind;
+    /// Gives the section `mid` to the first of `kind` that waits. `shown`: the track that the client last saw in it; one
+    /// that comes back there before its end was described is no news to the client, which shows nothing then.
+    pub(crate) fn place(&mut self, mid: &str, kind: TrackKind, shown: Option<&str>, allocator: &mut Allocator) -> bool {
+        let waits = |downtrack: &&mut Downtrack| {
+            let Subscription { kind: its, track, .. } = &downtrack.subscription;
+            downtrack.place.is_none() && *its == kind && shown != Some(track.as_str())
+        };
         let Some(downtrack) = self.downtracks.iter_mut().find(waits) else { return false };
         downtrack.place = Some(Placement {
             mid: mid.to_owned(),
@@ -119,9 +123,9 @@ impl Subscriptions {
         true
     }
 
-    /// Kind of the subscription that has waited longest for a section.
-    pub(crate) fn first_waiting(&self) -> Option<TrackKind> {
-        self.downtracks.iter().find(|downtrack| downtrack.place.is_none()).map(|downtrack| downtrack.subscription.kind)
+    /// The subscription that has waited longest for a section.
+    pub(crate) fn first_waiting(&self) -> Option<&Subscription> {
+        self.downtracks.iter().find(|downtrack| downtrack.place.is_none()).map(|downtrack| &downtrack.subscription)
     }
 
     /// How many of `kind` wait for a section.

@@ -400,6 +400,36 @@ fn late_tracks_make_the_client_offer_and_freed_sections_are_used_again() {
 }
 
 #[test]
+fn a_track_comes_back_in_its_section_only_when_its_end_was_described() {
+    let mut story = Story::open(PeerConnections::Single);
+    let all = [("TR_VCb", VIDEO), ("TR_VCc", VIDEO), ("TR_VCd", VIDEO)];
+    story.subscribe(&all);
+    let (_, map) = story.offer(1, JS_JOIN);
+    assert_eq!(mids(&map), [("3", "TR_VCb"), ("4", "TR_VCc"), ("5", "TR_VCd")]);
+    story.take_messages();
+
+    story.unsubscribe("TR_VCc");
+    story.subscribe(&all[1..2]);
+    assert_eq!(story.asked(), [(0, 0)]);
+    let (answer, map) = story.offer(2, JS_JOIN);
+    assert_eq!(mids(&map), [("3", "TR_VCb"), ("5", "TR_VCd")]);
+    assert!(section(&answer, "4").has_attribute("inactive"));
+    assert_eq!(story.asked(), [(0, 0)]);
+    let (answer, map) = story.offer(3, JS_JOIN);
+    assert_eq!(mids(&map), [("3", "TR_VCb"), ("5", "TR_VCd"), ("4", "TR_VCc")]);
+    assert!(section(&answer, "4").has_attribute("sendonly"));
+    assert!(story.asked().is_empty());
+
+    // Two that change places are news to the client at once.
+    for track in ["TR_VCb", "TR_VCc"] {
+        story.unsubscribe(track);
+    }
+    story.subscribe(&[all[1], all[0]]);
+    let (_, map) = story.offer(4, JS_JOIN);
+    assert_eq!(mids(&map), [("5", "TR_VCd"), ("3", "TR_VCc"), ("4", "TR_VCb")]);
+}
+
+#[test]
 fn missing_sections_are_asked_for_exactly_and_once() {
     let mut story = Story::open(PeerConnections::Single);
     story.offer(1, JS_JOIN);

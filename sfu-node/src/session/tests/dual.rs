@@ -134,3 +134,24 @@ fn a_client_that_comes_back_is_offered_an_ice_restart() {
     story.flush();
     assert!(story.offered().is_none(), "once");
 }
+
+#[test]
+fn a_track_that_comes_back_before_its_end_was_offered_gets_another_section() {
+    let mut story = Story::open(PeerConnections::DualSubscriberPrimary);
+    story.subscribe(&[("TR_VCb", VIDEO), ("TR_AMb", AUDIO)]);
+    let (id, ..) = story.offered().unwrap();
+    story.answer(id, DUAL_DATA_ANSWER);
+    let (id, ..) = story.offered().unwrap();
+    story.answer(id, DUAL_MEDIA_ANSWER);
+    story.session.restart_ice(&mut story.allocator, &mut story.out);
+    story.flush();
+    let (id, ..) = story.offered().unwrap();
+
+    story.unsubscribe("TR_VCb");
+    story.subscribe(&[("TR_VCb", VIDEO)]);
+    assert!(story.offered().is_none(), "one at a time");
+    story.answer(id, DUAL_MEDIA_ANSWER);
+    let (_, offer, map) = story.offered().unwrap();
+    assert_eq!(mids(&map), [("2", "TR_AMb"), ("3", "TR_VCb")]);
+    assert!(section(&offer, "1").has_attribute("inactive"));
+}
