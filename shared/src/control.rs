@@ -295,7 +295,7 @@ pub enum RoomToNode {
         /// Which.
         track: TrackSid,
     },
-    /// Muted tracks get no keyframe requests.
+    /// Muted tracks go nowhere, whatever their client sends, and get no keyframe requests.
     MuteTrack {
         /// Whose.
         session: SessionKey,

@@ -28,3 +28,4 @@ mod rows_of_another_version;
 mod second_join_replaces_the_first;
 mod session_tokens_open_one_session;
 mod the_edge_answers_http;
+mod what_the_server_mutes_is_silent;

@@ -258,13 +258,26 @@ impl Forwarder {
         }
     }
 
-    /// Mutes or unmutes a received track: a muted one is not asked for keyframes.
+    /// Mutes or unmutes a received track: a muted one goes nowhere, whatever its client sends, is not heard, and is not
+    /// asked for keyframes.
     pub fn set_muted<S: Sink>(&mut self, now: Instant, track: TrackKey, muted: bool, sink: &mut S) {
         self.flush(sink);
         let now = self.clock.time(now);
         let Some(slot) = self.track_slots.get(&track).copied() else { return };
-        if let Some(source) = self.tracks.get_mut(slot).and_then(|track| track.source.as_mut()) {
-            source.receiver.muted = muted;
+        let Some(entry) = self.tracks.get_mut(slot) else { return };
+        let Some(source) = entry.source.as_mut() else { return };
+        let changed = std::mem::replace(&mut source.receiver.muted, muted) != muted;
+        if changed && muted {
+            let room = source.room;
+            if source.speech.stop() {
+                sink.event(speech::loudness(track, 0));
+            }
+            for subscription in &entry.subscriptions {
+                if let Some(subscription) = self.subscriptions.get_mut(*subscription) {
+                    subscription.pause();
+                }
+            }
+            self.forget_level(now, slot, Some(room));
         }
         self.request_keyframe(now, slot, None);
         self.serve_track(now, slot, sink);

@@ -57,6 +57,9 @@ impl Forwarder {
         }
         let numbers = self.take_numbers(now, stream, &rtp);
         let Some(Numbered { codec, late, first, packet }) = numbers? else { return Some(()) };
+        if self.drops_muted(stream, sink)? {
+            return Some(());
+        }
         if brings_layers(codec, &packet) {
             self.flush(sink);
         }
@@ -65,6 +68,18 @@ impl Forwarder {
         self.relay(stream, &incoming, first, sink);
         self.deliver(now, stream.track, &incoming, first, sink);
         Some(())
+    }
+
+    /// A packet of a track that is muted: it says no more than that the track is there.
+    fn drops_muted<S: Sink>(&mut self, stream: StreamRef, sink: &mut S) -> Option<bool> {
+        let entry = self.tracks.get_mut(stream.track)?;
+        let source = entry.source.as_mut()?;
+        if source.receiver.muted
+            && let Some(news) = source.announce(entry.key, stream.layer)
+        {
+            sink.event(news);
+        }
+        Some(source.receiver.muted)
     }
 
     /// Reads what the packet is of its layer. `None`: malformed. `Some(None)`: of no use (a duplicate, padding).

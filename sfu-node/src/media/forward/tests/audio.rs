@@ -101,3 +101,22 @@ fn what_repairs_losses_arrives_as_it_was_sent() {
         assert!(viewer.packets.values().next().unwrap().marker, "a talk spurt begins");
     }
 }
+
+#[test]
+fn a_muted_microphone_goes_nowhere_whatever_its_client_sends() {
+    let (mut world, mut viewer) = listen(vec![OPUS_DOWN], vec![OPUS]);
+    let mut encoder = Encoder::new(2000, None);
+    for period in 0..5 {
+        world.forwarder.set_muted(world.now, MICROPHONE, period % 2 == 1, &mut world.out);
+        for _ in 0..50 {
+            encoder.timestamp = encoder.timestamp.wrapping_add(960);
+            let packet = encoder.packet(111, false, &[period]);
+            world.rtp(ADA, &packet);
+            world.pass(Duration::from_millis(20));
+        }
+    }
+    viewer.drain(&mut world);
+    let got: Vec<u8> = viewer.packets.values().map(|got| got.payload[0]).collect();
+    assert_eq!(got, [[0; 50], [2; 50], [4; 50]].concat());
+    assert!(viewer.missing().is_empty(), "nothing is missed");
+}

@@ -212,3 +212,33 @@ fn who_empties_a_full_sink_gets_the_rest_of_a_frame_and_nothing_twice() {
     world.forwarder.flush(&mut world.out);
     assert_eq!(world.out.rtp.len(), viewers.len());
 }
+
+#[test]
+fn a_muted_camera_goes_nowhere_and_comes_back_with_a_keyframe() {
+    let mut world = World::new();
+    world.publish(vec![Receiver { muted: true, ..camera(&[], &[(1000, 1001)]) }]);
+    let mut viewer = world.viewer(20, vec![watch(3000)]);
+    let mut encoder = Encoder::new(1000, None);
+    let mut send = |world: &mut World, frames: usize, keyframe: bool| {
+        for number in 0..frames {
+            for packet in encoder.frame(keyframe && number == 0, 3) {
+                world.rtp(ADA, &packet);
+            }
+            world.pass(Duration::from_millis(33));
+        }
+    };
+    send(&mut world, 30, true);
+    assert!(world.out.events.iter().any(|event| matches!(event, Event::LayerSeen { track: CAMERA, .. })));
+    for sent in [90, 180] {
+        world.forwarder.set_muted(world.now, CAMERA, false, &mut world.out);
+        send(&mut world, 1, false);
+        assert_eq!(world.take_plis(), [1000]);
+        send(&mut world, 30, true);
+        world.forwarder.set_muted(world.now, CAMERA, true, &mut world.out);
+        send(&mut world, 30, false);
+        viewer.drain(&mut world);
+        assert_eq!(viewer.packets.len(), sent);
+        world.take_plis();
+    }
+    viewer.assert_decodable();
+}

@@ -41,6 +41,13 @@ fn loudness_is_told_as_it_changes_and_when_the_microphone_goes() {
     assert_eq!(falling.last(), Some(&0), "discontinuous transmission: {falling:?}");
     talk(&mut world, &mut encoder, 12);
     steps(&mut world);
+    world.forwarder.set_muted(world.now, MICROPHONE, true, &mut world.out);
+    assert_eq!(steps(&mut world), [0], "muted");
+    talk(&mut world, &mut encoder, 12);
+    assert_eq!(steps(&mut world), [] as [u8; 0]);
+    world.forwarder.set_muted(world.now, MICROPHONE, false, &mut world.out);
+    talk(&mut world, &mut encoder, 12);
+    steps(&mut world);
     world.publish(vec![]);
     assert_eq!(steps(&mut world), [0]);
     world.pass(Duration::from_secs(3));
