@@ -8,6 +8,8 @@ use serde_json::json;
 
 use crate::call::Call;
 
+/// Larger than any one packet.
+const STREAM: usize = 300_000;
 /// LiveKit's code for a method nobody has.
 const UNSUPPORTED_METHOD: u32 = 1400;
 
@@ -81,6 +83,17 @@ pub(crate) async fn rpc(mode: Mode) -> Result<()> {
         ensure!(call.bob.call_echo("ada", payload).await? == format!("bob: {payload}"));
     }
     ensure!(call.ada.call_nothing("bob").await? == Some(UNSUPPORTED_METHOD));
+    Ok(())
+}
+
+/// Text and byte streams, of many packets.
+pub(crate) async fn streams(mode: Mode) -> Result<()> {
+    let call = Call::open(mode).await?;
+    let text = "äöü ".repeat(10_000);
+    call.ada.send_text(&text).await?;
+    call.bob.hears(json!({ "event": "text", "identity": "ada", "text": text })).await?;
+    let sent = call.bob.send_bytes(STREAM).await?;
+    call.ada.hears(json!({ "event": "bytes", "identity": "bob", "text": sent })).await?;
     Ok(())
 }
 

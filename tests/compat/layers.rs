@@ -2,12 +2,14 @@
 
 use anyhow::{Result, ensure};
 use meridian_tests::browser::Browser;
-use meridian_tests::scene::Scene;
+use meridian_tests::scene::{Deployment, Scene};
 use meridian_tests::sdk::{Mode, PATIENCE, SdkClient};
 use serde_json::json;
 
 /// A picture that is shown again goes on within this time, ms.
 const BACK_WITHIN_MS: f64 = 1_000.0;
+/// Not even the lowest layer fits.
+const TOO_NARROW: u64 = 60_000;
 
 struct Watching {
     ada: SdkClient,
@@ -57,4 +59,21 @@ pub(crate) async fn dynacast(mode: Mode) -> Result<()> {
     ensure!(waited < BACK_WITHIN_MS, "the picture came back after {waited:.0} ms");
     ada.sends_layers(&["vp8 q", "vp8 h", "vp8 f"]).await?;
     bob.sees_height("ada", 720, PATIENCE).await
+}
+
+/// The node pauses a video that does not fit the subscriber's path, and says so.
+pub(crate) async fn stream_state(mode: Mode) -> Result<()> {
+    let (deployment, relay) = Deployment::behind_relay().await?;
+    let (scene, browser) = (Scene::on(deployment), Browser::launch().await?);
+    let (ada, bob) = (browser.client("ada").await?, browser.client("bob").await?);
+    ada.join(&scene, mode).await?;
+    bob.join(&scene, mode).await?;
+    ada.publish().await?;
+    bob.sees_and_hears("ada").await?;
+    let state = |text: &str| json!({ "event": "streamState", "identity": "ada", "text": text });
+    relay.limit(Some(TOO_NARROW));
+    let paused = bob.hears(state("paused")).await?;
+    relay.limit(None);
+    bob.hears_within(state("active"), paused.index, PATIENCE).await?;
+    bob.sees_and_hears("ada").await.map(drop)
 }

@@ -87,6 +87,8 @@ rows! {
             "`autoSubscribe: false`: tracks are listed, come when asked for, go when not wanted; the publisher hears of it.";
     }
     "Presence" {
+        speakers_are_told: crate::presence::speakers,
+            "`ActiveSpeakersChanged` with levels, for the speaker and those who hear it: a voice, its pause, a mute.";
         connection_quality_is_told: crate::presence::quality,
             "`ConnectionQualityChanged`: excellent on a good path, of oneself and of those one is subscribed to.";
         connection_quality_follows_the_path: crate::presence::quality_of_a_bad_path,
@@ -97,13 +99,20 @@ rows! {
             "`adaptiveStream`: small pictures get the low layer, large ones the high one, hidden ones nothing; back within 1 s.";
         dynacast: crate::layers::dynacast,
             "`dynacast`: a layer that nobody wants is not sent by its publisher; back within 1 s when wanted.";
+        stream_state: crate::layers::stream_state,
+            "`TrackStreamStateChanged`: a video that does not fit the path is paused, and goes on when it does.";
     }
     "Tracks" {
         publishers_hear_of_their_first_subscriber: crate::tracks::track_subscribed,
             "`LocalTrackSubscribed`, once a track.";
+        stereo_without_redundancy_and_dtx: crate::tracks::audio_features,
+            "`forceStereo`, `dtx: false`, `red: false`: agreed on, told to others, heard.";
         audio_redundancy: crate::tracks::audio_redundancy,
             "RED, the SDK's default: `audio/red` for others, heard.";
+        screen_share_with_audio: crate::tracks::screen_share,
+            "`setScreenShareEnabled` with audio: both tracks arrive.";
         h264_simulcast: crate::tracks::h264, "`videoCodec: h264`: three layers sent, decoded at full height.";
+        vp9_svc: crate::tracks::vp9, "`videoCodec: vp9`: one scalable stream, decoded at full height.";
         end_to_end_encryption: crate::tracks::encryption,
             "`encryption` with a shared key: media and data pass the node as they are, and are decrypted.";
         av1_svc: crate::tracks::av1, "`videoCodec: av1`: one scalable stream, decoded at full height.";
@@ -114,6 +123,7 @@ rows! {
             "`destinationIdentities`: nobody else hears; unknown identities are passed over.";
         chat: crate::data::chat, "`sendChatMessage`.";
         remote_calls: crate::data::rpc, "`performRpc` both ways, long payloads, errors.";
+        text_and_byte_streams: crate::data::streams, "`sendText` and `streamBytes` of many packets.";
         reliable_data_survives_a_resume: crate::data::across_a_resume,
             "What is sent while the signal connection is broken arrives once and in order.";
     }

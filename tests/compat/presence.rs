@@ -8,6 +8,30 @@ use serde_json::json;
 
 use crate::call::Call;
 
+/// A loud voice: -9 dBov.
+const LOUD: f64 = 0.5;
+
+/// Ada's tone is heard, grows quiet, is heard again and is muted: both are told each time.
+pub(crate) async fn speakers(mode: Mode) -> Result<()> {
+    let call = Call::open(mode).await?;
+    let speaks = |who: &str| json!({ "event": "activeSpeakers", "text": who });
+    let mut since = [call.ada.mark().await?, call.bob.mark().await?];
+    call.ada.publish_tone(LOUD, json!({})).await?;
+    for (gain, speaking) in [(None, "ada"), (Some(0.0), ""), (Some(LOUD), "ada")] {
+        if let Some(gain) = gain {
+            call.ada.set_tone(gain).await?;
+        }
+        for (client, since) in [&call.ada, &call.bob].into_iter().zip(&mut since) {
+            *since = client.hears_within(speaks(speaking), *since, PATIENCE).await?.index + 1;
+        }
+    }
+    call.ada.set_microphone(false).await?;
+    for (client, since) in [&call.ada, &call.bob].into_iter().zip(since) {
+        client.hears_within(speaks(""), since, PATIENCE).await?;
+    }
+    Ok(())
+}
+
 /// On a good path everybody's is excellent: everyone hears of itself and of those it is subscribed to.
 pub(crate) async fn quality(mode: Mode) -> Result<()> {
     let call = Call::with_video(mode).await?;

@@ -20,6 +20,18 @@ pub(crate) async fn track_subscribed(mode: Mode) -> Result<()> {
     Ok(())
 }
 
+/// Stereo without redundancy and discontinuous transmission: agreed on, told to others, and heard.
+pub(crate) async fn audio_features(mode: Mode) -> Result<()> {
+    let call = Call::open(mode).await?;
+    call.ada.publish_tone(TONE, json!({ "dtx": false, "red": false, "forceStereo": true })).await?;
+    call.bob.hears(json!({ "event": "trackSubscribed", "identity": "ada", "source": "microphone" })).await?;
+    let info = call.bob.track_info("ada", "microphone").await?;
+    ensure!(info["disableDtx"] == true && info["disableRed"] == true && info["stereo"] == true, "{info}");
+    ensure!(info["mimeType"] == "audio/opus", "{info}");
+    call.bob.hears(json!({ "event": "activeSpeakers", "text": "ada" })).await?;
+    Ok(())
+}
+
 /// With redundancy, which is the SDK's default.
 pub(crate) async fn audio_redundancy(mode: Mode) -> Result<()> {
     let call = Call::open(mode).await?;
@@ -31,9 +43,25 @@ pub(crate) async fn audio_redundancy(mode: Mode) -> Result<()> {
     Ok(())
 }
 
+/// A screen with its sound next to the camera.
+pub(crate) async fn screen_share(mode: Mode) -> Result<()> {
+    let call = Call::open(mode).await?;
+    call.ada.share_screen().await?;
+    for source in ["screen_share", "screen_share_audio"] {
+        call.bob.hears(json!({ "event": "trackSubscribed", "identity": "ada", "source": source })).await?;
+    }
+    call.bob.hears(json!({ "event": "firstFrame", "identity": "ada", "source": "screen_share" })).await?;
+    Ok(())
+}
+
 /// H.264, VP9 and AV1, each one as the SDK sends it.
 pub(crate) async fn h264(mode: Mode) -> Result<()> {
     codec(mode, "h264", &["h264 q", "h264 h", "h264 f"]).await
+}
+
+/// As above.
+pub(crate) async fn vp9(mode: Mode) -> Result<()> {
+    codec(mode, "vp9", &["vp9"]).await
 }
 
 /// As above.

@@ -1,6 +1,7 @@
 //! The system tests, a module for each promise, in one binary: it is linked once. `cargo xtask test` runs each module as a
 //! process of its own (`--only NAME` runs those named so), for what one breaks or measures is no other's business.
 
+mod a_crowd_shares_a_room;
 mod a_machine_boots_into_a_node;
 mod a_room_spreads_over_shards;
 mod a_room_waits_for_a_node;

@@ -8,6 +8,7 @@
     reason = "a test may panic"
 )]
 
+mod crowd;
 mod departures;
 mod dynacast;
 mod joining;
