@@ -23,8 +23,9 @@ pub(super) fn list(edge: &impl Edge) -> Result<()> {
     let line = |[node, region, address, sessions, cpu, version]: [&str; 6]| {
         println!("{node:<18} {region:<16} {address:<40} {sessions:>16} {cpu:>6}  {version}");
     };
+    let nodes = nodes(edge)?;
     line(["node", "region", "address", "sessions", "cpu", "version"]);
-    for node in nodes(edge)? {
+    for node in nodes {
         let (sessions, cpu) = match node.load {
             Some(load) => (load.sessions.to_string(), format!("{:.0} %", load.cpu * 100.0)),
             None => ("?".to_owned(), "?".to_owned()),
