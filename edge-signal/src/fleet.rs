@@ -110,6 +110,12 @@ impl Fleet {
         Some((node, linked.info.region.clone()))
     }
 
+    /// Whether a node has its link. Call [`Fleet::sweep`] before.
+    #[must_use]
+    pub fn is_linked(&self, node: &NodeId) -> bool {
+        self.nodes.contains_key(node)
+    }
+
     /// Whether there is a node for a room. Call [`Fleet::sweep`] before.
     #[must_use]
     pub fn has_node(&self, request: &PlaceRequest) -> bool {
@@ -149,7 +155,7 @@ mod tests {
 
     fn ask(client: Option<Place>) -> PlaceRequest {
         let room = RoomName::try_from("den").unwrap();
-        PlaceRequest { room, client, region: None, exclude: Vec::new(), first: None }
+        PlaceRequest { room, client, region: None, exclude: Vec::new(), first: None, lost: None }
     }
 
     fn fleet(nodes: &[(&str, Place)]) -> Fleet {

@@ -29,6 +29,7 @@ pub mod event;
 pub mod join;
 pub mod metadata;
 pub mod migrate;
+pub mod moving;
 pub mod node;
 mod participant;
 mod permission;
@@ -81,6 +82,8 @@ pub struct Counters {
     pub unknown_track: u64,
     /// Messages of connections and sessions that are over.
     pub dropped_stale: u64,
+    /// Sessions that were taken to another node.
+    pub moves: u64,
     /// Session descriptions that could not be used.
     pub rejected_descriptions: u64,
     /// Sessions that a node did not open.
@@ -94,6 +97,7 @@ impl Counters {
             ("bad_message", self.bad_messages, earlier.bad_messages),
             ("unknown_track", self.unknown_track, earlier.unknown_track),
             ("stale_message", self.dropped_stale, earlier.dropped_stale),
+            ("session_moved", self.moves, earlier.moves),
             ("rejected_description", self.rejected_descriptions, earlier.rejected_descriptions),
             ("refused_session", self.refused_sessions, earlier.refused_sessions),
         ];
@@ -145,6 +149,8 @@ impl Room {
             }
             Event::NodeMessage { node, message } => self.node_message(&mut turn, &node, *message),
             Event::NodeGone { node } => self.node_gone(turn.now, &node),
+            Event::NodeLost { node } => self.confirm_loss(&mut turn, &node),
+            Event::NodeStillThere => self.node_still_there(turn.now),
             Event::Placed { node } => self.placed(&mut turn, node),
             Event::Alarm => self.alarm(&mut turn),
         }

@@ -152,6 +152,11 @@ impl Conference {
             self.handle(name, RoomToNode::AnnounceTrack { session: key.clone(), track });
         }
         self.handle(name, RoomToNode::Subscribe { session: key.clone(), subscriptions: open.subscriptions });
+        if let Some(established) = open.established
+            && let Some(session) = session_at(&mut self.rooms, &(name.clone(), key.participant.clone()))
+        {
+            session.go_on(established, &mut self.allocator);
+        }
         if let Some(description) = open.offer {
             self.handle(name, RoomToNode::Offer { session: key, description });
         }
@@ -250,6 +255,9 @@ impl Conference {
         match *event {
             Event::Connected { transport, .. } | Event::Reconnected(transport) => {
                 self.with_transport(transport, |session, out| session.connected(transport, out));
+            }
+            Event::ChannelsOpened(transport, ref channels) => {
+                self.with_transport(transport, |session, out| session.channels_opened(transport, channels, out));
             }
             Event::Disconnected(transport) => {
                 self.with_transport(transport, |session, out| session.disconnected(transport, out));

@@ -16,8 +16,8 @@ mod subscriptions;
 mod writer;
 
 use shared::control::{
-    AnnouncedTrack, ClientTraits, Description, DescriptionKind, MediaGrants, MediaState, NodeToRoom, PeerConnections,
-    SessionQuality, Subscription, TrackKind,
+    AnnouncedTrack, ClientTraits, DataStream, Description, DescriptionKind, Established, MediaGrants, MediaState,
+    NodeToRoom, PeerConnections, SessionQuality, Subscription, TrackKind,
 };
 use shared::ids::{Identity, SessionKey, TrackSid};
 
@@ -33,6 +33,7 @@ use crate::media::api::{
     Codec, Command, DataRole, Fingerprint, IceCredentials, Receiver, RoomKey, Sender, ShardIndex, Speaker, SpeakerKey,
     TrackKey, TransportConfig, TransportKey,
 };
+use crate::media::datachannel::{ChannelStreams, Label};
 
 /// How often in a row a client is asked for sections that do not help.
 const MAX_FRUITLESS_ASKS: u8 = 3;
@@ -88,6 +89,8 @@ pub(crate) struct Session {
     /// What the shard has.
     receivers: Vec<Receiver>,
     senders: Vec<Sender>,
+    /// What the client has from another node, until the transport opens.
+    channels: ChannelStreams,
 }
 
 impl Session {
@@ -108,12 +111,22 @@ impl Session {
             asks_left: MAX_FRUITLESS_ASKS,
             receivers: Vec::new(),
             senders: Vec::new(),
+            channels: ChannelStreams::new(),
             params,
         };
         if session.params.peer_connections == PeerConnections::DualSubscriberPrimary {
             session.open_subscriber(allocator, out);
         }
         session
+    }
+
+    /// Goes on with what the client has from another node. Comes before its offer.
+    pub(crate) fn go_on(&mut self, established: Established, allocator: &mut Allocator) {
+        established.subscribed.iter().for_each(|known| self.subscriptions.place_again(known, allocator));
+        self.publisher.carried_before(established.carried);
+        self.publications.expect(established.published);
+        let known = |channel: &DataStream| Some((Label::from_text(&channel.label)?, channel.stream));
+        self.channels = established.channels.iter().filter_map(known).take(ChannelStreams::new().capacity()).collect();
     }
 
     /// Whose session.
@@ -159,6 +172,10 @@ impl Session {
                 let config =
                     self.transport_config(transport, self.publisher.credentials.clone(), Some(fingerprint), role);
                 out.commands.push(Command::Open(Box::new(config)));
+                let channels = std::mem::take(&mut self.channels);
+                if !channels.is_empty() {
+                    out.commands.push(Command::TakeOverChannels(transport, channels));
+                }
             }
             TransportChange::Restarted => {
                 out.commands.push(Command::RestartIce(transport, self.publisher.credentials.clone()));
@@ -303,6 +320,17 @@ impl Session {
             self.connected.push(transport);
         }
         self.set_state(transport, MediaState::Connected, out);
+    }
+
+    /// The client opened data channels. Those that the node opens are always the same.
+    pub(crate) fn channels_opened(&self, transport: TransportKey, channels: &ChannelStreams, out: &mut Output) {
+        if transport != self.publisher.transport {
+            return;
+        }
+        let channels =
+            channels.iter().map(|(label, stream)| DataStream { label: label.text().into(), stream: *stream });
+        let (session, channels) = (self.params.key.clone(), channels.collect());
+        out.messages.push(NodeToRoom::DataChannels { session, channels });
     }
 
     /// A transport's consent lapsed.

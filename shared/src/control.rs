@@ -206,6 +206,39 @@ pub struct ReceivedData {
     pub sequence: u32,
 }
 
+/// A data channel that a client has open (RFC 8832).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataStream {
+    /// `_reliable`, `_lossy` or `_data_track`.
+    pub label: String,
+    /// Its SCTP stream.
+    pub stream: u16,
+}
+
+/// A client's own track, as another node has received it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedTrack {
+    /// Which.
+    pub track: TrackSid,
+    /// Its section.
+    pub mid: String,
+    /// Layers whose SSRC is known.
+    pub layers: Vec<LayerMedia>,
+}
+
+/// What a client knows of its connection from the node it was on: on another one it goes on with it, unchanged.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Established {
+    /// Which section carries which subscribed track.
+    pub subscribed: Vec<MidTrack>,
+    /// Its own tracks as they arrived: streams may have stopped naming themselves.
+    pub published: Vec<PublishedTrack>,
+    /// Sections that have carried a subscribed track at any time.
+    pub carried: Vec<String>,
+    /// Channels to go on with, without opening them anew.
+    pub channels: Vec<DataStream>,
+}
+
 /// Opens a session: the room's whole knowledge of it, so that a move needs nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenSession {
@@ -221,6 +254,9 @@ pub struct OpenSession {
     pub tracks: Vec<AnnouncedTrack>,
     /// What it is subscribed to already.
     pub subscriptions: Vec<Subscription>,
+    /// Its client has this from another node, and takes no other sections or channels for it.
+    #[serde(default)]
+    pub established: Option<Established>,
 }
 
 /// Why a node does not open a session.
@@ -404,6 +440,13 @@ pub enum NodeToRoom {
         audios: u32,
         /// Video sections missing.
         videos: u32,
+    },
+    /// The data channels the client has opened, complete.
+    DataChannels {
+        /// Whose.
+        session: SessionKey,
+        /// By label.
+        channels: Vec<DataStream>,
     },
     /// The primary connection changed.
     MediaState {

@@ -112,6 +112,7 @@ impl EdgeImpostor {
             offer: None,
             tracks: Vec::new(),
             subscriptions: Vec::new(),
+            established: None,
         };
         self.to_node.send(RoomToNode::OpenSession(Box::new(open))).await.context("the room link ended")
     }

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -23,6 +23,20 @@ use crate::scene::Scene;
 
 /// How long a story waits for anything that has no limit of its own: long, for three encoders on a busy core.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What nobody may hear in a call that goes on: that something ended, or came again.
+const ENDS: [&str; 10] = [
+    "reconnecting",
+    "disconnected",
+    "participantConnected",
+    "participantDisconnected",
+    "trackSubscribed",
+    "trackUnsubscribed",
+    "subscriptionFailed",
+    "localTrackPublished",
+    "localTrackUnpublished",
+    "firstFrame",
+];
 
 /// How a client connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -339,6 +353,15 @@ impl SdkClient {
     /// When the client's process is gone.
     pub async fn heard(&self, since: usize) -> Result<Vec<Heard>> {
         self.call("heard", json!([since])).await
+    }
+
+    /// Nothing ended for it, or came again, since a [`Self::mark`].
+    ///
+    /// # Errors
+    /// What it heard instead.
+    pub async fn heard_of_no_end(&self, since: usize) -> Result<()> {
+        let ends = self.heard(since).await?.into_iter().find(|heard| ENDS.contains(&heard.event.as_str()));
+        ends.map_or(Ok(()), |heard| bail!("{} heard {heard:?}", self.identity))
     }
 
     /// The longest time since the last call that somebody's picture stood still, ms (browsers only).

@@ -2,6 +2,7 @@
 //! process of its own (`--only NAME` runs those named so), for what one breaks or measures is no other's business.
 
 mod a_crowd_shares_a_room;
+mod a_dead_node_costs_no_call;
 mod a_machine_boots_into_a_node;
 mod a_room_spreads_over_shards;
 mod a_room_waits_for_a_node;

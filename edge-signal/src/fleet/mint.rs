@@ -108,6 +108,7 @@ mod tests {
                 offer: None,
                 tracks: Vec::new(),
                 subscriptions: Vec::new(),
+                established: None,
             },
         };
         let open = open_session(&key, &node(), &den(), session, "once".into(), NOW).unwrap();

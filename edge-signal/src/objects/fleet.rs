@@ -321,6 +321,9 @@ impl FleetObject {
     /// Places a room, trying the next best node when a link turns out to be dead.
     fn place(&self, request: &PlaceRequest) -> Result<PlaceResponse> {
         self.sweep();
+        if request.lost.as_ref().is_some_and(|lost| self.fleet.borrow().is_linked(lost)) {
+            return Ok(PlaceResponse::StillThere);
+        }
         loop {
             let Some((node, region)) = self.fleet.borrow_mut().place(request) else {
                 return Ok(PlaceResponse::NoNode);

@@ -74,6 +74,7 @@ impl Room {
                     offer: bundled_offer(&admission.attempt.request).ok().flatten(),
                     tracks: Vec::new(),
                     subscriptions: Vec::new(),
+                    established: None,
                 },
             };
             admission.place = Some(Box::new(PlaceRequest {
@@ -81,6 +82,7 @@ impl Room {
                 client: admission.attempt.place,
                 region,
                 exclude: self.record.avoided_nodes(context.now),
+                lost: None,
                 first: Some(first),
             }));
         }

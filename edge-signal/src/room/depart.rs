@@ -69,6 +69,7 @@ impl Room {
         }
         let Some(session) = self.session_mut(sid) else { return };
         session.media = Media::Ended;
+        session.moving = None;
         session.node = None;
         let tracks: Vec<TrackSid> = self.participants.get(sid).map(|p| p.tracks.clone()).unwrap_or_default();
         self.dismiss_client(turn, sid, reason, Action::Reconnect);
@@ -91,7 +92,7 @@ impl Room {
         self.forget_connection(turn, sid);
     }
 
-    fn forget_connection(&mut self, turn: &Turn, sid: &ParticipantSid) {
+    pub(super) fn forget_connection(&mut self, turn: &Turn, sid: &ParticipantSid) {
         let Some(participant) = self.participant_mut(sid) else { return };
         let Some(connection) = participant.connection.take() else { return };
         participant.gone_since = Some(turn.now);

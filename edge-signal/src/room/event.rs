@@ -126,6 +126,13 @@ pub enum Event {
         /// Which.
         node: NodeId,
     },
+    /// The fleet does not have a node either whose room link broke.
+    NodeLost {
+        /// Which.
+        node: NodeId,
+    },
+    /// The fleet still has the node whose room link broke.
+    NodeStillThere,
     /// The fleet answered an `Effect::Place`.
     Placed {
         /// The node chosen; `None`: no node is up.

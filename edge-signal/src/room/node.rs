@@ -128,6 +128,11 @@ impl Room {
             | NodeToRoom::SessionRefused { .. }
             | NodeToRoom::Speakers { .. }
             | NodeToRoom::ConnectionQuality { .. } => {}
+            NodeToRoom::DataChannels { channels, .. } => {
+                if let Some(session) = self.session_mut(sid) {
+                    session.channels = channels;
+                }
+            }
         }
     }
 
@@ -253,6 +258,11 @@ impl Room {
             session.offer = Progress::Done;
         }
         session.mid_to_track.clone_from(&mids);
+        for MidTrack { mid, .. } in &mids {
+            if !session.carried.contains(mid) {
+                session.carried.push(mid.clone());
+            }
+        }
         self.put_description(sid, Side::NodeAnswer, Some(answer.clone()));
         self.send(turn, sid, Message::Answer(session_description("answer", answer, mids)));
     }
@@ -288,6 +298,9 @@ impl Room {
         let Some(session) = self.session_mut(sid).filter(|session| session.media != Media::Ended) else { return };
         session.media = state.into();
         session.refusals = 0;
+        if state == MediaState::Connected {
+            session.moving = None;
+        }
         match state {
             MediaState::Connected => self.became_active(turn, sid),
             MediaState::Disconnected => {}
@@ -324,6 +337,7 @@ fn session_named(message: &NodeToRoom) -> Option<&SessionKey> {
         | NodeToRoom::Offer { session, .. }
         | NodeToRoom::DescriptionRejected { session, .. }
         | NodeToRoom::SectionsNeeded { session, .. }
+        | NodeToRoom::DataChannels { session, .. }
         | NodeToRoom::MediaState { session, .. }
         | NodeToRoom::TrackReceived { session, .. }
         | NodeToRoom::TrackEnded { session, .. }

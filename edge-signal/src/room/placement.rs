@@ -2,6 +2,7 @@
 
 use livekit_protocol::DisconnectReason;
 use shared::control::{FirstSession, OpenSession, PlaceRequest};
+use shared::geo::Place;
 use shared::ids::{NodeId, ParticipantSid, RegionName};
 
 use super::Room;
@@ -9,7 +10,7 @@ use super::effect::Effect;
 use super::event::UnixMs;
 use super::node::{Link, Node};
 use super::record::Placing;
-use super::session::{Media, Progress, Side};
+use super::session::{Media, Progress, Session, Side};
 use super::track_info;
 use super::turn::Turn;
 
@@ -17,6 +18,8 @@ use super::turn::Turn;
 pub const PLACE_TIMEOUT_MS: u64 = 10_000;
 /// Milliseconds to the second attempt when the fleet had no node; doubled up to [`MAX_BACKOFF_MS`].
 const MIN_BACKOFF_MS: u64 = 1_000;
+/// Milliseconds after which the fleet is asked again about a node whose link to the room broke.
+const DOUBT_AGAIN_MS: u64 = 150;
 /// Milliseconds between attempts at most.
 const MAX_BACKOFF_MS: u64 = 10_000;
 
@@ -55,6 +58,10 @@ impl Room {
     pub(super) fn place_sessions(&mut self, turn: &mut Turn) {
         let waiting = self.waiting_sessions();
         let Some(first) = waiting.first() else {
+            if let Some(doubtful) = self.doubtful_node() {
+                let place = self.sessions_on(&doubtful).first().and_then(|sid| self.participants.get(sid)?.place);
+                return self.ask_fleet(turn, place, Some(doubtful));
+            }
             if self.placing_deadline().is_some_and(|at| at <= turn.now) {
                 self.record_mut().placing = Placing::Idle;
             }
@@ -62,7 +69,7 @@ impl Room {
         };
         let Some(id) = self.usable_node().cloned() else {
             let place = self.participants.get(first).and_then(|participant| participant.place);
-            return self.ask_fleet(turn, place);
+            return self.ask_fleet(turn, place, None);
         };
         for sid in waiting {
             if let Some(session) = self.session_mut(&sid) {
@@ -75,21 +82,22 @@ impl Room {
     /// Sessions without a node whose client is there.
     fn waiting_sessions(&self) -> Vec<ParticipantSid> {
         let waits = |sid: &ParticipantSid| self.participants.get(sid).is_some_and(|p| p.connection.is_some());
-        let homeless = self.sessions.iter().filter(|(_, s)| s.node.is_none() && s.media == Media::New);
+        let homeless = |s: &&Session| s.node.is_none() && (s.media == Media::New || s.moving.is_some());
+        let homeless = self.sessions.iter().filter(|(_, s)| homeless(s));
         homeless.map(|(sid, _)| sid).filter(|sid| waits(sid)).cloned().collect()
     }
 
-    fn ask_fleet(&mut self, turn: &mut Turn, client: Option<shared::geo::Place>) {
+    fn ask_fleet(&mut self, turn: &mut Turn, client: Option<Place>, lost: Option<NodeId>) {
         let attempt = match self.record.placing {
             Placing::Idle => 0,
             Placing::Asked { since, attempt } if since.after(PLACE_TIMEOUT_MS) <= turn.now => attempt,
             Placing::Backoff { until, attempt } if until <= turn.now => attempt,
             Placing::Asked { .. } | Placing::Backoff { .. } => return,
         };
-        let exclude = self.record.avoided_nodes(turn.now);
+        let exclude = self.record.avoided_nodes(turn.now).into_iter().chain(lost.clone()).collect();
         self.record_mut().placing = Placing::Asked { since: turn.now, attempt };
         let (room, region) = (self.record.name.clone(), self.record.region.clone());
-        let request = PlaceRequest { room, client, region, exclude, first: None };
+        let request = PlaceRequest { room, client, region, exclude, first: None, lost };
         turn.effects.push(Effect::Place(Box::new(request)));
     }
 
@@ -108,7 +116,7 @@ impl Room {
         if self.nodes.get(&id).is_none_or(|node| node.link != Link::Ready) {
             return;
         }
-        let subscriptions = self.served_to(sid);
+        let (subscriptions, established) = (self.served_to(sid), self.established(sid));
         let Some(participant) = self.participants.get(sid) else { return };
         let own = participant.tracks.iter().filter_map(|t| Some((t, self.publications.get(t)?)));
         let tracks = own.map(|(track, publication)| track_info::announcement(track, &publication.info)).collect();
@@ -117,6 +125,7 @@ impl Room {
         let offer = self.description(sid, Side::ClientOffer).cloned();
         let Some(session) = self.session_mut(sid) else { return };
         session.opened = true;
+        session.note_opened(turn.now);
         if session.offer == Progress::Unsent {
             session.offer = Progress::Sent;
         }
@@ -128,18 +137,21 @@ impl Room {
             offer,
             tracks,
             subscriptions,
+            established,
         };
         let first = FirstSession { participant: sid.clone(), identity, generation: key.generation, grants, open };
         turn.effects.push(Effect::OpenSession { node: id.clone(), session: Box::new(first) });
         self.mute_anew(turn, &id, &key);
     }
 
-    /// The node lost this session. A client that has heard nothing from it does not notice; any other has to join
-    /// anew: it ignores a second answer to its offer.
+    /// The node lost this session. A client that has heard nothing from it does not notice; any other is moved, or has to
+    /// join anew where that cannot be: it ignores a second answer to its offer.
     pub(super) fn restart_session(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
         let described = [Side::NodeAnswer, Side::NodeOffer].iter().any(|side| self.description(sid, *side).is_some());
         if described || self.sessions.get(sid).is_some_and(|session| session.media != Media::New) {
-            self.end_session(turn, sid, DisconnectReason::ServerShutdown);
+            if !self.move_session(turn, sid) {
+                self.end_session(turn, sid, DisconnectReason::ServerShutdown);
+            }
         } else {
             self.renew_session(turn, sid);
         }
@@ -155,6 +167,29 @@ impl Room {
         session.opened = false;
         session.offer = if offered { Progress::Unsent } else { Progress::Done };
         self.hide_tracks(turn, sid);
+    }
+
+    /// The fleet does not have the node either. Unless it is back: then it dialed the fleet later than the room.
+    pub(super) fn confirm_loss(&mut self, turn: &mut Turn, id: &NodeId) {
+        if self.nodes.get(id).is_some_and(|node| matches!(node.link, Link::Away { .. })) {
+            self.lose_node(turn, id);
+            // When the fleet names it again it is back.
+            self.record_mut().lost_node = None;
+        }
+    }
+
+    /// The fleet still has the node that was asked about: its link may break a moment later, so it is asked again.
+    pub(super) fn node_still_there(&mut self, now: UnixMs) {
+        if let Placing::Asked { .. } = self.record.placing {
+            let until = now.after(DOUBT_AGAIN_MS);
+            self.record_mut().placing = Placing::Backoff { until, attempt: 0 };
+        }
+    }
+
+    /// A node with sessions whose link broke just now.
+    fn doubtful_node(&self) -> Option<NodeId> {
+        let away = self.nodes.iter().filter(|(_, node)| matches!(node.link, Link::Away { .. })).map(|(id, _)| id);
+        away.filter(|id| self.sessions.values().any(|session| session.node.as_ref() == Some(id))).min().cloned()
     }
 
     /// The node is lost: who had heard from it joins anew, who had not goes to the next node.

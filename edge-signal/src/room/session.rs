@@ -2,8 +2,10 @@
 //! The last description of each side is kept too, each in a row of its own: a move needs them.
 
 use serde::{Deserialize, Serialize};
-use shared::control::{MediaState, MidTrack, PeerConnections};
+use shared::control::{DataStream, MediaState, MidTrack, PeerConnections};
 use shared::ids::{Generation, NodeId, ParticipantSid, SessionKey};
+
+use super::moving::Moving;
 
 /// Row `session`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +30,15 @@ pub(super) struct Session {
     /// The node is to offer the subscriber connection anew, with an ICE restart.
     #[serde(default)]
     pub(super) restart_due: bool,
+    /// Sections of the connection the client offers that have carried a subscribed track.
+    #[serde(default)]
+    pub(super) carried: Vec<String>,
+    /// The data channels the client has opened.
+    #[serde(default)]
+    pub(super) channels: Vec<DataStream>,
+    /// It goes on at another node, and its client is not connected there yet.
+    #[serde(default)]
+    pub(super) moving: Option<Moving>,
 }
 
 /// Who described what. The client offers its publisher (or only) connection, the node the subscriber connection.
@@ -98,6 +109,9 @@ impl Session {
             mid_to_track: Vec::new(),
             refusals: 0,
             restart_due: false,
+            carried: Vec::new(),
+            channels: Vec::new(),
+            moving: None,
         }
     }
 

@@ -36,7 +36,8 @@ impl Room {
             return if was_up { since.after(self.record.departure_timeout_ms()) } else { since };
         }
         let connect_by = (!participant.active).then(|| participant.joined_at.after(CONNECT_TIMEOUT_MS));
-        let others = [connect_by, participant.served_from, participant.answer_at];
+        let move_by = self.move_deadline(&participant.sid);
+        let others = [connect_by, move_by, participant.served_from, participant.answer_at];
         others.into_iter().flatten().fold(participant.refresh_at, UnixMs::min)
     }
 
@@ -89,6 +90,8 @@ impl Room {
             }
         } else if !participant.active && participant.joined_at.after(CONNECT_TIMEOUT_MS) <= turn.now {
             self.remove(turn, sid, DisconnectReason::JoinFailure, Some(Action::Disconnect));
+        } else if self.move_deadline(sid).is_some_and(|until| until <= turn.now) {
+            self.check_move(turn, sid);
         } else if refresh && participant.refresh_at <= turn.now.after(REFRESH_TOGETHER_MS) {
             self.refresh_token(turn, sid);
         }

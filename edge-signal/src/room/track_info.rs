@@ -4,7 +4,7 @@
 use livekit_protocol as proto;
 use livekit_protocol::video_layer::Mode;
 use livekit_protocol::{AudioTrackFeature, BackupCodecPolicy, TrackSource, TrackType, VideoQuality};
-use shared::control::{AnnouncedCodec, AnnouncedTrack, LayerMedia, TrackKind, TrackMedia};
+use shared::control::{AnnouncedCodec, AnnouncedTrack, LayerMedia, PublishedTrack, TrackKind, TrackMedia};
 use shared::ids::TrackSid;
 
 use super::record::is_publishable;
@@ -212,6 +212,18 @@ pub(super) fn known_features(features: &[i32]) -> Vec<i32> {
         }
     }
     known
+}
+
+/// A track as a node has received it, for the next one.
+pub(super) fn received(track: &TrackSid, info: &proto::TrackInfo) -> PublishedTrack {
+    let layers = info.layers.iter().filter(|layer| layer.ssrc != 0);
+    let layers = layers.map(|layer| LayerMedia {
+        rid: layer.rid.clone(),
+        spatial_layer: u8::try_from(layer.spatial_layer).unwrap_or(u8::MAX),
+        ssrc: layer.ssrc,
+        repair_ssrc: layer.repair_ssrc,
+    });
+    PublishedTrack { track: track.clone(), mid: info.mid.clone(), layers: layers.collect() }
 }
 
 fn codec_index(codecs: &[proto::SimulcastCodecInfo], media: &TrackMedia) -> usize {

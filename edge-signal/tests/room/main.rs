@@ -12,6 +12,7 @@ mod crowd;
 mod departures;
 mod dynacast;
 mod joining;
+mod moving;
 mod negotiation;
 mod node_loss;
 mod publishing;

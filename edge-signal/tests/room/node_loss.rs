@@ -98,9 +98,10 @@ fn an_answer_the_node_may_have_lost_is_sent_again_naming_its_offer() {
 }
 
 #[test]
-fn when_a_node_dies_those_with_media_join_anew_on_another() {
+fn when_a_node_dies_those_with_two_connections_join_anew_on_another() {
     let mut world = World::new();
-    let (ada, bob) = (world.join_active(&Who::named("ada")), world.join_active(&Who::named("bob")));
+    let dual = |name| Who::named(name).dual();
+    let (ada, bob) = (world.join_active(&dual("ada")), world.join_active(&dual("bob")));
     world.publish(&ada, "m");
     world.fleet = Some(node_id(2));
     world.kill(&node_id(1));
@@ -150,7 +151,7 @@ fn who_had_no_media_yet_is_moved_without_noticing() {
 #[test]
 fn who_had_an_answer_but_no_media_yet_joins_anew() {
     let mut world = World::new();
-    let ada = world.join(&Who::named("ada").offering(1));
+    let ada = world.join(&Who::named("ada").dual().offering(1));
     world.answer(&ada, 1, &[]);
     world.kill(&node_id(1));
     world.pass(1_000);
@@ -211,7 +212,7 @@ fn a_node_that_never_dials_in_is_given_up() {
 #[test]
 fn a_restarted_node_gets_new_sessions_opened_and_connected_ones_rejoin() {
     let mut world = World::new();
-    let ada = world.join_active(&Who::named("ada"));
+    let ada = world.join_active(&Who::named("ada").dual());
     let bob = world.join(&Who::named("bob").offering(1));
     let node = node_id(1);
     world.kill(&node);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::control::{Delivery, Description, FirstSession, MediaGrants, ReceivedData, RoomToNode};
+use shared::control::{Delivery, Description, Established, FirstSession, MediaGrants, ReceivedData, RoomToNode};
 use shared::ids::{Generation, Identity, ParticipantSid, SessionKey, TrackSid};
 
 /// One node.
@@ -28,6 +28,8 @@ pub(crate) struct VirtualSession {
     pub(crate) grants: Option<MediaGrants>,
     pub(crate) restarts: usize,
     pub(crate) replays: Vec<ReceivedData>,
+    /// What its client has from another node.
+    pub(crate) established: Option<Established>,
 }
 
 impl VirtualNode {
@@ -38,6 +40,7 @@ impl VirtualNode {
             tracks: first.open.tracks.iter().map(|track| track.sid.clone()).collect(),
             served: first.open.subscriptions.iter().map(|s| (s.track.clone(), s.delivery)).collect(),
             offers: first.open.offer.iter().cloned().collect(),
+            established: first.open.established.clone(),
             ..VirtualSession::default()
         };
         assert_eq!(first.open.token, "", "the shell mints the token");

@@ -88,6 +88,11 @@ impl Who {
         self
     }
 
+    pub(crate) fn browser(mut self, browser: &str) -> Self {
+        self.request.client_info.as_mut().unwrap().browser = browser.into();
+        self
+    }
+
     pub(crate) fn dual(mut self) -> Self {
         self.single = false;
         self

@@ -55,6 +55,7 @@ impl Hall {
             offer: Some(Description { kind: DescriptionKind::Offer, id: 1, sdp: offer.to_owned() }),
             tracks: Vec::new(),
             subscriptions: Vec::new(),
+            established: None,
         };
         self.conference.open(&self.room, claims, open)
     }

@@ -12,6 +12,7 @@ use shared::control::{Delivery, TrackKind};
 use shared::ids::{Identity, ParticipantSid};
 
 pub use self::shards::{MAX_SHARDS, ShardIndex, ShardSet};
+use super::datachannel::ChannelStreams;
 
 /// Most header-extension ids in use on a section (one-byte form, RFC 8285 section 4.2).
 pub const MAX_EXTENSION_ID: u8 = 14;
@@ -163,7 +164,7 @@ pub struct Receiver {
     pub payload_types: Vec<PayloadType>,
     /// Header extensions.
     pub extensions: ExtensionIds,
-    /// Streams named by SSRC (no simulcast: one).
+    /// Streams known by SSRC, 0 for those that are not (no simulcast: one).
     pub ssrcs: ArrayVec<SsrcPair, MAX_LAYERS>,
     /// Simulcast rids, lowest layer first; empty without simulcast.
     pub rids: ArrayVec<String, MAX_LAYERS>,
@@ -232,6 +233,8 @@ pub struct ServerData {
 pub enum Command {
     /// Opens a transport.
     Open(Box<TransportConfig>),
+    /// The client has these data channels from another node: they are gone on with, and not opened anew.
+    TakeOverChannels(TransportKey, ChannelStreams),
     /// The client's fingerprint, once its answer is here. Another one than before ends the transport.
     SetFingerprint(TransportKey, Fingerprint),
     /// ICE restart (RFC 8445 section 9): new local credentials; the old ones stay valid until the new ones are used.
@@ -281,6 +284,8 @@ pub enum Event {
         /// SRTP profile agreed on.
         profile: SrtpProfile,
     },
+    /// The client opened data channels; all there are.
+    ChannelsOpened(TransportKey, ChannelStreams),
     /// Consent lapsed (RFC 7675): no authenticated binding request for 10 s.
     Disconnected(TransportKey),
     /// An authenticated binding request came again.

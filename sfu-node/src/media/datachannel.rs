@@ -12,13 +12,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrayvec::ArrayVec;
 use bytes::Bytes;
 use rtc::datachannel::data_channel::{DataChannel, DataChannelConfig, DataChannelMessage};
 use rtc::datachannel::message::message_channel_open::ChannelType;
 use rtc::sansio::Protocol;
 use rtc::sctp::{
-    Association, AssociationHandle, DatagramEvent, Endpoint, EndpointConfig, Event, Payload, PayloadProtocolIdentifier,
-    ReliabilityType, ServerConfig, StreamEvent, StreamId, TransportConfig,
+    Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig, Event, Payload,
+    PayloadProtocolIdentifier, ReliabilityType, ServerConfig, StreamEvent, StreamId, TransportConfig,
 };
 use rtc::shared::TransportProtocol;
 
@@ -58,7 +59,7 @@ pub enum Label {
 impl Label {
     const ALL: [Self; 3] = [Self::Reliable, Self::Lossy, Self::DataTrack];
 
-    pub(super) fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Reliable => "_reliable",
             Self::Lossy => "_lossy",
@@ -66,7 +67,7 @@ impl Label {
         }
     }
 
-    fn from_text(text: &str) -> Option<Self> {
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|label| label.text() == text)
     }
 
@@ -93,6 +94,9 @@ impl Label {
         }
     }
 }
+
+/// Channels of a client and their SCTP streams.
+pub type ChannelStreams = ArrayVec<(Label, StreamId), { Label::ALL.len() }>;
 
 /// A message that came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,6 +129,12 @@ pub struct DataChannels {
     early_len: usize,
     outgoing: VecDeque<Bytes>,
     acknowledged: Acknowledged,
+    /// Channels that the client has from another node: they are open as soon as the association is.
+    taken_over: ChannelStreams,
+    /// The association that was started from here.
+    own: Option<AssociationHandle>,
+    /// The client has opened channels since they were last asked for.
+    opened: bool,
     /// The library gave up on what the peer sent.
     broken: bool,
     /// It did, and nobody has counted it yet.
@@ -135,12 +145,7 @@ impl DataChannels {
     /// Awaits the client's INIT; clients always start the association.
     #[must_use]
     pub fn new(role: DataRole) -> Self {
-        let transport = TransportConfig::default()
-            .with_max_receive_buffer_size(RECEIVE_BUFFER)
-            .with_max_message_size(u32::try_from(MAX_MESSAGE_LEN).unwrap_or(u32::MAX))
-            .with_max_num_inbound_streams(MAX_STREAMS)
-            .with_max_num_outbound_streams(MAX_STREAMS);
-        let server = Arc::new(ServerConfig::new(transport));
+        let server = Arc::new(ServerConfig::new(transport_config()));
         Self {
             role,
             endpoint: Endpoint::new(PEER, TransportProtocol::UDP, Arc::new(EndpointConfig::new()), Some(server)),
@@ -151,6 +156,9 @@ impl DataChannels {
             early_len: 0,
             outgoing: VecDeque::new(),
             acknowledged: Acknowledged::default(),
+            taken_over: ChannelStreams::new(),
+            own: None,
+            opened: false,
             broken: false,
             uncounted: false,
         }
@@ -160,6 +168,29 @@ impl DataChannels {
     #[must_use]
     pub fn is_downstream(&self) -> bool {
         self.role != DataRole::Upstream
+    }
+
+    /// The client has these channels from another node and does not know that this is a new association.
+    pub fn take_over(&mut self, channels: ChannelStreams) {
+        self.taken_over = channels;
+    }
+
+    /// DTLS is up. Clients start the association, but not all do once more when they were moved here: they are asked to
+    /// start over (RFC 9260 section 5.2.2).
+    pub fn start(&mut self, now: Instant) {
+        if self.taken_over.is_empty() || !self.associations.is_empty() {
+            return;
+        }
+        if let Ok(started) = self.endpoint.connect(now, ClientConfig::new(transport_config()), PEER) {
+            self.own = Some(started.0);
+            self.associations.push(started);
+        }
+    }
+
+    /// Every channel the client has opened, if it has opened one since the last call.
+    pub fn take_opened(&mut self) -> Option<ChannelStreams> {
+        let streams = || self.channels.iter().map(|channel| (channel.label, channel.stream)).collect();
+        std::mem::take(&mut self.opened).then(streams)
     }
 
     /// Takes an SCTP packet.
@@ -203,6 +234,10 @@ impl DataChannels {
                 }
             }
             Some((handle, DatagramEvent::NewAssociation(association))) => {
+                // It starts over by itself: the library would make two of what is one (RFC 9260 section 5.2.1).
+                if let Some(own) = self.own.take().filter(|_| !self.established) {
+                    self.associations.retain(|(handle, _)| *handle != own);
+                }
                 self.associations.push((handle, association));
                 if self.associations.len() >= MAX_HALF_OPEN {
                     self.endpoint.reject_new_associations();
@@ -287,20 +322,25 @@ impl DataChannels {
         self.associations.truncate(1);
         if self.role == DataRole::Downstream {
             for label in Label::ALL {
-                self.open(now, label);
+                self.open(now, label, label.own_stream(), false);
             }
         }
+        for (label, stream) in std::mem::take(&mut self.taken_over) {
+            self.open(now, label, stream, true);
+        }
+        self.flush_early(now);
         self.process(now, received);
     }
 
-    fn open(&mut self, now: Instant, label: Label) {
+    /// Opens a channel; with DCEP unless the client knows of it.
+    fn open(&mut self, now: Instant, label: Label, stream: StreamId, known: bool) {
         let Some((handle, association)) = self.associations.first_mut() else { return };
         let config = DataChannelConfig {
             channel_type: label.channel_type(),
             label: label.text().to_owned(),
+            negotiated: known,
             ..DataChannelConfig::default()
         };
-        let stream = label.own_stream();
         let opened = association.open_stream(stream, PayloadProtocolIdentifier::Binary).is_ok();
         if let (true, Ok(mut channel)) = (opened, DataChannel::dial(config, handle.0, stream)) {
             flush_dcep(now, association, stream, &mut channel);
@@ -345,6 +385,7 @@ impl DataChannels {
             if let Some(label) = Label::from_text(&channel.config().label) {
                 self.channels.retain(|c| c.label != label);
                 self.channels.push(Channel { label, stream: id, channel });
+                self.opened = true;
             }
         }
         self.flush_early(now);
@@ -378,12 +419,20 @@ impl DataChannels {
     }
 }
 
+fn transport_config() -> TransportConfig {
+    TransportConfig::default()
+        .with_max_receive_buffer_size(RECEIVE_BUFFER)
+        .with_max_message_size(u32::try_from(MAX_MESSAGE_LEN).unwrap_or(u32::MAX))
+        .with_max_num_inbound_streams(MAX_STREAMS)
+        .with_max_num_outbound_streams(MAX_STREAMS)
+}
+
 /// Sends what `channel` has to say in DCEP, then lets its reliability apply.
 pub(super) fn flush_dcep(now: Instant, association: &mut Association, id: StreamId, channel: &mut DataChannel) {
     let Ok(mut stream) = association.stream(id) else { return };
     // RFC 8832 section 6: DCEP messages go ordered and reliably. The stream exists, so these calls do not fail.
     let _ = stream.set_reliability_params(false, ReliabilityType::Reliable, 0);
-    while let Some(message) = channel.poll_write() {
+    while let Some(message) = channel.poll_write().filter(|message| !message.negotiated) {
         let _ = stream.write_sctp(now, &message.payload.freeze(), message.ppi);
     }
     let config = channel.config();

@@ -332,7 +332,7 @@ impl Forwarder {
         };
         let Some(entry) = self.transports.get_mut(transport) else { return false };
         let Some(known) = self.tracks.get_mut(track) else { return false };
-        for (layer, pair) in (0..).zip(&ssrcs) {
+        for (layer, pair) in (0..).zip(&ssrcs).filter(|(_, pair)| pair.ssrc != 0) {
             let stream = StreamRef { track, layer, repair: false };
             let Some(known) = known.source.as_mut().and_then(|source| source.layer_mut(layer)) else { continue };
             if known.ssrc != Some(pair.ssrc) {

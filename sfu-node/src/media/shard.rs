@@ -91,6 +91,7 @@ impl Shard {
         }
         match command {
             Command::Open(config) => self.open(now, &config),
+            Command::TakeOverChannels(key, channels) => self.table.take_over_channels(key, channels),
             Command::SetFingerprint(key, fingerprint) => {
                 let Some(index) = self.table.index_of(key) else { return };
                 let Some((transport, crypto)) = self.table.transport(index) else { return };
@@ -395,6 +396,9 @@ impl Shard {
                 Happening::Failed(reason) => {
                     self.table.events.push_back(Event::Failed { transport: key, reason });
                     return self.close(now, index);
+                }
+                Happening::ChannelsOpened(channels) => {
+                    self.table.events.push_back(Event::ChannelsOpened(key, channels));
                 }
                 Happening::Data(message) => self.table.forward_data(now, index, &message),
             }

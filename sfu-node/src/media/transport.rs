@@ -9,7 +9,7 @@ use rtc::crypto::RTCCrypto;
 
 use super::api::{FailReason, Fingerprint, RoomKey, SpeakerKey, SrtpProfile, TransportConfig, TransportKey};
 use super::batch::{Route, SendBatch};
-use super::datachannel::{DataChannels, Message};
+use super::datachannel::{ChannelStreams, DataChannels, Message};
 use super::demux::Protocol;
 use super::dtls::{Dtls, DtlsEvent, Identity};
 use super::ice::{Agent, Silence};
@@ -30,6 +30,8 @@ pub enum Happening {
     Disconnected,
     /// Over.
     Failed(FailReason),
+    /// The client opened data channels; all there are.
+    ChannelsOpened(ChannelStreams),
     /// A data-channel message.
     Data(Message),
 }
@@ -232,6 +234,7 @@ impl Transport {
                 DtlsEvent::Connected { profile, keys } => match Srtp::for_server(profile, keys.as_ref(), crypto) {
                     Ok(srtp) => {
                         self.srtp = Some(srtp);
+                        self.data.start(now);
                         happenings.push(Happening::Connected(profile));
                     }
                     Err(_) => happenings.push(Happening::Failed(FailReason::Dtls)),
@@ -239,6 +242,7 @@ impl Transport {
                 DtlsEvent::Data(data) => {
                     let mut messages = Vec::new();
                     self.data.handle_packet(now, data.freeze(), &mut messages);
+                    happenings.extend(self.data.take_opened().map(Happening::ChannelsOpened));
                     happenings.extend(messages.into_iter().map(Happening::Data));
                 }
                 DtlsEvent::FingerprintMismatch => {

@@ -56,6 +56,11 @@ impl Answerer {
         }
     }
 
+    /// Sections that have carried subscriptions on another node.
+    pub(crate) fn carried_before(&mut self, sections: Vec<String>) {
+        self.carried.extend(sections);
+    }
+
     /// The client's last offer.
     pub(crate) fn remote(&self) -> Option<&RemoteDescription> {
         self.remote.as_ref()

@@ -1,12 +1,13 @@
 //! What a participant publishes: announced tracks, the sections they arrive in, and what is known of their layers.
 
-use shared::control::{AnnouncedTrack, LayerMedia, TrackMedia};
+use arrayvec::ArrayVec;
+use shared::control::{AnnouncedTrack, LayerMedia, PublishedTrack, TrackMedia};
 use shared::ids::TrackSid;
 
 use super::codec::mime;
 use super::description::{RemoteDescription, RemoteSection, SectionKind};
 use super::writer::MediaSection;
-use crate::media::api::{Codec, MAX_LAYERS, Receiver, TrackKey};
+use crate::media::api::{Codec, MAX_LAYERS, Receiver, SsrcPair, TrackKey};
 
 /// Most tracks a session announces at a time.
 const MAX_PUBLICATIONS: usize = 64;
@@ -29,6 +30,9 @@ struct Arrival {
     sdp_cid: String,
     /// Lowest first, complete; SSRC 0 until seen.
     layers: Vec<LayerMedia>,
+    /// Streams of simulcast layers that another node has seen, 0 for others: a client names each only until it is
+    /// received (RFC 8843 section 15.2, RFC 8852). Empty once they change.
+    streams: ArrayVec<SsrcPair, MAX_LAYERS>,
     codec: Option<Codec>,
     /// Known to the room as it is now.
     reported: bool,
@@ -41,6 +45,8 @@ pub(crate) struct Publications {
     /// Sections whose publication the room ended; not to be matched again while they send the same track.
     retracted: Vec<(String, Option<String>)>,
     ended: Vec<TrackSid>,
+    /// Where tracks arrived on another node: goes for the first offer.
+    known: Vec<PublishedTrack>,
 }
 
 impl Publications {
@@ -55,6 +61,11 @@ impl Publications {
         }
         self.tracks.push(Publication { announced, key, muted: false, arrival: None });
         true
+    }
+
+    /// The client sends these tracks in these sections already.
+    pub(crate) fn expect(&mut self, known: Vec<PublishedTrack>) {
+        self.known = known;
     }
 
     /// The room ended a publication.
@@ -94,8 +105,23 @@ impl Publications {
                 index += 1;
             }
         }
+        self.match_by_section(remote);
         self.match_by_cid(remote);
         self.match_by_kind(remote);
+    }
+
+    /// Binds sections to the tracks that another node had them in: what a section calls its track may have changed since
+    /// it was announced.
+    fn match_by_section(&mut self, remote: &RemoteDescription) {
+        let known = std::mem::take(&mut self.known);
+        for section in self.unmatched(remote) {
+            let Some(known) = known.iter().find(|known| known.mid == section.mid) else { continue };
+            let pending =
+                self.tracks.iter_mut().find(|track| track.arrival.is_none() && track.announced.sid == known.track);
+            if let Some(track) = pending {
+                track.arrival = Some(Arrival::known(section, &known.layers));
+            }
+        }
     }
 
     /// Binds sections to the tracks announced for them by name.
@@ -162,7 +188,7 @@ impl Publications {
                 mid: arrival.mid.clone(),
                 payload_types: answered.codecs.iter().map(super::description::SectionCodec::payload_type).collect(),
                 extensions: answered.extensions.ids(),
-                ssrcs: if rids.is_empty() { offered.ssrcs.clone() } else { Default::default() },
+                ssrcs: if rids.is_empty() { offered.ssrcs.clone() } else { arrival.streams.clone() },
                 rids: rids.into_iter().map(str::to_owned).take(MAX_LAYERS).collect(),
                 muted: track.muted,
             })
@@ -178,6 +204,9 @@ impl Publications {
         };
         let Some(known) = arrival.layers.iter_mut().find(|known| known.spatial_layer == layer) else { return false };
         let news = known.ssrc != ssrc || (repair_ssrc != 0 && known.repair_ssrc != repair_ssrc);
+        if known.ssrc != ssrc {
+            arrival.streams.clear();
+        }
         known.ssrc = ssrc;
         if repair_ssrc != 0 {
             known.repair_ssrc = repair_ssrc;
@@ -232,9 +261,24 @@ impl Arrival {
             mid: section.mid.clone(),
             sdp_cid: section.msid_track.clone().unwrap_or_default(),
             layers,
+            streams: ArrayVec::new(),
             codec: None,
             reported: false,
         }
+    }
+
+    /// Of a section whose streams another node has seen.
+    fn known(section: &RemoteSection, seen: &[LayerMedia]) -> Self {
+        let mut arrival = Self::new(section);
+        let simulcast = arrival.layers.iter_mut().filter(|layer| !layer.rid.is_empty());
+        for layer in simulcast.take(MAX_LAYERS) {
+            if let Some(seen) = seen.iter().find(|seen| seen.rid == layer.rid) {
+                (layer.ssrc, layer.repair_ssrc) = (seen.ssrc, seen.repair_ssrc);
+            }
+            let rtx = Some(layer.repair_ssrc).filter(|ssrc| *ssrc != 0);
+            arrival.streams.push(SsrcPair { ssrc: layer.ssrc, rtx });
+        }
+        arrival
     }
 }
 

@@ -113,14 +113,17 @@ impl Subscriptions {
             downtrack.place.is_none() && *its == kind && shown != Some(track.as_str())
         };
         let Some(downtrack) = self.downtracks.iter_mut().find(waits) else { return false };
-        downtrack.place = Some(Placement {
-            mid: mid.to_owned(),
-            ssrc: allocator.ssrc(),
-            rtx_ssrc: (kind == TrackKind::Video).then(|| allocator.ssrc()),
-            described: false,
-            bound: false,
-        });
+        downtrack.place = Some(Placement::new(mid, kind, allocator));
         true
+    }
+
+    /// Gives a track the section in which the client has it already.
+    pub(crate) fn place_again(&mut self, known: &MidTrack, allocator: &mut Allocator) {
+        let waits =
+            |downtrack: &&mut Downtrack| downtrack.place.is_none() && downtrack.subscription.track == known.track;
+        if let Some(downtrack) = self.downtracks.iter_mut().find(waits) {
+            downtrack.place = Some(Placement::new(&known.mid, downtrack.subscription.kind, allocator));
+        }
     }
 
     /// The subscription that has waited longest for a section.
@@ -192,6 +195,16 @@ impl Subscriptions {
 }
 
 impl Placement {
+    fn new(mid: &str, kind: TrackKind, allocator: &mut Allocator) -> Self {
+        Self {
+            mid: mid.to_owned(),
+            ssrc: allocator.ssrc(),
+            rtx_ssrc: (kind == TrackKind::Video).then(|| allocator.ssrc()),
+            described: false,
+            bound: false,
+        }
+    }
+
     /// The section was described with this very stream in it, not with one it carried before.
     fn is_in(&self, section: &MediaSection) -> bool {
         section.mid == self.mid && section.source.as_ref().is_some_and(|source| source.ssrc == self.ssrc)

@@ -12,6 +12,7 @@ use crate::media::api::{ShardIndex, SsrcPair, TransportConfig};
 
 mod dual;
 mod hostile;
+mod moved;
 
 const JS_JOIN: &str = include_str!("../../tests/fixtures/js_single_join_offer.sdp");
 const JS_PUBLISH: &str = include_str!("../../tests/fixtures/js_single_publish_offer.sdp");

@@ -167,6 +167,9 @@ pub struct PlaceRequest {
     pub exclude: Vec<NodeId>,
     /// The session to open at once.
     pub first: Option<FirstSession>,
+    /// The room's link to this node broke: if the fleet still has it there is nothing to place.
+    #[serde(default)]
+    pub lost: Option<NodeId>,
 }
 
 /// A session that goes with the attach; the fleet mints its token once the node is chosen.
@@ -197,4 +200,6 @@ pub enum PlaceResponse {
     },
     /// No node is up, or all are full or draining.
     NoNode,
+    /// The node that the room believes lost has its fleet link: it will dial in again.
+    StillThere,
 }

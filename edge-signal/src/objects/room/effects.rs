@@ -5,7 +5,7 @@ use std::rc::Rc;
 use livekit_protocol::{SignalResponse, signal_response};
 use shared::claims::AccessClaims;
 use shared::control::{PlaceRequest, PlaceResponse, RoomToNode};
-use shared::ids::{NodeId, RegionName, RoomName};
+use shared::ids::{NodeId, RoomName};
 use worker::{Result, console_error, console_log};
 
 use super::{Answered, Shell};
@@ -59,20 +59,17 @@ impl Shell {
         Ok(answered)
     }
 
-    /// Asks the fleet for a node; `None`: there is none.
-    pub(super) async fn ask_fleet(&self, request: &PlaceRequest) -> Option<(NodeId, RegionName)> {
+    /// Asks the fleet for a node.
+    pub(super) async fn ask_fleet(&self, request: &PlaceRequest) -> PlaceResponse {
         let asked = async {
             let fleet = runtime::object(&self.env, FLEET, WHOLE)?;
             runtime::call::<PlaceResponse>(&fleet, PLACE_PATH, request).await
         };
-        match asked.await {
-            Ok(PlaceResponse::Placed { node, region }) => Some((node, region)),
-            Ok(PlaceResponse::NoNode) => None,
-            Err(error) => {
-                console_error!("the fleet cannot be asked: {error}");
-                None
-            }
-        }
+        asked.await.unwrap_or_else(|error| {
+            console_error!("the fleet cannot be asked: {error}");
+            // Nobody says that the node is lost.
+            if request.lost.is_some() { PlaceResponse::StillThere } else { PlaceResponse::NoNode }
+        })
     }
 
     /// Tells the directory the newest line, once at a time. What fails is tried again at the next alarm.
@@ -120,14 +117,26 @@ impl Shell {
         let shell = Rc::clone(self);
         self.state.wait_until(async move {
             let turn = shell.placing.lock().await;
-            let node = shell.ask_fleet(&request).await;
-            let handled = shell.handle(Event::Placed { node });
+            let answer = shell.ask_fleet(&request).await;
+            let handled = shell.placed(request.lost, answer);
             drop(turn);
             let settled = shell.settle().await;
             if let Err(error) = handled.and(settled) {
                 console_error!("placing failed: {error}");
             }
         });
+    }
+
+    fn placed(self: &Rc<Self>, lost: Option<NodeId>, answer: PlaceResponse) -> Result<()> {
+        let node = match answer {
+            PlaceResponse::StillThere => return self.handle(Event::NodeStillThere),
+            PlaceResponse::Placed { node, region } => Some((node, region)),
+            PlaceResponse::NoNode => None,
+        };
+        if let Some(node) = lost {
+            self.handle(Event::NodeLost { node })?;
+        }
+        self.handle(Event::Placed { node })
     }
 
     fn refresh_token(&self, connection: &ConnectionId, mut claims: AccessClaims) -> Result<()> {

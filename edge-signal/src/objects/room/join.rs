@@ -5,6 +5,7 @@ use std::rc::Rc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use shared::claims::{ACCESS_LEEWAY_SECS, AccessClaims, INTERNAL_LEEWAY_SECS};
+use shared::control::PlaceResponse;
 use shared::ids::{NodeId, RegionName, RoomName};
 use worker::{Request, Response, Result, WebSocketPair};
 
@@ -65,11 +66,13 @@ impl Shell {
         };
         let Some(place) = admission.place.take() else { return self.accept(room, admission, None) };
         self.put_back(room);
-        let Some(node) = self.ask_fleet(&place).await else { return runtime::refuse_worker(&no_node()) };
+        let PlaceResponse::Placed { node, region } = self.ask_fleet(&place).await else {
+            return runtime::refuse_worker(&no_node());
+        };
         // Other events were handled while the fleet thought: the room is as it is now.
         let room = self.room_for(&admission.attempt.room)?;
         admission.place = Some(place);
-        self.accept(room, admission, Some(node))
+        self.accept(room, admission, Some((node, region)))
     }
 
     fn accept(

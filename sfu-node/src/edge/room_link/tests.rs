@@ -95,6 +95,7 @@ impl Story {
             offer: Some(Description { kind: DescriptionKind::Offer, id: 1, sdp: JOIN.to_owned() }),
             tracks: Vec::new(),
             subscriptions: Vec::new(),
+            established: None,
         }
     }
 

@@ -190,3 +190,60 @@ fn a_peer_that_skips_a_thousand_million_numbers_is_not_followed() {
     client.run(now, &mut server, &mut received, |_, _| {});
     assert_eq!(received.len(), 2);
 }
+
+/// Carries packets between two until both are quiet; what each received.
+fn exchange(now: Instant, ends: [&mut DataChannels; 2]) -> [Vec<Message>; 2] {
+    let (mut received, [a, b]) = ([Vec::new(), Vec::new()], ends);
+    for _ in 0..50 {
+        let mut quiet = true;
+        while let Some(packet) = a.poll_transmit(now) {
+            quiet = false;
+            b.handle_packet(now, packet, &mut received[1]);
+        }
+        while let Some(packet) = b.poll_transmit(now) {
+            quiet = false;
+            a.handle_packet(now, packet, &mut received[0]);
+        }
+        if quiet {
+            break;
+        }
+    }
+    received
+}
+
+#[test]
+fn channels_of_another_node_go_on_without_being_opened_anew() {
+    let now = Instant::now();
+    let streams: ChannelStreams = [(Label::Lossy, 0), (Label::Reliable, 2)].into_iter().collect();
+    let (mut node, mut client) = (DataChannels::new(DataRole::Both), DataChannels::new(DataRole::Both));
+    // One who has the same channels, and waits for the association as clients do that were moved.
+    [&mut node, &mut client].into_iter().for_each(|end| end.take_over(streams.clone()));
+    let early = Bytes::from_static(b"early");
+    node.send(now, Label::Reliable, &early).unwrap();
+    node.start(now);
+    let [_, heard] = exchange(now, [&mut node, &mut client]);
+    assert_eq!(heard, [Message { label: Label::Reliable, data: early }]);
+    assert_eq!((node.take_opened(), client.take_opened()), (None, None), "nobody opened anything");
+    for label in [Label::Reliable, Label::Lossy] {
+        let message = Message { label, data: Bytes::from_static(b"on") };
+        node.send(now, label, &message.data).unwrap();
+        client.send(now, label, &message.data).unwrap();
+        let heard = exchange(now, [&mut node, &mut client]);
+        assert_eq!(heard, [vec![message.clone()], vec![message]]);
+    }
+    assert_eq!(node.send(now, Label::DataTrack, &Bytes::from_static(b"x")), Err(Dropped), "it was not open");
+}
+
+#[test]
+fn a_client_that_starts_over_by_itself_is_followed() {
+    let (now, mut received) = (Instant::now(), Vec::new());
+    let (mut node, mut client) = (DataChannels::new(DataRole::Both), Client::dial(now));
+    node.take_over([(Label::Reliable, 2)].into_iter().collect());
+    node.start(now);
+    client.run(now, &mut node, &mut received, |_, _| {});
+    client.association.open_stream(2, PayloadProtocolIdentifier::Binary).unwrap();
+    client.say(now, b"here");
+    client.run(now, &mut node, &mut received, |_, _| {});
+    assert_eq!(received, [Message { label: Label::Reliable, data: Bytes::from_static(b"here") }]);
+    assert_eq!(node.send(now, Label::Reliable, &Bytes::from_static(b"there")), Ok(()));
+}

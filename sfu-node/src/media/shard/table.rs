@@ -19,7 +19,7 @@ use crate::media::api::{
 };
 use crate::media::batch::{Route, SendBatch};
 use crate::media::datachannel::packet::{Rejected, Stamped, stamp};
-use crate::media::datachannel::{Label, Message};
+use crate::media::datachannel::{ChannelStreams, Label, Message};
 use crate::media::dtls::Identity;
 use crate::media::forward::{Record, Sink};
 use crate::media::ice::{Refused, Request};
@@ -183,6 +183,13 @@ impl Table {
             self.room_shards.remove(&room);
         } else {
             self.room_shards.insert(room, others);
+        }
+    }
+
+    /// The client of a transport that was just opened has these channels already.
+    pub(super) fn take_over_channels(&mut self, key: TransportKey, channels: ChannelStreams) {
+        if let Some(transport) = self.index_of(key).and_then(|index| self.transports.get_mut(index)) {
+            transport.data.take_over(channels);
         }
     }
 

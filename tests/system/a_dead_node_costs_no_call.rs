@@ -1,0 +1,113 @@
+//! The node under a call is killed, again and again: everybody has media again on another node, on the same connection,
+//! with the same tracks, and no app hears of it. `MERIDIAN_KILLS=20` measures how long the pictures stand still.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use meridian_tests::browser::Browser;
+use meridian_tests::scene::{Scene, sum_metric};
+use meridian_tests::sdk::{Mode, SdkClient};
+use serde_json::json;
+
+/// How often the node is killed, unless the environment says otherwise.
+const KILLS: usize = 3;
+/// Data packets sent until one is heard, and how long it is waited for.
+const DATA_ATTEMPTS: usize = 30;
+/// See [`DATA_ATTEMPTS`].
+const DATA_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Ada and Bob see and hear each other. A browser for each: the pages of one share its fake camera.
+struct Call {
+    ada: SdkClient,
+    bob: SdkClient,
+    scene: Scene,
+    _browsers: [Browser; 2],
+}
+
+impl Call {
+    async fn open(mode: Mode) -> Result<Self> {
+        let scene = Scene::alone(2).await?;
+        let browsers = [Browser::launch().await?, Browser::launch().await?];
+        let (ada, bob) = (browsers[0].client("ada").await?, browsers[1].client("bob").await?);
+        ada.join(&scene, mode).await?;
+        bob.join(&scene, mode).await?;
+        tokio::try_join!(ada.publish(), bob.publish())?;
+        let call = Self { ada, bob, scene, _browsers: browsers };
+        call.goes_on().await?;
+        Ok(call)
+    }
+
+    async fn goes_on(&self) -> Result<()> {
+        tokio::try_join!(self.ada.sees_and_hears("bob"), self.bob.sees_and_hears("ada"))?;
+        Ok(())
+    }
+
+    /// Data gets through both ways, on both channels. What was on its way while the node died may be lost.
+    async fn data_gets_through(&self, text: &str) -> Result<()> {
+        for (from, to) in [(&self.ada, &self.bob), (&self.bob, &self.ada)] {
+            for reliable in [true, false] {
+                let mut attempts = 0..DATA_ATTEMPTS;
+                loop {
+                    let attempt = attempts.next().context("no data gets through")?;
+                    let (mark, text) = (to.mark().await?, format!("{text} {reliable} {attempt}"));
+                    from.send_data(&text, reliable).await?;
+                    let data = json!({ "event": "data", "identity": from.identity(), "text": text });
+                    if to.hears_within(data, mark, DATA_PATIENCE).await.is_ok() {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The node that has the call, by its place.
+    async fn serving(&self) -> Result<usize> {
+        let addresses: Vec<_> =
+            self.scene.deployment.stack().nodes().iter().map(xtask::node::Node::http_addr).collect();
+        for (index, address) in addresses.iter().enumerate() {
+            let Ok(response) = reqwest::get(format!("http://{address}/metrics")).await else { continue };
+            if sum_metric(&response.text().await?, "meridian_node_sessions") > 0.0 {
+                return Ok(index);
+            }
+        }
+        anyhow::bail!("no node has a session")
+    }
+
+    /// The longest that either picture stood still since the last look, ms.
+    async fn stillness(&self) -> Result<f64> {
+        let (hers, his) = tokio::try_join!(self.bob.stillness("ada"), self.ada.stillness("bob"))?;
+        Ok(hers.max(his))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_one_connection() -> Result<()> {
+    let kills = std::env::var("MERIDIAN_KILLS").map_or(Ok(KILLS), |asked| asked.parse())?;
+    let call = Call::open(Mode::Single).await?;
+    call.data_gets_through("before").await?;
+    let since = [call.ada.mark().await?, call.bob.mark().await?];
+    let mut stills = Vec::new();
+    for kill in 0..kills {
+        let serving = call.serving().await?;
+        call.stillness().await?;
+        call.scene.deployment.stack().nodes().get_mut(serving).context("no such node")?.process.kill();
+        call.data_gets_through(&format!("after {kill}")).await?;
+        call.goes_on().await?;
+        stills.push(call.stillness().await?);
+        let deployment = call.scene.deployment.clone();
+        let restart = move || deployment.stack().nodes().get_mut(serving).context("no such node")?.restart();
+        tokio::task::spawn_blocking(restart).await??;
+    }
+    call.ada.heard_of_no_end(since[0]).await?;
+    call.bob.heard_of_no_end(since[1]).await?;
+    for client in [&call.ada, &call.bob] {
+        let resumed = client.heard(0).await?.into_iter().find(|heard| heard.event.contains("econnect"));
+        ensure!(resumed.is_none(), "{} heard {resumed:?}", client.identity());
+    }
+    stills.sort_by(f64::total_cmp);
+    let worst = stills.last().copied().unwrap_or_default();
+    let median = stills.get(stills.len() / 2).copied().unwrap_or_default();
+    println!("{kills} kills: pictures stood still for {median:.0} ms (median), {worst:.0} ms (worst): {stills:.0?}");
+    Ok(())
+}
