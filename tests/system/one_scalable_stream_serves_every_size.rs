@@ -4,6 +4,10 @@ use anyhow::Result;
 use meridian_tests::browser::Browser;
 use meridian_tests::scene::Scene;
 use meridian_tests::sdk::{Mode, PATIENCE};
+use tokio::sync::Mutex;
+
+/// Pictures freeze where cores are short: each encodes 720 lines.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_vp9_with_layers_that_share_keyframes_only() -> Result<()> {
@@ -22,6 +26,7 @@ async fn of_av1_with_temporal_layers() -> Result<()> {
 
 /// Bob asks for one size after the other, Cleo has a low one all the time; neither has a freeze.
 async fn sizes_of(codec: &str, mode: &str, sizes: &[(&str, u32)]) -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
     let (scene, browser) = (Scene::open().await?, Browser::launch().await?);
     let (ada, bob, cleo) = (browser.client("ada").await?, browser.client("bob").await?, browser.client("cleo").await?);
     ada.join(&scene, Mode::Single).await?;
