@@ -26,7 +26,7 @@ struct Call {
 
 impl Call {
     async fn open(mode: Mode) -> Result<Self> {
-        let scene = Scene::alone(2).await?;
+        let scene = Scene::alone(3).await?;
         let browsers = [Browser::launch().await?, Browser::launch().await?];
         let (ada, bob) = (browsers[0].client("ada").await?, browsers[1].client("bob").await?);
         ada.join(&scene, mode).await?;

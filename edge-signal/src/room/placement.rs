@@ -17,7 +17,7 @@ use super::turn::Turn;
 /// Milliseconds after which a placement without an answer is asked for again.
 pub const PLACE_TIMEOUT_MS: u64 = 10_000;
 /// Milliseconds to the second attempt when the fleet had no node; doubled up to [`MAX_BACKOFF_MS`].
-const MIN_BACKOFF_MS: u64 = 1_000;
+const MIN_BACKOFF_MS: u64 = 250;
 /// Milliseconds after which the fleet is asked again about a node whose link to the room broke.
 const DOUBT_AGAIN_MS: u64 = 150;
 /// Milliseconds between attempts at most.

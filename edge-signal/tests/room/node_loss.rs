@@ -169,16 +169,16 @@ fn without_any_node_the_room_asks_again_ever_slower_and_recovers() {
     let refusal = world.try_join(&Who::named("bob")).unwrap_err();
     assert_eq!(refusal.reason.status(), 503);
     let mut waits = Vec::new();
-    for attempt in 0..5 {
+    for attempt in 0..7 {
         assert_eq!(world.asked_fleet.len(), attempt + 1);
         let asked = world.now;
         world.step(Event::Placed { node: None });
         while world.asked_fleet.len() == attempt + 1 {
-            world.pass(100);
+            world.pass(50);
         }
         waits.push(world.now.0 - asked.0);
     }
-    assert_eq!(waits, [1_000, 2_000, 4_000, 8_000, 10_000]);
+    assert_eq!(waits, [250, 500, 1_000, 2_000, 4_000, 8_000, 10_000]);
     assert!(world.asked_fleet.last().unwrap().exclude.is_empty(), "the node lost may be back");
     world.step(Event::Placed { node: Some((node_id(1), region())) });
     world.link(&node_id(1));

@@ -54,6 +54,14 @@ impl Chaos {
             15 => {
                 let node = node_id(self.below(3) as u8);
                 self.world.nodes.entry(node.clone()).or_default();
+                match self.below(4) {
+                    0 => self.world.step(Event::NodeStillThere),
+                    1 => {
+                        let node = node_id(self.below(3) as u8);
+                        self.world.step(Event::NodeLost { node });
+                    }
+                    _ => {}
+                }
                 let node = (self.below(3) > 0).then(|| (node, region()));
                 self.world.step(Event::Placed { node });
             }
@@ -74,7 +82,7 @@ impl Chaos {
 
     fn join(&mut self) {
         let names = ["ada", "bob", "eve", "dan", "old"];
-        let mut who = Who::named(names[self.below(names.len())]);
+        let mut who = Who::named(names[self.below(names.len())]).browser(["Chrome", "Firefox"][self.below(2)]);
         let node = node_id(self.below(3) as u8);
         self.world.fleet = (self.below(5) > 0).then_some(node);
         match self.below(8) {
@@ -232,7 +240,8 @@ impl Chaos {
             }
             12 => NodeToRoom::Speakers { speakers: vec![Speaking { session, step: id as u8 }] },
             10 if id == 0 => {
-                self.world.nodes.get_mut(&node).unwrap().close(&session);
+                // It never was: what others are served of its tracks goes on where it opens.
+                self.world.nodes.get_mut(&node).unwrap().sessions.remove(&session);
                 let reason = [RefusalReason::BadToken, RefusalReason::NoCapacity][self.below(2)];
                 NodeToRoom::SessionRefused { session: Some(session), reason, detail: String::new() }
             }
