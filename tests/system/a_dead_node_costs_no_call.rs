@@ -6,8 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use meridian_tests::browser::Browser;
 use meridian_tests::scene::{Scene, sum_metric};
-use meridian_tests::sdk::{Mode, SdkClient};
+use meridian_tests::sdk::{Mode, PATIENCE, SdkClient};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
+use tokio::time::{sleep, timeout};
 
 /// How often the node is killed, unless the environment says otherwise.
 const KILLS: usize = 3;
@@ -18,6 +21,8 @@ const JUDGED: usize = 10;
 const NODES: usize = 3;
 /// Data packets sent until one is heard, and how long it is waited for.
 const DATA_ATTEMPTS: usize = 30;
+/// Between two looks at a node's metrics.
+const POLL: Duration = Duration::from_millis(100);
 /// See [`DATA_ATTEMPTS`].
 const DATA_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -69,12 +74,18 @@ impl Call {
     /// The node that has the call, by its place.
     async fn serving(&self) -> Result<usize> {
         for node in 0..NODES {
+            // One that was killed answers nothing.
             let Ok(metrics) = self.metrics(node).await else { continue };
             if sum_metric(&metrics, "meridian_node_sessions") > 0.0 {
                 return Ok(node);
             }
         }
         bail!("no node has a session")
+    }
+
+    fn signal(&self, node: usize, signal: Signal) -> Result<()> {
+        let pid = self.scene.deployment.stack().nodes().get(node).and_then(|node| node.process.pid());
+        Ok(kill(Pid::from_raw(pid.context("no such node")?.try_into()?), signal)?)
     }
 
     async fn metrics(&self, node: usize) -> Result<String> {
@@ -87,6 +98,31 @@ impl Call {
         let (hers, his) = tokio::try_join!(self.bob.stillness("ada"), self.ada.stillness("bob"))?;
         Ok(hers.max(his))
     }
+}
+
+/// Its sockets stay open; only its heartbeats are missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_node_that_freezes() -> Result<()> {
+    let call = Call::open(Mode::Single).await?;
+    let since = [call.ada.mark().await?, call.bob.mark().await?];
+    let serving = call.serving().await?;
+    call.stillness().await?;
+    call.signal(serving, Signal::SIGSTOP)?;
+    call.data_gets_through("after").await?;
+    call.goes_on().await?;
+    println!("the pictures stood still for {:.0} ms", call.stillness().await?);
+    // It wakes up with sessions that have gone on elsewhere.
+    call.signal(serving, Signal::SIGCONT)?;
+    let emptied = async {
+        while sum_metric(&call.metrics(serving).await?, "meridian_node_sessions") > 0.0 {
+            sleep(POLL).await;
+        }
+        anyhow::Ok(())
+    };
+    timeout(PATIENCE, emptied).await.context("it keeps its sessions")??;
+    call.goes_on().await?;
+    call.ada.heard_of_no_end(since[0]).await?;
+    call.bob.heard_of_no_end(since[1]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::panic::RefUnwindSafe;
 
+use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
 use shared::claims::NodeKey;
 use shared::control::{
@@ -19,7 +20,7 @@ use worker::{
 
 use crate::fleet::mint::{self, TicketUse};
 use crate::fleet::{Fleet, gate};
-use crate::objects::room::NODE_REVOKED_PATH;
+use crate::objects::room::{NODE_REVOKED_PATH, NODE_SILENT_PATH};
 use crate::refusal::{Reason, Refusal};
 use crate::report::Report;
 use crate::runtime::{self, ROOM};
@@ -59,6 +60,8 @@ const CLOSE_REVOKED: u16 = 4403;
 const CLOSE_SILENT: u16 = 4408;
 const CLOSE_REPLACED: u16 = 4409;
 const CLOSE_VERSION: u16 = 4426;
+/// Rooms told at a time that a node is silent.
+const TOLD_AT_A_TIME: usize = 16;
 /// Longest message of a node, bytes: a hello has a few hundred.
 const MAX_MESSAGE: usize = 64 * 1024;
 
@@ -364,7 +367,30 @@ impl FleetObject {
             console_log!("node {node} missed its heartbeats");
             // Already as good as closed.
             let _ = self.drop_link(&node, CLOSE_SILENT, "heartbeats missed");
+            self.tell_rooms(node);
         }
+    }
+
+    /// Tells the rooms of a silent node, whose links there may seem open still. One that is not told finds out later, when
+    /// its own link breaks.
+    fn tell_rooms(&self, node: NodeId) {
+        let rooms = keys::rooms(&self.state, &node).unwrap_or_default();
+        let env = self.env.clone();
+        self.state.wait_until(async move {
+            let tell = |room: RoomName| {
+                let (env, node) = (&env, &node);
+                async move {
+                    let object = runtime::object(env, ROOM, room.as_str())?;
+                    runtime::call::<()>(&object, NODE_SILENT_PATH, node).await
+                }
+            };
+            let mut told = stream::iter(rooms).map(tell).buffer_unordered(TOLD_AT_A_TIME);
+            while let Some(told) = told.next().await {
+                if let Err(error) = told {
+                    console_error!("a room cannot be told of a silent node: {error}");
+                }
+            }
+        });
     }
 
     fn drop_link(&self, node: &NodeId, code: u16, reason: &str) -> Result<()> {

@@ -47,6 +47,8 @@ pub(crate) const NODE_LINK_PATH: &str = "/link";
 pub(crate) const SERVICE_PATH: &str = "/service";
 /// Where the fleet posts a revoked node (a `RevokeRequest`).
 pub(crate) const NODE_REVOKED_PATH: &str = "/node-revoked";
+/// Where the fleet posts the id of a node that has missed its heartbeats.
+pub(crate) const NODE_SILENT_PATH: &str = "/node-silent";
 /// The verified claims: URL-safe base64 of JSON.
 pub(crate) const CLAIMS_HEADER: &str = "x-meridian-claims";
 /// Where the client is: JSON of a place, or empty.
@@ -66,6 +68,8 @@ const CLOSE_TOO_BIG: u16 = 1009;
 const CLOSE_MALFORMED: u16 = 4400;
 /// Of our own: the node's key was revoked.
 const CLOSE_REVOKED: u16 = 4403;
+/// Of our own: the fleet has not heard of the node for too long.
+const CLOSE_SILENT: u16 = 4408;
 /// How long until a line the directory did not take is sent again, milliseconds.
 const DIRECTORY_RETRY_MS: u64 = 5_000;
 
@@ -94,6 +98,7 @@ impl DurableObject for RoomObject {
             NODE_LINK_PATH => self.shell.link(&request).await,
             SERVICE_PATH => self.shell.serve(&mut request).await,
             NODE_REVOKED_PATH => self.shell.node_revoked(&mut request).await,
+            NODE_SILENT_PATH => self.shell.node_silent(&mut request).await,
             _ => runtime::text(404, "not found"),
         };
         self.shell.settle().await?;

@@ -4,10 +4,10 @@ use std::rc::Rc;
 
 use shared::claims::INTERNAL_LEEWAY_SECS;
 use shared::control::RevokeRequest;
-use shared::ids::{RegionName, RoomName};
+use shared::ids::{NodeId, RegionName, RoomName};
 use worker::{Request, Response, Result, WebSocketPair};
 
-use super::{CLOSE_REVOKED, Shell, TICKET_HEADER};
+use super::{CLOSE_REVOKED, CLOSE_SILENT, Shell, TICKET_HEADER};
 use crate::fleet::gate::{self, GateError};
 use crate::fleet::mint::{self, TicketUse};
 use crate::objects::fleet::{ADMIT_PATH, NODE_TOKEN_HEADER, RoomLink};
@@ -72,6 +72,15 @@ impl Shell {
         let _turn = self.placing.lock().await;
         self.sockets.close_node(&node, CLOSE_REVOKED, "the node's key is revoked");
         self.handle(Event::NodeGone { node })?;
+        runtime::text(200, "null")
+    }
+
+    /// A node has missed its heartbeats: it is frozen, or cut off, and its sockets do not say so.
+    pub(super) async fn node_silent(self: &Rc<Self>, request: &mut Request) -> Result<Response> {
+        let node: NodeId = serde_json::from_str(&request.text().await?)?;
+        self.sockets.close_node(&node, CLOSE_SILENT, "heartbeats missed");
+        self.handle(Event::NodeGone { node: node.clone() })?;
+        self.handle(Event::NodeLost { node })?;
         runtime::text(200, "null")
     }
 }
