@@ -113,15 +113,16 @@ fn clients_connect_and_talk_over_a_real_socket() {
     until(&mut clients, "delivered", |c| c[1].got.len() == 1);
 
     shard.send(Command::ReadStats);
-    let mut connected = 0;
+    let (mut connected, mut opened) = (0, 0);
     let stats = loop {
         match heard.recv_timeout(PATIENCE).unwrap() {
             Event::Stats(stats) => break stats,
             Event::Connected { profile: SrtpProfile::AeadAes128Gcm, .. } => connected += 1,
+            Event::ChannelsOpened(_, channels) => opened += channels.len(),
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(connected, 2);
+    assert_eq!((connected, opened), (2, 2));
     assert_eq!((stats.transports, stats.dropped_send, stats.data_messages_sent), (2, 0, 1));
     assert!(stats.send_calls <= stats.packets_sent && stats.receive_calls <= stats.packets_received);
     assert!(shard.is_alive());
