@@ -25,8 +25,8 @@ async fn a_room_whose_only_node_died_takes_the_next() {
     let scene = Scene::alone(1).await.unwrap();
     let mut ada = scene.join("ada").await.unwrap();
     scene.deployment.stack().nodes()[0].process.kill();
-    // Whoever had media there is told to join again; until a node is there, nobody can.
-    ada.until("leave", |o| o.leave.clone()).await.unwrap();
+    // Whoever had media there is to resume at the next one; until a node is there, nobody joins.
+    ada.until("the end of its socket", |o| o.closed).await.unwrap();
     let refused = Client::join(scene.options("ada").unwrap()).await.err().unwrap();
     assert_eq!(Client::refusal(&refused).map(|(status, _)| status), Some(503), "{refused:#}");
 
