@@ -10,6 +10,7 @@ use meridian_tests::sdk::{Mode, PATIENCE, SdkClient};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{sleep, timeout};
 
 /// How often the node is killed, unless the environment says otherwise.
@@ -19,6 +20,8 @@ const KILLS: usize = 3;
 const JUDGED: usize = 10;
 /// One that serves, one to go to, one that starts again.
 const NODES: usize = 3;
+/// Each call has two browsers.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 /// Data packets sent until one is heard, and how long it is waited for.
 const DATA_ATTEMPTS: usize = 30;
 /// Between two looks at a node's metrics.
@@ -32,17 +35,19 @@ struct Call {
     bob: SdkClient,
     scene: Scene,
     _browsers: [Browser; 2],
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Call {
     async fn open(mode: Mode) -> Result<Self> {
+        let alone = ONE_AT_A_TIME.lock().await;
         let scene = Scene::alone(NODES).await?;
         let browsers = [Browser::launch().await?, Browser::launch().await?];
         let (ada, bob) = (browsers[0].client("ada").await?, browsers[1].client("bob").await?);
         ada.join(&scene, mode).await?;
         bob.join(&scene, mode).await?;
         tokio::try_join!(ada.publish(), bob.publish())?;
-        let call = Self { ada, bob, scene, _browsers: browsers };
+        let call = Self { ada, bob, scene, _browsers: browsers, _alone: alone };
         call.goes_on().await?;
         Ok(call)
     }
