@@ -3,7 +3,8 @@
 use anyhow::Result;
 use meridian_tests::browser::Browser;
 use meridian_tests::front::Front;
-use meridian_tests::scene::Scene;
+use meridian_tests::relay::Relay;
+use meridian_tests::scene::{Deployment, Scene};
 use meridian_tests::sdk::{Mode, SdkClient};
 
 /// Ada and Bob in a room. **Only one of them shows a camera**: the pages of one browser share it.
@@ -34,5 +35,27 @@ impl Call {
         call.ada.publish().await?;
         call.bob.sees_and_hears("ada").await?;
         Ok(call)
+    }
+}
+
+/// Ada shows camera and microphone to Bob, behind a relay that can spoil the path to the node.
+pub(crate) struct PathCall {
+    pub(crate) bob: SdkClient,
+    pub(crate) relay: Relay,
+    _ada: SdkClient,
+    _scene: Scene,
+    _browser: Browser,
+}
+
+impl PathCall {
+    /// Both have joined, and she publishes.
+    pub(crate) async fn open(mode: Mode) -> Result<Self> {
+        let (deployment, relay) = Deployment::behind_relay().await?;
+        let (scene, browser) = (Scene::on(deployment), Browser::launch().await?);
+        let (ada, bob) = (browser.client("ada").await?, browser.client("bob").await?);
+        ada.join(&scene, mode).await?;
+        bob.join(&scene, mode).await?;
+        ada.publish().await?;
+        Ok(Self { bob, relay, _ada: ada, _scene: scene, _browser: browser })
     }
 }

@@ -2,9 +2,11 @@
 
 use anyhow::{Result, ensure};
 use meridian_tests::browser::Browser;
-use meridian_tests::scene::{Deployment, Scene};
+use meridian_tests::scene::Scene;
 use meridian_tests::sdk::{Mode, PATIENCE, SdkClient};
 use serde_json::json;
+
+use crate::call::PathCall;
 
 /// A picture that is shown again goes on within this time, ms.
 const BACK_WITHIN_MS: f64 = 1_000.0;
@@ -63,12 +65,7 @@ pub(crate) async fn dynacast(mode: Mode) -> Result<()> {
 
 /// The node pauses a video that does not fit the subscriber's path, and says so.
 pub(crate) async fn stream_state(mode: Mode) -> Result<()> {
-    let (deployment, relay) = Deployment::behind_relay().await?;
-    let (scene, browser) = (Scene::on(deployment), Browser::launch().await?);
-    let (ada, bob) = (browser.client("ada").await?, browser.client("bob").await?);
-    ada.join(&scene, mode).await?;
-    bob.join(&scene, mode).await?;
-    ada.publish().await?;
+    let PathCall { bob, relay, .. } = &PathCall::open(mode).await?;
     bob.sees_and_hears("ada").await?;
     let state = |text: &str| json!({ "event": "streamState", "identity": "ada", "text": text });
     relay.limit(Some(TOO_NARROW));

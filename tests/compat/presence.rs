@@ -1,12 +1,10 @@
 //! Presence: who speaks, and how well media gets through.
 
 use anyhow::{Result, ensure};
-use meridian_tests::browser::Browser;
-use meridian_tests::scene::{Deployment, Scene};
 use meridian_tests::sdk::{Mode, PATIENCE};
 use serde_json::json;
 
-use crate::call::Call;
+use crate::call::{Call, PathCall};
 
 /// A loud voice: -9 dBov.
 const LOUD: f64 = 0.5;
@@ -45,12 +43,7 @@ pub(crate) async fn quality(mode: Mode) -> Result<()> {
 
 /// A path that loses one packet in twelve is poor, and excellent again when it loses none.
 pub(crate) async fn quality_of_a_bad_path(mode: Mode) -> Result<()> {
-    let (deployment, relay) = Deployment::behind_relay().await?;
-    let (scene, browser) = (Scene::on(deployment), Browser::launch().await?);
-    let (ada, bob) = (browser.client("ada").await?, browser.client("bob").await?);
-    ada.join(&scene, mode).await?;
-    bob.join(&scene, mode).await?;
-    ada.publish().await?;
+    let PathCall { bob, relay, .. } = &PathCall::open(mode).await?;
     let own = |text: &str| json!({ "event": "connectionQuality", "identity": "bob", "text": text });
     let first = bob.hears(own("excellent")).await?;
     bob.sees_and_hears("ada").await?;

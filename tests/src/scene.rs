@@ -9,7 +9,7 @@ use anyhow::Context;
 use shared::claims::{AccessClaims, ApiKeys};
 use xtask::stack::{API_KEY, API_SECRET, Stack, StackConfig};
 
-use crate::client::{Client, ClientOptions};
+use crate::client::{Client, ClientOptions, Publish};
 use crate::relay::{RELAY_ADDRESS, Relay};
 use crate::token;
 
@@ -215,7 +215,15 @@ impl Scene {
     /// # Errors
     /// Something of that did not happen.
     pub async fn join(&self, identity: &str) -> anyhow::Result<Client> {
-        let mut client = Client::join(self.options(identity)?).await?;
+        self.join_publishing(identity, Vec::new()).await
+    }
+
+    /// As [`Self::join`], with tracks of its own from the start.
+    ///
+    /// # Errors
+    /// As [`Self::join`].
+    pub async fn join_publishing(&self, identity: &str, publish: Vec<Publish>) -> anyhow::Result<Client> {
+        let mut client = Client::join(ClientOptions { publish, ..self.options(identity)? }).await?;
         client.connected().await?;
         Ok(client)
     }

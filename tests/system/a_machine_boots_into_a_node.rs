@@ -102,11 +102,8 @@ async fn from_user_data_to_a_call() {
 
     let mut clients = Vec::new();
     for name in ["ada", "bob"] {
-        let mut options = scene.options(name).unwrap();
-        options.publish = vec![Publish::camera("camera"), Publish::microphone("microphone")];
-        let mut client = Client::join(options).await.unwrap();
-        client.connected().await.unwrap();
-        clients.push(client);
+        let tracks = vec![Publish::camera("camera"), Publish::microphone("microphone")];
+        clients.push(scene.join_publishing(name, tracks).await.unwrap());
     }
     let mut seen = Vec::new();
     for client in &mut clients {

@@ -22,11 +22,8 @@ async fn of_a_whole_call() {
 
     let mut clients = Vec::new();
     for name in ["ada", "bob"] {
-        let mut options = scene.options(name).unwrap();
-        options.publish = vec![Publish::camera("camera"), Publish::microphone("microphone")];
-        let mut client = Client::join(options).await.unwrap();
-        client.connected().await.unwrap();
-        clients.push(client);
+        let tracks = vec![Publish::camera("camera"), Publish::microphone("microphone")];
+        clients.push(scene.join_publishing(name, tracks).await.unwrap());
     }
     for client in &mut clients {
         client.until("video", |o| o.flow('V').filter(|flow| flow.keyframes > 0).map(|_| ())).await.unwrap();

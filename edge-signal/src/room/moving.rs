@@ -61,13 +61,12 @@ impl Room {
             // Others were not seen to take an answer with other credentials to an offer that restarts nothing.
             client.sdk == "js" && client.browser == "chrome" && participant.connection.is_some()
         });
-        let asks = self.description(sid, Side::ClientOffer).is_some();
         let Some(session) = self.session_mut(sid) else { return false };
         if session.peer_connections != PeerConnections::Single || session.media == Media::Ended {
             return false;
         }
         // It waits for an answer, and takes the new node's.
-        let asks = asks && session.offer != Progress::Done;
+        let asks = session.offer != Progress::Done;
         session.generation.0 += 1;
         session.node = None;
         session.opened = false;

@@ -51,6 +51,16 @@ const BAD_REQUEST: ErrorCode = ErrorCode(400);
 /// RFC 8489 section 9.1.3: unknown user or wrong password.
 const UNAUTHENTICATED: ErrorCode = ErrorCode(401);
 
+/// A message of this type with a right FINGERPRINT.
+fn parse(datagram: &[u8], typ: MessageType) -> Option<Message> {
+    if datagram.len() > MAX_REQUEST_LEN {
+        return None;
+    }
+    let mut message = Message::new();
+    message.unmarshal_binary(datagram).ok()?;
+    (message.typ == typ && FINGERPRINT.check(&message).is_ok()).then_some(message)
+}
+
 /// A well-formed Binding request, not yet authenticated.
 pub struct Request {
     message: Message,
@@ -60,12 +70,7 @@ impl Request {
     /// Parses a datagram; `None` unless it is a Binding request with a right FINGERPRINT (RFC 8445 section 7.1.1).
     #[must_use]
     pub fn parse(datagram: &[u8]) -> Option<Self> {
-        if datagram.len() > MAX_REQUEST_LEN {
-            return None;
-        }
-        let mut message = Message::new();
-        message.unmarshal_binary(datagram).ok()?;
-        (message.typ == BINDING_REQUEST && FINGERPRINT.check(&message).is_ok()).then_some(Self { message })
+        Some(Self { message: parse(datagram, BINDING_REQUEST)? })
     }
 
     /// The part of USERNAME before the colon: the receiver's ufrag (RFC 8445 section 7.2.2).

@@ -11,7 +11,7 @@ use rtc::stun::fingerprint::FINGERPRINT;
 use rtc::stun::integrity::MessageIntegrity;
 use rtc::stun::message::{BINDING_REQUEST, BINDING_SUCCESS, Message, Setter, TransactionId};
 
-use super::{Agent, MAX_REQUEST_LEN};
+use super::{Agent, parse};
 use crate::media::api::IceCredentials;
 use crate::media::batch::Route;
 
@@ -31,12 +31,7 @@ impl Response {
     /// Parses a datagram; `None` unless it is a success response with a right FINGERPRINT.
     #[must_use]
     pub fn parse(datagram: &[u8]) -> Option<Self> {
-        if datagram.len() > MAX_REQUEST_LEN {
-            return None;
-        }
-        let mut message = Message::new();
-        message.unmarshal_binary(datagram).ok()?;
-        (message.typ == BINDING_SUCCESS && FINGERPRINT.check(&message).is_ok()).then_some(Self { message })
+        Some(Self { message: parse(datagram, BINDING_SUCCESS)? })
     }
 }
 
