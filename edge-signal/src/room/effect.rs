@@ -1,5 +1,7 @@
 //! What a room wants done.
 
+use std::rc::Rc;
+
 use livekit_protocol as proto;
 use livekit_protocol::{DisconnectReason, SignalResponse};
 use shared::claims::AccessClaims;
@@ -12,12 +14,12 @@ use super::service::{Answer, Error};
 /// An effect; carried out in order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Send to a client, in the encoding it uses.
+    /// Send to a client, in the encoding it uses. What many are told at once is one message, for each an effect in a row.
     ToClient {
         /// To.
         connection: ConnectionId,
         /// What.
-        message: Box<SignalResponse>,
+        message: Rc<SignalResponse>,
     },
     /// Mint an access token from these claims and send it as `refresh_token`.
     RefreshToken {

@@ -1,5 +1,7 @@
 //! One event's time, randomness and effects.
 
+use std::rc::Rc;
+
 use livekit_protocol::SignalResponse;
 use livekit_protocol::signal_response::Message;
 use rand_chacha::ChaCha8Rng;
@@ -32,8 +34,17 @@ impl Turn {
     }
 
     pub(super) fn send_client(&mut self, connection: &ConnectionId, message: Message) {
-        let message = Box::new(SignalResponse { message: Some(message) });
-        self.effects.push(Effect::ToClient { connection: connection.clone(), message });
+        self.send_clients([connection], message);
+    }
+
+    /// The same to several, which encodes it once.
+    pub(super) fn send_clients<'a>(&mut self, to: impl IntoIterator<Item = &'a ConnectionId>, message: Message) {
+        let message = Rc::new(SignalResponse { message: Some(message) });
+        let send = |connection: &ConnectionId| Effect::ToClient {
+            connection: connection.clone(),
+            message: Rc::clone(&message),
+        };
+        self.effects.extend(to.into_iter().map(send));
     }
 
     pub(super) fn send_node(&mut self, node: &NodeId, message: RoomToNode) {

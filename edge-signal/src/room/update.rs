@@ -63,11 +63,8 @@ impl Room {
         info: &proto::ParticipantInfo,
         filter: impl Fn(&ParticipantSid, u32) -> bool,
     ) {
-        for (sid, participant) in &self.participants {
-            if let Some(connection) = participant.connection.as_ref().filter(|_| filter(sid, participant.protocol())) {
-                turn.send_client(connection, update(info.clone()));
-            }
-        }
+        let told = self.participants.iter().filter(|(sid, participant)| filter(sid, participant.protocol()));
+        turn.send_clients(told.filter_map(|(_, participant)| participant.connection.as_ref()), update(info.clone()));
     }
 
     /// A participant as others see it, with its visible tracks in the order announced.
@@ -97,9 +94,8 @@ impl Room {
     pub(super) fn announce_room(&mut self, turn: &mut Turn) {
         self.note_counts(turn);
         let room = self.info();
-        for connection in self.participants.values().filter_map(|participant| participant.connection.as_ref()) {
-            turn.send_client(connection, Message::RoomUpdate(proto::RoomUpdate { room: Some(room.clone()) }));
-        }
+        let all = self.participants.values().filter_map(|participant| participant.connection.as_ref());
+        turn.send_clients(all, Message::RoomUpdate(proto::RoomUpdate { room: Some(room) }));
     }
 
     /// Writes the counters to the directory.

@@ -415,7 +415,7 @@ impl World {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::ToClient { connection, message } => {
-                self.clients.get_mut(&connection).unwrap().receive(message.message.unwrap());
+                self.clients.get_mut(&connection).unwrap().receive(message.message.clone().unwrap());
             }
             Effect::RefreshToken { connection, claims } => {
                 self.clients.get_mut(&connection).unwrap().token();

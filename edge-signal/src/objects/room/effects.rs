@@ -8,6 +8,7 @@ use shared::control::{PlaceRequest, PlaceResponse, RoomToNode};
 use shared::ids::{NodeId, RoomName};
 use worker::{Result, console_error, console_log};
 
+use super::frames::Encoded;
 use super::{Answered, Shell};
 use crate::fleet::mint;
 use crate::objects::directory::{LINE_PATH, Line};
@@ -29,9 +30,12 @@ impl Drop for Telling {
 impl Shell {
     pub(super) fn carry_out(self: &Rc<Self>, room: &RoomName, effects: Vec<Effect>) -> Result<Option<Answered>> {
         let mut answered = None;
+        let mut encoded = Encoded::default();
         for effect in effects {
             match effect {
-                Effect::ToClient { connection, message } => self.send_client(&connection, &message)?,
+                Effect::ToClient { connection, message } => {
+                    self.sockets.send_client(&connection, |json| encoded.of(&message, json))?;
+                }
                 Effect::RefreshToken { connection, claims } => self.refresh_token(&connection, *claims)?,
                 Effect::CloseClient { connection } => self.sockets.close_client(&connection, 1000, ""),
                 Effect::ToNode { node, message } => self.send_node(&node, &message)?,

@@ -92,8 +92,40 @@ impl Shell {
     }
 
     pub(super) fn send_client(&self, connection: &ConnectionId, message: &SignalResponse) -> Result<()> {
-        self.sockets.send_client(connection, |json| {
-            Ok(if json { Frame::Text(serde_json::to_string(message)?) } else { Frame::Binary(message.encode_to_vec()) })
-        })
+        let frame = |json| if json { Frame::text(message) } else { Ok(Frame::binary(message)) };
+        self.sockets.send_client(connection, |json| frame(json).map(Rc::new))
+    }
+}
+
+impl Frame {
+    fn text(message: &SignalResponse) -> Result<Self> {
+        Ok(Self::Text(serde_json::to_string(message)?))
+    }
+
+    fn binary(message: &SignalResponse) -> Self {
+        Self::Binary(message.encode_to_vec())
+    }
+}
+
+/// The message encoded last: many are told the same in a row.
+#[derive(Default)]
+pub(super) struct Encoded {
+    message: Option<Rc<SignalResponse>>,
+    text: Option<Rc<Frame>>,
+    binary: Option<Rc<Frame>>,
+}
+
+impl Encoded {
+    pub(super) fn of(&mut self, message: &Rc<SignalResponse>, json: bool) -> Result<Rc<Frame>> {
+        if self.message.as_ref().is_none_or(|last| !Rc::ptr_eq(last, message)) {
+            *self = Self { message: Some(Rc::clone(message)), ..Self::default() };
+        }
+        let frame = if json { &mut self.text } else { &mut self.binary };
+        if let Some(frame) = frame {
+            return Ok(Rc::clone(frame));
+        }
+        let made = Rc::new(if json { Frame::text(message)? } else { Frame::binary(message) });
+        *frame = Some(Rc::clone(&made));
+        Ok(made)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 use shared::ids::NodeId;
@@ -112,11 +113,11 @@ impl Sockets {
     pub(super) fn send_client(
         &self,
         connection: &ConnectionId,
-        frame: impl FnOnce(bool) -> Result<Frame>,
+        frame: impl FnOnce(bool) -> Result<Rc<Frame>>,
     ) -> Result<()> {
         let clients = self.clients.borrow();
         let Some(client) = clients.get(connection) else { return Ok(()) };
-        let sent = match frame(client.json)? {
+        let sent = match &*frame(client.json)? {
             Frame::Binary(bytes) => client.socket.send_with_bytes(bytes),
             Frame::Text(text) => client.socket.send_with_str(text),
         };
