@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use shared::claims::SessionClaims;
-use shared::control::{MediaState, NodeToRoom, OpenSession, RefusalReason, RoomToNode, Speaking};
+use shared::control::{MediaState, NodeToRoom, OpenSession, ReceivedData, RefusalReason, RoomToNode, Speaking};
 use shared::ids::{Identity, ParticipantSid, RoomName, SessionKey, TrackSid};
 
 use self::placement::{Fullness, Placement};
@@ -176,6 +176,9 @@ impl Conference {
         let Some(session) = room.sessions.get_mut(&key.participant).filter(|session| *session.key() == key) else {
             return tracing::debug!(room = %name, session = %key, "message for a session that is not here");
         };
+        if let RoomToNode::ReplayData { received, .. } = message {
+            return self.replay_data(name, &key.participant, &received);
+        }
         let owner = (name.clone(), key.participant.clone());
         let shard = session.shard();
         let mut out = Output::default();
@@ -215,12 +218,11 @@ impl Conference {
                 tracks.iter().for_each(|track| session.unsubscribe(track, &mut self.allocator));
             }
             RoomToNode::RestartIce { .. } => session.restart_ice(&mut self.allocator, &mut out),
-            // SCTP lives on through an ICE restart and sends again what was not acknowledged (RFC 9260 section 6.3).
-            RoomToNode::ReplayData { .. } => {}
             RoomToNode::UpdateGrants { grants, .. } => session.update_grants(grants, &mut out),
             RoomToNode::Welcome { .. }
             | RoomToNode::OpenSession(_)
             | RoomToNode::CloseSession { .. }
+            | RoomToNode::ReplayData { .. }
             | RoomToNode::SendData { .. } => {}
         }
         self.take(name, &key.participant, shard, out);
@@ -232,6 +234,18 @@ impl Conference {
         for shard in room.present() {
             let data = ServerData { room: room.key, packet: packet.clone(), reliable, identities: identities.to_vec() };
             self.effects.commands.push((shard, Command::SendData(Box::new(data))));
+        }
+    }
+
+    /// A client came back. SCTP lives on through an ICE restart and sends again what was not acknowledged (RFC 9260 section
+    /// 6.3), but not what found its queue full or its channel not open yet.
+    fn replay_data(&mut self, name: &RoomName, receiver: &ParticipantSid, received: &[ReceivedData]) {
+        let Some(room) = self.rooms.get(name) else { return };
+        let Some(session) = room.sessions.get(receiver) else { return };
+        let speaker = |of: &ReceivedData| Some((room.sessions.get(&of.publisher)?.speaker_key(), of.sequence));
+        let senders: Vec<_> = received.iter().filter_map(speaker).collect();
+        if !senders.is_empty() {
+            self.effects.commands.push((session.shard(), Command::ReplayData(session.primary(), senders)));
         }
     }
 

@@ -139,6 +139,11 @@ impl Session {
         self.params.shard
     }
 
+    /// Whose data it sends.
+    pub(crate) fn speaker_key(&self) -> SpeakerKey {
+        self.speaker
+    }
+
     /// Its transports, the primary one first.
     pub(crate) fn transports(&self) -> Vec<TransportKey> {
         let subscriber = self.subscriber.as_ref().map(|subscriber| subscriber.transport);
@@ -492,7 +497,8 @@ impl Session {
     }
 
     /// The connection whose state is the participant's.
-    fn primary(&self) -> TransportKey {
+    /// The transport that counts, and that data for the client goes to.
+    pub(crate) fn primary(&self) -> TransportKey {
         match (&self.subscriber, self.params.peer_connections) {
             (Some(subscriber), PeerConnections::DualSubscriberPrimary) => subscriber.transport,
             _ => self.publisher.transport,

@@ -121,6 +121,20 @@ fn data_of_an_app_server_goes_to_the_shards_of_its_room() {
 }
 
 #[test]
+fn a_client_that_comes_back_is_sent_again_what_it_missed_of_those_who_are_here() {
+    let mut hall = Hall::new(10);
+    hall.open("ada", 1, JOIN).unwrap();
+    hall.open("bob", 1, JOIN).unwrap();
+    hall.conference.flush();
+    let has = |who: &str, sequence| ReceivedData { publisher: participant(who), sequence };
+    let replay = |received| RoomToNode::ReplayData { session: key("bob", 1), received };
+    let effects = hall.tell(replay(vec![has("eve", 3), has("ada", 7)]));
+    let [(_, Command::ReplayData(_, senders))] = &effects.commands[..] else { panic!("{:?}", effects.commands) };
+    assert_eq!(senders.iter().map(|(_, sequence)| *sequence).collect::<Vec<_>>(), [7]);
+    assert!(hall.tell(replay(vec![has("eve", 3)])).commands.is_empty());
+}
+
+#[test]
 fn a_track_reaches_its_subscriber_by_its_key_whoever_comes_first() {
     for subscribes_first in [true, false] {
         let mut hall = Hall::new(10);

@@ -260,6 +260,9 @@ pub enum Command {
     },
     /// The other shards a room is on: they get its data packets too.
     SetRoomShards(RoomKey, ShardSet),
+    /// The client of this transport has the reliable data of these senders up to this `DataPacket.sequence`: it is sent what
+    /// came after.
+    ReplayData(TransportKey, Vec<(SpeakerKey, u32)>),
     /// Delivers data that comes from nobody in the room to those of it who are here.
     SendData(Box<ServerData>),
     /// Mutes or unmutes a received track.

@@ -108,6 +108,7 @@ impl Shard {
                 self.forwarder.set_relayed(now, transport, room, from, receivers, &mut self.table);
             }
             Command::SetRoomShards(room, others) => self.table.set_room_shards(room, others),
+            Command::ReplayData(key, received) => self.table.replay_data(now, key, &received),
             Command::SendData(data) => self.table.deliver_server_data(now, *data),
             Command::SetMuted(track, muted) => self.forwarder.set_muted(now, track, muted, &mut self.table),
             Command::SetSpeaker(speaker) => self.table.set_speaker(speaker),

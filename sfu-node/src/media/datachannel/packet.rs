@@ -15,6 +15,8 @@ use crate::media::api::Speaker;
 pub struct Stamped {
     /// The encoded `DataPacket`.
     pub bytes: Bytes,
+    /// `DataPacket.sequence` of a reliable packet; 0: it has none.
+    pub(crate) sequence: u32,
     /// Receivers named by identity.
     pub(crate) identities: Vec<String>,
     /// Receivers named by sid.
@@ -87,7 +89,8 @@ pub fn stamp(sender: &Speaker, label: Label, data: &[u8], last_sequence: &mut u3
         Some(_) => {}
     }
     let bytes = packet.encode_to_vec().into();
-    Ok(Stamped { bytes, identities: packet.destination_identities, sids })
+    let sequence = if label == Label::Reliable { packet.sequence } else { 0 };
+    Ok(Stamped { bytes, sequence, identities: packet.destination_identities, sids })
 }
 
 /// Agents may send chat and text in the name of the participant whose speech they transcribed.

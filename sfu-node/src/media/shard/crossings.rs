@@ -96,6 +96,7 @@ impl RoomMessage {
         let mut out = vec![label];
         out.extend_from_slice(&self.room.0.to_le_bytes());
         out.extend_from_slice(&self.sender.0.to_le_bytes());
+        out.extend_from_slice(&self.stamped.sequence.to_le_bytes());
         for names in [&self.stamped.identities, &self.stamped.sids] {
             put_len(&mut out, names.len());
             for name in names {
@@ -118,9 +119,11 @@ impl RoomMessage {
         };
         let room = RoomKey(u64::from_le_bytes(take(&mut rest)?));
         let sender = SpeakerKey(u64::from_le_bytes(take(&mut rest)?));
+        let sequence = u32::from_le_bytes(take(&mut rest)?);
         let identities = take_names(&mut rest)?;
         let sids = take_names(&mut rest)?;
-        Some(Self { room, sender, label, stamped: Stamped { bytes: Bytes::copy_from_slice(rest), identities, sids } })
+        let stamped = Stamped { bytes: Bytes::copy_from_slice(rest), sequence, identities, sids };
+        Some(Self { room, sender, label, stamped })
     }
 }
 
@@ -156,6 +159,7 @@ mod tests {
             label: Label::Lossy,
             stamped: Stamped {
                 bytes: Bytes::from_static(&[7; 300]),
+                sequence: 9,
                 identities: vec!["ada".to_owned(), String::new()],
                 sids: vec!["PA_bob".to_owned()],
             },
@@ -202,7 +206,7 @@ mod tests {
             assert_eq!(RoomMessage::decode(&body[..len]), None);
         }
         let mut forged = body.to_vec();
-        forged[17..21].copy_from_slice(&u32::MAX.to_le_bytes());
+        forged[21..25].copy_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(RoomMessage::decode(&forged), None, "a count that cannot be");
     }
 }

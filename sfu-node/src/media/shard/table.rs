@@ -1,17 +1,19 @@
 //! The shard's transports and the ways to find them: by key, by address, by ufrag, by room. Also the forwarder's way
 //! out: it encrypts into the send batch.
 
+mod replay;
 mod roaming;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rtc::crypto::{RTCCrypto, RTCCryptoProvider};
 use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
+use self::replay::Replays;
 use self::roaming::Searches;
 use super::crossings::{Crossings, RoomMessage};
 use crate::media::api::{
@@ -29,12 +31,16 @@ use crate::media::transport::{Transport, push_plain};
 
 /// Who sends an app server's data: keys count from 1.
 const NOBODY: SpeakerKey = SpeakerKey(0);
+/// A client that says more often what it has received is not heard: clients come back less often than that.
+const REPLAY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A participant's session on this shard.
 struct Presence {
     speaker: Speaker,
     /// Highest sequence of its reliable data packets.
     last_sequence: u32,
+    /// When it last got again what it had missed.
+    replayed: Option<Instant>,
     transports: usize,
 }
 
@@ -56,6 +62,7 @@ pub(super) struct Table {
     /// Other shards that rooms are on; most are on none.
     room_shards: HashMap<RoomKey, ShardSet, FxBuildHasher>,
     speakers: HashMap<SpeakerKey, Presence, FxBuildHasher>,
+    replays: Replays,
     deadlines: Deadlines,
     max_transports: usize,
     identity: Identity,
@@ -82,6 +89,7 @@ impl Table {
             rooms: HashMap::default(),
             room_shards: HashMap::default(),
             speakers: HashMap::default(),
+            replays: Replays::default(),
             deadlines: Deadlines::new(),
             max_transports,
             identity,
@@ -109,6 +117,7 @@ impl Table {
         let presence = self.speakers.entry(config.speaker.key).or_insert_with(|| Presence {
             speaker: config.speaker.clone(),
             last_sequence: 0,
+            replayed: None,
             transports: 0,
         });
         presence.transports += 1;
@@ -133,6 +142,7 @@ impl Table {
             room.retain(|i| *i != index);
             if room.is_empty() {
                 self.rooms.remove(&transport.room);
+                self.replays.forget(transport.room);
             }
         }
         if let Some(presence) = self.speakers.get_mut(&transport.speaker) {
@@ -290,7 +300,7 @@ impl Table {
     pub(super) fn deliver_server_data(&mut self, now: Instant, data: ServerData) {
         let identities = data.identities.into_iter().map(String::from).collect();
         let label = if data.reliable { Label::Reliable } else { Label::Lossy };
-        let stamped = Stamped { bytes: data.packet.into(), identities, sids: Vec::new() };
+        let stamped = Stamped { bytes: data.packet.into(), sequence: 0, identities, sids: Vec::new() };
         self.deliver_data(now, &RoomMessage { room: data.room, sender: NOBODY, label, stamped });
     }
 
@@ -298,6 +308,9 @@ impl Table {
     pub(super) fn deliver_data(&mut self, now: Instant, message: &RoomMessage) {
         let RoomMessage { room, sender, label, stamped } = message;
         let members = self.rooms.get(room).map_or(0, Vec::len);
+        if members > 0 && *label == Label::Reliable {
+            self.replays.keep(now, *room, *sender, stamped);
+        }
         for member in 0..members {
             let Some(index) = self.rooms.get(room).and_then(|m| m.get(member)).copied() else { break };
             let Some(transport) = self.transports.get_mut(index) else { continue };
@@ -313,6 +326,27 @@ impl Table {
             }
             self.settle(now, index);
         }
+    }
+
+    /// Sends a receiver again what it has not of these senders' reliable data, as far as that is kept. What it gets twice
+    /// it tells by the sequence.
+    pub(super) fn replay_data(&mut self, now: Instant, to: TransportKey, received: &[(SpeakerKey, u32)]) {
+        let Some(index) = self.index_of(to) else { return };
+        let Some(transport) = self.transports.get_mut(index) else { return };
+        let Some(presence) = self.speakers.get_mut(&transport.speaker) else { return };
+        let again = presence.replayed.is_some_and(|at| now.saturating_duration_since(at) < REPLAY_INTERVAL);
+        if again || !transport.data.is_downstream() {
+            return;
+        }
+        presence.replayed = Some(now);
+        let kept = |(sender, sequence): &(SpeakerKey, u32)| self.replays.after(transport.room, *sender, *sequence);
+        for stamped in received.iter().flat_map(kept).filter(|stamped| stamped.is_for(&presence.speaker)) {
+            match transport.data.send(now, Label::Reliable, &stamped.bytes) {
+                Ok(()) => self.stats.data_messages_sent += 1,
+                Err(_) => self.stats.data_messages_dropped += 1,
+            }
+        }
+        self.settle(now, index);
     }
 
     /// After anything happened to a transport: moves its output into the batch and sets its timer.

@@ -244,6 +244,35 @@ fn data_reaches_the_others_in_order_and_never_comes_back() {
 }
 
 #[test]
+fn who_comes_back_is_sent_again_what_it_has_not() {
+    let mut world = call();
+    let numbered = |sequence: u32, to: &str| {
+        let destination_identities = if to.is_empty() { Vec::new() } else { vec![to.to_owned()] };
+        let value = DataPacket::decode(&packet(&[1])[..]).unwrap().value;
+        DataPacket { value, sequence, destination_identities, ..DataPacket::default() }.encode_to_vec()
+    };
+    let bob = speaker(1).identity;
+    for (sequence, to) in [(1, ""), (2, "nobody"), (3, bob.as_str()), (4, "")] {
+        world.say(0, "_reliable", &numbered(sequence, to));
+    }
+    world.say(0, "_lossy", &numbered(5, ""));
+    let heard = |world: &World| -> Vec<u32> {
+        let reliable = world.messages(1).into_iter().filter(|(label, _)| label == "_reliable");
+        reliable.map(|(_, data)| DataPacket::decode(&data[..]).unwrap().sequence).collect()
+    };
+    world.until("heard", |w| heard(w) == [1, 3, 4]);
+    let replay = |sequence| Command::ReplayData(TransportKey(1), vec![(speaker(0).key, sequence)]);
+    world.command(replay(1));
+    world.until("once more", |w| heard(w).len() == 5);
+    assert_eq!(heard(&world), [1, 3, 4, 3, 4]);
+    world.command(replay(0));
+    world.pass(Duration::from_secs(2));
+    assert_eq!(heard(&world).len(), 5, "so soon again it is not heard");
+    world.command(replay(3));
+    world.until("once more", |w| heard(w) == [1, 3, 4, 3, 4, 4]);
+}
+
+#[test]
 fn the_node_opens_the_channels_of_a_subscriber_connection() {
     let mut world = World::new();
     let (up, down) = (world.join(DataRole::Upstream), world.join(DataRole::Downstream));
