@@ -61,6 +61,8 @@ window.client = {
         track.detach().forEach((element) => element.remove());
         happened("trackUnsubscribed", named(publication, who));
       })
+      .on(RoomEvent.TrackPublished, (publication, who) => happened("trackPublished", named(publication, who)))
+      .on(RoomEvent.TrackUnpublished, (publication, who) => happened("trackUnpublished", named(publication, who)))
       .on(RoomEvent.TrackMuted, (publication, who) => happened("trackMuted", named(publication, who)))
       .on(RoomEvent.TrackUnmuted, (publication, who) => happened("trackUnmuted", named(publication, who)))
       .on(RoomEvent.TrackSubscriptionFailed, (trackSid, who) => happened("subscriptionFailed", { trackSid, identity: who.identity }))
@@ -115,6 +117,11 @@ window.client = {
     await room.localParticipant.setCameraEnabled(on);
   },
 
+  /** Takes the own track of a source out of the room. */
+  async unpublish(source) {
+    await room.localParticipant.unpublishTrack(room.localParticipant.getTrackPublication(source).track);
+  },
+
   /** Calls a method of the SDK's local participant; what it throws is the call's error. */
   async local(method, ...args) {
     await room.localParticipant[method](...args);
@@ -124,12 +131,17 @@ window.client = {
   myself() {
     const { identity, sid, name, metadata, attributes, permissions, trackPublications } = room.localParticipant;
     const tracks = [...trackPublications.values()].map((one) => ({ sid: one.trackSid, source: one.source, muted: one.isMuted }));
-    return { identity, sid, name, metadata, attributes, permissions: { ...permissions }, tracks, state: room.state };
+    return { identity, sid, name, metadata, attributes, permissions: { ...permissions }, tracks, state: room.state, roomMetadata: room.metadata };
   },
 
   /** Subscribes to all of somebody's tracks, or no longer. */
   subscribe(identity, on) {
     for (const publication of room.remoteParticipants.get(identity).trackPublications.values()) publication.setSubscribed(on);
+  },
+
+  /** Receives somebody's camera, or not for now: the subscription stays. */
+  setEnabled(identity, on) {
+    room.remoteParticipants.get(identity).getTrackPublication(Track.Source.Camera).setEnabled(on);
   },
 
   /** One of the SDK's scenarios. */
@@ -199,6 +211,7 @@ window.client = {
     return [...room.remoteParticipants.values()].map((participant) => ({
       identity: participant.identity,
       sid: participant.sid,
+      isAgent: participant.isAgent,
       tracks: [...participant.trackPublications.values()].map((publication) => ({
         sid: publication.trackSid,
         source: publication.source,

@@ -4,6 +4,7 @@
 
 mod call;
 mod data;
+mod grants;
 mod layers;
 mod participant;
 mod permission;
@@ -49,6 +50,27 @@ rows! {
             "The WebSocket breaks: `Reconnected` comes, nothing is republished, others see nothing, data goes on.";
         a_full_reconnect_brings_everything_back: crate::reconnect::starts_over,
             "The server asks for a full reconnect: `Reconnecting`, `Reconnected`, tracks are there again.";
+        a_silent_signal_connection_is_noticed: crate::reconnect::silence,
+            "The WebSocket falls silent: the SDK's pings time out, and it resumes as above.";
+        a_client_away_too_long_starts_over: crate::reconnect::away_too_long,
+            "Away for longer than `departureTimeout`: it leaves once for the others; then `STATE_MISMATCH`, a full reconnect.";
+        tokens_are_refreshed: crate::grants::refreshed,
+            "The token expires in mid-call: a full reconnect works, and a name that was changed stays.";
+    }
+    "Grants" {
+        without_can_publish: crate::grants::not_publishing, "`canPublish: false`: publishing fails, receiving does not.";
+        with_can_publish_sources: crate::grants::some_sources, "`canPublishSources`: these sources and no others.";
+        without_can_subscribe: crate::grants::not_subscribing, "`canSubscribe: false`: no track comes, asked for or not.";
+        without_can_publish_data: crate::grants::not_sending_data,
+            "`canPublishData: false`: nobody hears what is sent, on either channel, until it is granted.";
+        with_can_update_own_metadata: crate::grants::own_metadata, "`canUpdateOwnMetadata`: from the start.";
+        with_hidden: crate::grants::hidden, "`hidden`: sees everything, and nobody hears of it.";
+        without_room_join: crate::grants::no_room, "No `roomJoin`: refused, and told why. No `room`: refused.";
+        with_room_admin: crate::grants::room_admin, "`roomAdmin`: the server API, for that room alone.";
+        with_a_room_configuration: crate::grants::room_configuration, "`roomConfig`: the room it creates is like that.";
+        with_single_use: crate::grants::single_use,
+            "`jti` and `singleUse` (not LiveKit's): one join; a reconnect later is no other one.";
+        agents_are_seen_as_such: crate::grants::kinds, "`kind: agent`: `participant.isAgent`.";
     }
     "Permissions" {
         revoking_can_publish_unpublishes: crate::permission::publishing_revoked,
@@ -85,6 +107,8 @@ rows! {
     "Subscriptions" {
         tracks_are_subscribed_on_demand: crate::subscription::on_demand,
             "`autoSubscribe: false`: tracks are listed, come when asked for, go when not wanted; the publisher hears of it.";
+        subscribers_choose_the_quality: crate::subscription::as_the_app_asks,
+            "`setVideoQuality` and `setEnabled` without `adaptiveStream`: that layer, or nothing, and back.";
     }
     "Presence" {
         speakers_are_told: crate::presence::speakers,
@@ -105,6 +129,11 @@ rows! {
     "Tracks" {
         publishers_hear_of_their_first_subscriber: crate::tracks::track_subscribed,
             "`LocalTrackSubscribed`, once a track.";
+        owners_mute_their_tracks: crate::tracks::muted_by_owner,
+            "`setMicrophoneEnabled`, `setCameraEnabled`: muted and unmuted for everyone, the same track.";
+        tracks_are_unpublished_and_republished: crate::tracks::unpublished_and_republished,
+            "`unpublishTrack`, publishing again, `republishAllTracks`: gone and there again, under another id.";
+        tracks_have_names_and_streams: crate::tracks::named, "`name`, `stream`, `source`: as the publisher says.";
         stereo_without_redundancy_and_dtx: crate::tracks::audio_features,
             "`forceStereo`, `dtx: false`, `red: false`: agreed on, told to others, heard.";
         audio_redundancy: crate::tracks::audio_redundancy,

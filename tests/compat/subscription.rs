@@ -8,6 +8,8 @@ use meridian_tests::scene::Scene;
 use meridian_tests::sdk::{Mode, PATIENCE};
 use serde_json::json;
 
+use crate::call::Call;
+
 /// Without auto-subscribe tracks are seen and come when asked for, track by track.
 pub(crate) async fn on_demand(mode: Mode) -> Result<()> {
     let scene = Scene::open().await?;
@@ -35,5 +37,19 @@ pub(crate) async fn on_demand(mode: Mode) -> Result<()> {
     }
     bob.subscribe("ada", true).await?;
     bob.sees_and_hears("ada").await?;
+    Ok(())
+}
+
+/// An app without adaptive streams says itself how much of a video it wants.
+pub(crate) async fn as_the_app_asks(mode: Mode) -> Result<()> {
+    let call = Call::with_video(mode).await?;
+    call.bob.sees_height("ada", 720, PATIENCE).await?;
+    call.bob.set_quality("ada", "low").await?;
+    call.bob.sees_lines("ada", 1..=360, PATIENCE).await?;
+    call.bob.set_quality("ada", "high").await?;
+    call.bob.sees_height("ada", 720, PATIENCE).await?;
+    call.bob.set_enabled("ada", false).await?;
+    call.bob.set_enabled("ada", true).await?;
+    call.bob.sees_and_hears("ada").await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Tracks: features, codecs, screens.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use meridian_tests::browser::Browser;
 use meridian_tests::scene::Scene;
 use meridian_tests::sdk::{Mode, PATIENCE};
@@ -17,6 +17,73 @@ pub(crate) async fn track_subscribed(mode: Mode) -> Result<()> {
     for source in ["camera", "microphone"] {
         call.ada.hears(json!({ "event": "localTrackSubscribed", "text": source })).await?;
     }
+    Ok(())
+}
+
+/// An owner mutes and unmutes its tracks: the others see it, and hear and see nothing meanwhile.
+pub(crate) async fn muted_by_owner(mode: Mode) -> Result<()> {
+    let call = Call::with_video(mode).await?;
+    let since = call.bob.mark().await?;
+    call.ada.set_microphone(false).await?;
+    call.ada.set_camera(false).await?;
+    for source in ["microphone", "camera"] {
+        let muted = json!({ "event": "trackMuted", "identity": "ada", "source": source });
+        call.bob.hears_within(muted, since, PATIENCE).await?;
+    }
+    ensure!(call.bob.picture().await?["ada"].tracks.iter().all(|track| track.muted && track.subscribed), "not muted");
+    call.ada.set_microphone(true).await?;
+    call.ada.set_camera(true).await?;
+    for source in ["microphone", "camera"] {
+        let unmuted = json!({ "event": "trackUnmuted", "identity": "ada", "source": source });
+        call.bob.hears_within(unmuted, since, PATIENCE).await?;
+    }
+    call.bob.sees_and_hears("ada").await?;
+    let again = call.bob.heard(since).await?.into_iter().find(|heard| heard.event == "trackSubscribed");
+    ensure!(again.is_none(), "it is another track: {again:?}");
+    Ok(())
+}
+
+/// A track that is unpublished goes, and comes as another one when it is published again; the rest goes on.
+pub(crate) async fn unpublished_and_republished(mode: Mode) -> Result<()> {
+    let call = Call::with_video(mode).await?;
+    let camera = async || {
+        let tracks = call.bob.picture().await?.remove("ada").context("ada has left")?.tracks;
+        anyhow::Ok(tracks.into_iter().find(|track| track.source == "camera").map(|track| track.sid))
+    };
+    let mut sids = vec![camera().await?.context("no camera")?];
+    for _ in 0..2 {
+        let since = call.bob.mark().await?;
+        call.ada.unpublish("camera").await?;
+        for event in ["trackUnsubscribed", "trackUnpublished"] {
+            let gone = json!({ "event": event, "identity": "ada", "source": "camera" });
+            call.bob.hears_within(gone, since, PATIENCE).await?;
+        }
+        ensure!(camera().await?.is_none(), "still listed");
+        call.ada.set_camera(true).await?;
+        call.bob.hears_within(json!({ "event": "firstFrame", "identity": "ada" }), since, PATIENCE).await?;
+        call.bob.sees_and_hears("ada").await?;
+        sids.push(camera().await?.context("no camera")?);
+    }
+    sids.dedup();
+    ensure!(sids.len() == 3, "a track came back under the id of one that was gone: {sids:?}");
+    // All of them anew, as an app does that changes its devices.
+    let since = call.bob.mark().await?;
+    call.ada.local("republishAllTracks", &[]).await?;
+    for kind in ["audio", "video"] {
+        let came = json!({ "event": "trackSubscribed", "identity": "ada", "kind": kind });
+        call.bob.hears_within(came, since, PATIENCE).await?;
+    }
+    call.bob.sees_and_hears("ada").await?;
+    Ok(())
+}
+
+/// What a publisher calls its track and the stream it belongs to.
+pub(crate) async fn named(mode: Mode) -> Result<()> {
+    let call = Call::open(mode).await?;
+    call.ada.publish_tone(TONE, json!({ "name": "voice", "stream": "studio" })).await?;
+    call.bob.hears(json!({ "event": "trackSubscribed", "identity": "ada", "source": "microphone" })).await?;
+    let info = call.bob.track_info("ada", "microphone").await?;
+    ensure!(info["name"] == "voice" && info["stream"] == "studio" && info["source"] == "MICROPHONE", "{info}");
     Ok(())
 }
 

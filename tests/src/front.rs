@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// Longest head of a request.
@@ -16,6 +17,9 @@ const MAX_HEAD: usize = 16 * 1024;
 pub struct Front {
     url: String,
     connections: Connections,
+    shut: watch::Sender<bool>,
+    /// How often those there were fell silent.
+    hushes: watch::Sender<u32>,
     _tasks: JoinSet<()>,
 }
 
@@ -33,19 +37,41 @@ impl Front {
         let mut tasks = JoinSet::new();
         let connections = Connections::default();
         let open = Arc::clone(&connections);
+        let (shut, is_shut) = watch::channel(false);
+        let (hushes, hushed) = watch::channel(0);
         tasks.spawn(async move {
             while let Ok((client, from)) = listener.accept().await {
-                let edge = edge.clone();
+                if *is_shut.borrow() {
+                    continue;
+                }
+                let (edge, mut hushed) = (edge.clone(), hushed.clone());
+                hushed.mark_unchanged();
                 // A connection that breaks is its client's to notice.
-                lock(&open).spawn(async move { pass(client, from, &edge).await.ok() });
+                lock(&open).spawn(async move { pass(client, from, &edge, hushed).await.ok() });
             }
         });
-        Ok(Self { url, connections, _tasks: tasks })
+        Ok(Self { url, connections, shut, hushes, _tasks: tasks })
     }
 
     /// Breaks every connection there is; later ones are let through.
     pub fn cut(&self) {
         lock(&self.connections).abort_all();
+    }
+
+    /// Breaks every connection there is, and lets none through until [`Front::let_in`].
+    pub fn shut(&self) {
+        self.shut.send_replace(true);
+        self.cut();
+    }
+
+    /// Lets connections through again.
+    pub fn let_in(&self) {
+        self.shut.send_replace(false);
+    }
+
+    /// Lets nothing more through on the connections there are, without closing them; later ones are let through.
+    pub fn hush(&self) {
+        self.hushes.send_modify(|hushes| *hushes += 1);
     }
 
     /// `http://…`
@@ -60,7 +86,7 @@ fn lock(connections: &Connections) -> std::sync::MutexGuard<'_, JoinSet<Option<(
 }
 
 /// One request, or one WebSocket.
-async fn pass(mut client: TcpStream, from: SocketAddr, edge: &str) -> Result<()> {
+async fn pass(mut client: TcpStream, from: SocketAddr, edge: &str, mut hushed: watch::Receiver<u32>) -> Result<()> {
     let mut head = Vec::new();
     let end = loop {
         if let Some(end) = head.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -80,6 +106,10 @@ async fn pass(mut client: TcpStream, from: SocketAddr, edge: &str) -> Result<()>
     let mut upstream = TcpStream::connect(edge).await?;
     upstream.write_all(request.as_bytes()).await?;
     upstream.write_all(body).await?;
-    copy_bidirectional(&mut client, &mut upstream).await?;
+    tokio::select! {
+        done = copy_bidirectional(&mut client, &mut upstream) => { done?; },
+        // Its ends stay open, and nobody reads them.
+        Ok(()) = hushed.changed() => std::future::pending().await,
+    }
     Ok(())
 }

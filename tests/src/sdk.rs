@@ -115,11 +115,15 @@ pub struct TrackStats {
 
 /// Another participant, as the client sees it.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Seen {
     /// Who.
     pub identity: String,
     /// `PA_…`
     pub sid: String,
+    /// Its kind is that of agents; the native SDK does not say.
+    #[serde(default)]
+    pub is_agent: bool,
     /// What it publishes.
     pub tracks: Vec<SeenTrack>,
 }

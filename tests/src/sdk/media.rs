@@ -30,6 +30,34 @@ impl SdkClient {
         self.call::<Value>("publishCameraWith", json!([options])).await.map(drop)
     }
 
+    /// Shows its camera, or mutes it.
+    ///
+    /// # Errors
+    /// When the SDK cannot.
+    pub async fn set_camera(&self, on: bool) -> Result<()> {
+        self.call::<Value>("setCamera", json!([on])).await.map(drop)
+    }
+
+    /// Takes its track of a source out of the room.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn unpublish(&self, source: &str) -> Result<()> {
+        self.call::<Value>("unpublish", json!([source])).await.map(drop)
+    }
+
+    /// Receives somebody's camera again, or waits until it does not arrive for now.
+    ///
+    /// # Errors
+    /// When there is no such camera, or it still arrives after [`PATIENCE`].
+    pub async fn set_enabled(&self, identity: &str, on: bool) -> Result<()> {
+        self.call::<Value>("setEnabled", json!([identity, on])).await?;
+        if on {
+            return Ok(());
+        }
+        self.call::<Value>("waitForNothing", json!([identity, limit_ms()?])).await.map(drop)
+    }
+
     /// Shares its own tab, with its sound.
     ///
     /// # Errors
