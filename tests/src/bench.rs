@@ -13,3 +13,4 @@ pub mod publisher;
 pub mod report;
 pub mod scenario;
 pub mod servers;
+pub mod signaling;

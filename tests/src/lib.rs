@@ -22,3 +22,4 @@ pub mod sdk;
 pub mod signal;
 pub mod statistics;
 pub mod token;
+pub mod watcher;

@@ -3,21 +3,16 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
 use livekit_protocol::signal_request::Message as Request;
-use livekit_protocol::signal_response::Message as Response;
-use livekit_protocol::{
-    ConnectionSettings, JoinRequest, LeaveRequest, ParticipantInfo, UpdateParticipantMetadata, participant_info,
-};
+use livekit_protocol::{LeaveRequest, UpdateParticipantMetadata};
 use meridian_tests::client::Publish;
 use meridian_tests::scene::Scene;
-use meridian_tests::sdk::PATIENCE;
-use meridian_tests::signal::{Heard, Mode, Signal, join_request};
-use tokio::sync::{mpsc, watch};
+use meridian_tests::watcher::{Told, Watcher};
 use tokio::task::JoinSet;
 
 /// How many watch, unless the environment says otherwise.
@@ -34,103 +29,6 @@ const CHANGES: [&str; 3] = ["1", "2", "3"];
 /// Mutes and unmutes.
 const MUTES: usize = 10;
 
-/// What one was told.
-#[derive(Debug, Default)]
-struct Told {
-    versions: BTreeMap<String, u32>,
-    /// Who is there, by identity, and each metadata it had.
-    present: BTreeMap<String, Vec<String>>,
-    left: Vec<String>,
-    /// The star's track.
-    muted: bool,
-    mutes: Vec<Instant>,
-    /// What should not be.
-    faults: Vec<String>,
-}
-
-impl Told {
-    fn take(&mut self, info: &ParticipantInfo) {
-        let version = self.versions.entry(info.sid.clone()).or_default();
-        if info.version < *version {
-            self.faults.push(format!("{} went back from {version} to {}", info.identity, info.version));
-        }
-        *version = info.version;
-        if info.state() == participant_info::State::Disconnected {
-            self.present.remove(&info.identity);
-            self.left.push(info.identity.clone());
-            return;
-        }
-        let known = self.present.entry(info.identity.clone()).or_default();
-        if known.last() != Some(&info.metadata) {
-            known.push(info.metadata.clone());
-        }
-        if let Some(track) = info.tracks.first()
-            && track.muted != self.muted
-        {
-            self.muted = track.muted;
-            self.mutes.push(Instant::now());
-        }
-    }
-}
-
-/// A participant that only watches, and has not opened a media connection yet.
-struct Watcher {
-    identity: String,
-    requests: mpsc::Sender<Request>,
-    told: watch::Receiver<Told>,
-}
-
-impl Watcher {
-    /// Joins; what comes with it listens.
-    async fn connect(scene: &Scene, identity: String) -> Result<(Self, impl Future<Output = ()> + use<>)> {
-        let mut claims = scene.claims(&identity);
-        if let Some(video) = claims.video.as_mut() {
-            (video.can_publish, video.can_update_own_metadata) = (Some(false), Some(true));
-        }
-        let settings = ConnectionSettings { auto_subscribe: false, ..ConnectionSettings::default() };
-        let request = JoinRequest { connection_settings: Some(settings), ..join_request() };
-        let signal = Signal::join(scene.url(), &scene.sign(&claims)?, Mode::Single, &request).await?;
-        let (requests, asked) = mpsc::channel(8);
-        let (tell, told) = watch::channel(Told::default());
-        let listener = listen(signal, identity.clone(), asked, tell);
-        Ok((Self { identity, requests, told }, listener))
-    }
-
-    async fn until(&self, what: &str, over: impl Fn(&Told) -> bool) -> Result<()> {
-        let mut told = self.told.clone();
-        let waited = tokio::time::timeout(PATIENCE, told.wait_for(over)).await;
-        if !matches!(waited, Ok(Ok(_))) {
-            let told = self.told.borrow();
-            let (present, left) = (told.present.len(), told.left.len());
-            anyhow::bail!("{} waits for {what}: {present} are there, {left} have left", self.identity);
-        }
-        ensure!(self.told.borrow().faults.is_empty(), "{}: {:?}", self.identity, self.told.borrow().faults);
-        Ok(())
-    }
-}
-
-async fn listen(mut signal: Signal, identity: String, mut asked: mpsc::Receiver<Request>, tell: watch::Sender<Told>) {
-    loop {
-        tokio::select! {
-            request = asked.recv() => match request {
-                Some(request) => signal.send(request).await,
-                None => return,
-            },
-            heard = signal.hear() => match heard {
-                Heard::Message(message) => tell.send_modify(|told| match *message {
-                    Response::Join(join) => join.other_participants.iter().for_each(|info| told.take(info)),
-                    Response::Update(update) => {
-                        let others = update.participants.iter().filter(|info| info.identity != identity);
-                        others.for_each(|info| told.take(info));
-                    }
-                    _ => {}
-                }),
-                Heard::Closed(_) => return,
-            },
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn everyone_hears_of_everyone_in_order() -> Result<()> {
     let count = std::env::var("MERIDIAN_CROWD").map_or(Ok(CROWD), |asked| asked.parse())?;
@@ -142,7 +40,8 @@ async fn everyone_hears_of_everyone_in_order() -> Result<()> {
     let mut tasks = JoinSet::new();
     let mut crowd = Vec::with_capacity(count);
     while crowd.len() < count {
-        let some = (crowd.len()..count).take(AT_A_TIME).map(|n| Watcher::connect(&scene, format!("watcher-{n}")));
+        let watcher = |n| Watcher::connect(scene.url(), scene.claims(&format!("watcher-{n}")));
+        let some = (crowd.len()..count).take(AT_A_TIME).map(watcher);
         for (watcher, listener) in try_join_all(some).await? {
             crowd.push(watcher);
             tasks.spawn(listener);

@@ -18,7 +18,7 @@ use super::crowd::Habits;
 use super::measure::{Plan, Step, measure};
 use super::scenario::{Scenario, Tracks};
 use super::servers::{Servers, pinned};
-use super::{apart, impaired, join_rate, join_steps, limit, report};
+use super::{apart, impaired, join_rate, join_steps, limit, report, signaling};
 use crate::client::{MediaOptions, SrtpOffer};
 use crate::machine::load_average;
 use crate::relay::RELAY_ADDRESS;
@@ -65,6 +65,8 @@ pub enum What {
     Limit,
     /// What a Chromium viewer sees on a path that loses, delays, and becomes narrow; ours alone.
     Impaired,
+    /// What joins, changes, leaves and mutes cost each of 10, 100, 300, 1,000 in a room, and the edge; ours alone.
+    Crowd,
 }
 
 impl What {
@@ -81,6 +83,7 @@ impl What {
             Self::Lossy => "lossy",
             Self::Limit => "limit",
             Self::Impaired => "impaired",
+            Self::Crowd => "crowd",
         }
     }
 }
@@ -110,6 +113,7 @@ impl ValueEnum for Task {
             Self::One(What::Lossy),
             Self::One(What::Limit),
             Self::One(What::Impaired),
+            Self::One(What::Crowd),
         ]
     }
 
@@ -208,6 +212,7 @@ fn everything(options: &Options) -> Vec<(What, Options)> {
         with(What::Join),
         with(What::Idle),
         with(What::Impaired),
+        with(What::Crowd),
     ]
 }
 
@@ -247,6 +252,8 @@ async fn measured(what: What, options: &Options, directory: &Path) -> Result<()>
     } else if what == What::Impaired {
         let config = StackConfig { public_address: Some(RELAY_ADDRESS), ..rig::config(&[]) };
         json!({ "rows": rig::measure(config, async |stack| impaired::measure(stack).await).await? })
+    } else if what == What::Crowd {
+        json!({ "rows": rig::measure(rig::config(&[]), async |stack| signaling::measure(stack).await).await? })
     } else {
         let config = rig::config(&pinned());
         let state = config.state_dir.clone();
@@ -391,7 +398,7 @@ impl Options {
                 };
                 LOSSES.into_iter().map(step).collect()
             }
-            What::Join | What::Limit | What::Impaired => Vec::new(),
+            What::Join | What::Limit | What::Impaired | What::Crowd => Vec::new(),
         }
     }
 }

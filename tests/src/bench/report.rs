@@ -147,6 +147,9 @@ pub fn write(docs: &Path) -> Result<()> {
     if let Some(report) = read(&directory, "impaired")? {
         impaired(&mut text, &report)?;
     }
+    if let Some(report) = read(&directory, "crowd")? {
+        crowd(&mut text, &report)?;
+    }
     writeln!(text, "\n{}", METHOD.trim_end())?;
     fs::write(docs.join("bench.md"), text).context("bench.md")
 }
@@ -295,6 +298,28 @@ fn impaired(text: &mut String, report: &Value) -> Result<()> {
         ("s to adapt", "adapt_seconds", one),
     ];
     table(text, &["path"], &columns, array(report, "/figures/rows"), &["path"])
+}
+
+fn crowd(text: &mut String, report: &Value) -> Result<()> {
+    writeln!(
+        text,
+        "\n## Crowd: what each of those in a room receives of a join, a change, a leave, and the edge's CPU\n"
+    )?;
+    head(text, report, "crowd")?;
+    let columns: [Column; 11] = [
+        ("messages a join", "join_messages", one),
+        ("bytes", "join_bytes", whole),
+        ("edge CPU ms", "join_cpu_ms", one),
+        ("messages a change", "update_messages", one),
+        ("bytes", "update_bytes", whole),
+        ("edge CPU ms", "update_cpu_ms", one),
+        ("messages a leave", "leave_messages", one),
+        ("bytes", "leave_bytes", whole),
+        ("edge CPU ms", "leave_cpu_ms", one),
+        ("mute heard, p50 ms", "mute_p50_ms", one),
+        ("p95 ms", "mute_p95_ms", one),
+    ];
+    table(text, &["in the room"], &columns, array(report, "/figures/rows"), &["step"])
 }
 
 /// A line for each server.
