@@ -7,6 +7,7 @@ use shared::control::{CONTROL_VERSION, HEARTBEAT_SECS, NodeInfo, NodeLoad, NodeS
 use shared::ids::{NodeId, RegionName};
 
 use crate::room::event::UnixMs;
+use crate::room::node::RESTART_GRACE_MS;
 
 pub mod gate;
 pub mod mint;
@@ -22,6 +23,8 @@ const SILENCE_MS: u64 = (MISSED_HEARTBEATS * HEARTBEAT_SECS) * 1000 + 500;
 #[derive(Debug, Default)]
 pub struct Fleet {
     nodes: BTreeMap<NodeId, Linked>,
+    /// Until then nodes may dial in that had their link before this object started.
+    gathers_until: Option<UnixMs>,
 }
 
 /// A node with an open fleet link.
@@ -47,6 +50,11 @@ pub enum HelloError {
 }
 
 impl Fleet {
+    /// The edge has started again: every node's link broke, and none has dialed yet.
+    pub fn gather(&mut self, now: UnixMs) {
+        self.gathers_until = Some(now.after(RESTART_GRACE_MS));
+    }
+
     /// A node said what it is. Replaces what was known of it.
     ///
     /// # Errors
@@ -106,14 +114,14 @@ impl Fleet {
     pub fn place(&mut self, request: &PlaceRequest) -> Option<(NodeId, RegionName)> {
         let node = placement::choose(&self.nodes, request)?;
         let linked = self.nodes.get_mut(&node)?;
-        linked.placed = linked.placed.saturating_add(1);
+        linked.placed = linked.placed.saturating_add(request.sessions.max(1));
         Some((node, linked.info.region.clone()))
     }
 
-    /// Whether a node has its link. Call [`Fleet::sweep`] before.
+    /// Whether a node has its link, or may have it again in a moment. Call [`Fleet::sweep`] before.
     #[must_use]
-    pub fn is_linked(&self, node: &NodeId) -> bool {
-        self.nodes.contains_key(node)
+    pub fn may_have(&self, now: UnixMs, node: &NodeId) -> bool {
+        self.nodes.contains_key(node) || self.gathers_until.is_some_and(|until| now < until)
     }
 
     /// Whether there is a node for a room. Call [`Fleet::sweep`] before.
@@ -155,7 +163,7 @@ mod tests {
 
     fn ask(client: Option<Place>) -> PlaceRequest {
         let room = RoomName::try_from("den").unwrap();
-        PlaceRequest { room, client, region: None, exclude: Vec::new(), first: None, lost: None }
+        PlaceRequest { room, client, region: None, exclude: Vec::new(), first: None, lost: None, sessions: 1 }
     }
 
     fn fleet(nodes: &[(&str, Place)]) -> Fleet {
@@ -248,6 +256,16 @@ mod tests {
         assert!(!fleet.has_node(&request), "a heartbeat alone does not bring it back");
         fleet.hello(UnixMs(SILENCE_MS + 3), id("a"), info(BERLIN)).unwrap();
         assert!(fleet.has_node(&request));
+    }
+
+    #[test]
+    fn no_node_is_lost_before_it_could_dial_in_again() {
+        let mut fleet = fleet(&[("a", BERLIN)]);
+        let known = |fleet: &Fleet, at| [id("a"), id("b")].map(|node| fleet.may_have(UnixMs(at), &node));
+        assert_eq!(known(&fleet, 0), [true, false]);
+        fleet.gather(UnixMs(10));
+        assert_eq!(known(&fleet, 9 + RESTART_GRACE_MS), [true, true]);
+        assert_eq!(known(&fleet, 10 + RESTART_GRACE_MS), [true, false]);
     }
 
     #[test]

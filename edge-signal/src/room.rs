@@ -208,6 +208,7 @@ impl Room {
             return;
         }
         self.place_sessions(turn);
+        self.release_when_all_offer(turn);
         let empty = self.counts().participants == 0;
         if empty != self.record.empty_since.is_some() {
             self.record_mut().empty_since = empty.then_some(turn.now);

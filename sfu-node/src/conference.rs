@@ -80,7 +80,7 @@ impl Conference {
         }
     }
 
-    /// Takes no new sessions from now on.
+    /// Takes no new rooms from now on. Who comes to those that are here finds them here, until they are moved.
     pub(crate) fn drain(&mut self) {
         self.draining = true;
     }
@@ -113,7 +113,7 @@ impl Conference {
     ) -> Result<(), RefusalReason> {
         let known =
             self.rooms.get(name).and_then(|room| room.sessions.get(&claims.sub)).map(|known| known.key().clone());
-        if self.draining {
+        if self.draining && !self.rooms.contains_key(name) {
             return Err(RefusalReason::Draining);
         }
         if known.as_ref().is_some_and(|known| known.generation >= claims.generation) {
@@ -155,7 +155,9 @@ impl Conference {
         if let Some(established) = open.established
             && let Some(session) = session_at(&mut self.rooms, &(name.clone(), key.participant.clone()))
         {
-            session.go_on(established, &mut self.allocator);
+            let mut out = Output::default();
+            session.go_on(established, &mut self.allocator, &mut out);
+            self.take(name, &key.participant, shard, out);
         }
         if let Some(description) = open.offer {
             self.handle(name, RoomToNode::Offer { session: key, description });

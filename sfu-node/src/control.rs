@@ -53,7 +53,7 @@ pub(crate) enum Request {
     Reconcile { room: RoomName, keep: Vec<SessionKey> },
     /// The sessions that are here.
     Sessions { room: RoomName, reply: oneshot::Sender<Vec<SessionKey>> },
-    /// Take no new sessions.
+    /// Take no new rooms.
     Drain,
 }
 

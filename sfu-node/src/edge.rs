@@ -33,6 +33,22 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest reason of a refusal taken from the edge, characters.
 const MAX_REASON_LEN: usize = 200;
 
+/// Why calls are to leave this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Leaving {
+    /// Its process is to end.
+    pub(crate) stops: bool,
+    /// An operator drains it.
+    pub(crate) drained: bool,
+}
+
+impl Leaving {
+    /// Whether they are to.
+    pub(crate) fn is_set(self) -> bool {
+        self.stops || self.drained
+    }
+}
+
 /// Why a link could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {

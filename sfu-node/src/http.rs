@@ -11,6 +11,7 @@ use axum::routing::get;
 use tokio::sync::watch;
 
 use crate::control::Pulse;
+use crate::edge::Leaving;
 use crate::edge::fleet_link::FleetState;
 use crate::metrics::Metrics;
 
@@ -23,13 +24,13 @@ pub(crate) struct Status {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) fleet: watch::Receiver<FleetState>,
     pub(crate) pulse: watch::Receiver<Pulse>,
-    pub(crate) draining: watch::Receiver<bool>,
+    pub(crate) leaving: watch::Receiver<Leaving>,
 }
 
 impl Status {
     /// Why the node is not ready, if it is not.
     fn not_ready(&self) -> Option<String> {
-        if *self.draining.borrow() {
+        if self.leaving.borrow().stops {
             return Some("draining".to_owned());
         }
         let answered = self.pulse.borrow().shard_answered;
@@ -81,9 +82,9 @@ mod tests {
     async fn readiness_says_what_is_missing_and_health_does_not_care() {
         let (fleet, fleet_seen) = watch::channel(FleetState::Down("no answer".to_owned()));
         let (pulse, pulse_seen) = watch::channel(Pulse::default());
-        let (draining, draining_seen) = watch::channel(false);
+        let leaving = watch::Sender::new(Leaving::default());
         let metrics = Arc::new(Metrics::new());
-        let status = Status { metrics, fleet: fleet_seen, pulse: pulse_seen, draining: draining_seen };
+        let status = Status { metrics, fleet: fleet_seen, pulse: pulse_seen, leaving: leaving.subscribe() };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move { axum::serve(listener, router(status)).await.unwrap() });
@@ -101,7 +102,7 @@ mod tests {
         let long_ago = Instant::now().checked_sub(SHARD_SILENCE_LIMIT + Duration::from_secs(1));
         pulse.send_replace(Pulse { shard_answered: long_ago, ..Pulse::default() });
         assert_eq!(get("/readyz").await, not_ready("the media shard does not answer"));
-        draining.send_replace(true);
+        leaving.send_modify(|leaving| leaving.stops = true);
         assert_eq!(get("/readyz").await, not_ready("draining"));
         assert_eq!(get("/healthz").await, (200, "OK".to_owned()));
         let (status, text) = get("/metrics").await;

@@ -24,7 +24,7 @@ use crate::edge::enrol::{EnrolError, enrol};
 use crate::edge::fleet_link::{FleetLink, FleetState};
 use crate::edge::identity::{IdentityError, NodeKey, load_id, store_id};
 use crate::edge::room_link::RoomContext;
-use crate::edge::{Dialer, backoff, endpoint};
+use crate::edge::{Dialer, Leaving, backoff, endpoint};
 use crate::http::{Status, router};
 use crate::media::api::{Event, ShardConfig, ShardIndex};
 use crate::media::shard::thread::{self, ShardHandle};
@@ -94,18 +94,18 @@ pub(crate) async fn run(mut config: Config) -> Result<(), NodeError> {
     let metrics = Arc::new(Metrics::new());
     let key = Arc::new(NodeKey::load_or_create(&config.state_dir)?);
     let (control, mut control_task, pulse) = start_media(&config, &metrics)?;
-    let (draining, draining_seen) = watch::channel(false);
+    let leaving = watch::Sender::new(Leaving::default());
     let (state, state_seen) = watch::channel(FleetState::Down("not dialed yet".to_owned()));
     let status =
-        Status { metrics: metrics.clone(), fleet: state_seen, pulse: pulse.clone(), draining: draining_seen.clone() };
+        Status { metrics: metrics.clone(), fleet: state_seen, pulse: pulse.clone(), leaving: leaving.subscribe() };
     let mut tasks = JoinSet::new();
     serve_http(&config, status, &mut tasks).await?;
 
     let links = Links { config: &config, key, control: control.clone(), metrics, pulse: pulse.clone(), state };
     let ended = tokio::select! {
-        error = links.run(draining_seen) => Err(error),
+        error = links.run(&leaving) => Err(error),
         () = control_task.ended() => Err(NodeError::ShardEnded),
-        () = drain(&mut terminate, &mut interrupt, &config, &control, &draining, pulse) => Ok(()),
+        () = drain(&mut terminate, &mut interrupt, &config, &control, &leaving, pulse) => Ok(()),
     };
     tasks.shutdown().await;
     ended
@@ -117,7 +117,7 @@ async fn drain(
     interrupt: &mut Signal,
     config: &Config,
     control: &Control,
-    draining: &watch::Sender<bool>,
+    leaving: &watch::Sender<Leaving>,
     mut pulse: watch::Receiver<Pulse>,
 ) {
     tokio::select! {
@@ -125,8 +125,8 @@ async fn drain(
         _ = interrupt.recv() => {}
     }
     tracing::info!("draining");
-    draining.send_replace(true);
     let _ = control.send(Request::Drain).await;
+    leaving.send_modify(|leaving| leaving.stops = true);
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -228,7 +228,7 @@ struct Links<'a> {
 
 impl Links<'_> {
     /// Enrols where needed and keeps the fleet link up. Returns only what no waiting mends.
-    async fn run(&self, draining: watch::Receiver<bool>) -> NodeError {
+    async fn run(&self, leaving: &watch::Sender<Leaving>) -> NodeError {
         let http = match reqwest::Client::builder().user_agent(concat!("sfu-node/", env!("CARGO_PKG_VERSION"))).build()
         {
             Ok(http) => http,
@@ -257,12 +257,13 @@ impl Links<'_> {
                 verifier: verifier.clone(),
                 control: self.control.clone(),
                 metrics: self.metrics.clone(),
+                leaving: leaving.subscribe(),
             };
             let mut link = FleetLink {
                 info: self.info(),
                 context,
                 pulse: self.pulse.clone(),
-                draining: draining.clone(),
+                leaving: leaving.clone(),
                 state: self.state.clone(),
             };
             let (refused, ()) = tokio::join!(link.run(), verifier.prefetch());

@@ -33,7 +33,7 @@ use crate::media::api::{
     Codec, Command, DataRole, Fingerprint, IceCredentials, Receiver, RoomKey, Sender, ShardIndex, Speaker, SpeakerKey,
     TrackKey, TransportConfig, TransportKey,
 };
-use crate::media::datachannel::{ChannelStreams, Label};
+use crate::media::datachannel::{ChannelStreams, Label, own_streams};
 
 /// How often in a row a client is asked for sections that do not help.
 const MAX_FRUITLESS_ASKS: u8 = 3;
@@ -121,12 +121,24 @@ impl Session {
     }
 
     /// Goes on with what the client has from another node. Comes before its offer.
-    pub(crate) fn go_on(&mut self, established: Established, allocator: &mut Allocator) {
+    pub(crate) fn go_on(&mut self, established: Established, allocator: &mut Allocator, out: &mut Output) {
         established.subscribed.iter().for_each(|known| self.subscriptions.place_again(known, allocator));
         self.publisher.carried_before(established.carried);
         self.publications.expect(established.published);
         let known = |channel: &DataStream| Some((Label::from_text(&channel.label)?, channel.stream));
         self.channels = established.channels.iter().filter_map(known).take(ChannelStreams::new().capacity()).collect();
+        let Some(offer) = established.offered.filter(|_| self.params.peer_connections != PeerConnections::Single)
+        else {
+            return;
+        };
+        if self.subscriber.is_none() {
+            self.open_subscriber(allocator, out);
+        }
+        let Some(subscriber) = &mut self.subscriber else { return };
+        match subscriber.go_on(&offer, established.subscribed) {
+            Ok(()) => out.commands.push(Command::TakeOverChannels(subscriber.transport, own_streams())),
+            Err(error) => self.reject(offer.id, &error, out),
+        }
     }
 
     /// Whose session.

@@ -237,6 +237,9 @@ pub struct Established {
     pub carried: Vec<String>,
     /// Channels to go on with, without opening them anew.
     pub channels: Vec<DataStream>,
+    /// The last offer for its subscriber connection, if it has one: the next one has the same sections.
+    #[serde(default)]
+    pub offered: Option<Description>,
 }
 
 /// Opens a session: the room's whole knowledge of it, so that a move needs nothing else.
@@ -267,7 +270,7 @@ pub enum RefusalReason {
     BadToken,
     /// The node is at a limit.
     NoCapacity,
-    /// The node is draining.
+    /// The node is draining, and the room not there yet.
     Draining,
 }
 
@@ -440,6 +443,11 @@ pub enum NodeToRoom {
         audios: u32,
         /// Video sections missing.
         videos: u32,
+    },
+    /// The room is to take its sessions to another node, gently; or, after all, it may leave them here.
+    Draining {
+        /// Said again on each link.
+        draining: bool,
     },
     /// The data channels the client has opened, complete.
     DataChannels {

@@ -40,6 +40,8 @@ class Client:
         self.tasks = set()
         self.received = {}
         self.published = {}
+        # Whose picture is watched: identity -> [last frame, longest time between two], seconds.
+        self.watched = {}
 
     def spawn(self, work):
         task = asyncio.create_task(work)
@@ -141,6 +143,9 @@ class Client:
         arrival = self.arrival(identity, "video")
         async for _ in rtc.VideoStream.from_track(track=track):
             arrival["framesDecoded"] += 1
+            now = time.monotonic()
+            picture = self.watched.setdefault(identity, [now, 0.0])
+            picture[:] = now, max(picture[1], now - picture[0])
             if arrival["framesDecoded"] == 1:
                 self.happened("firstFrame", identity=identity, source=SOURCES.get(publication.source, "unknown"), kind="video", trackSid=publication.sid)
 
@@ -152,6 +157,16 @@ class Client:
 
     async def stats(self):
         return {"tracks": [dict(arrival) for arrival in self.received.values()], "ciphers": []}
+
+    async def stillness(self, identity):
+        """Longest time since the last call that somebody's picture stood still, ms."""
+        picture = self.watched[identity]
+        longest = max(picture[1], time.monotonic() - picture[0])
+        picture[1] = 0.0
+        return longest * 1000
+
+    async def heard(self, since):
+        return [{"index": since + index, **event} for index, event in enumerate(self.events[since:])]
 
     async def picture(self):
         return [

@@ -143,7 +143,7 @@ async fn enrol(State(shared): State<Arc<Shared>>) -> Json<EnrolResponse> {
 async fn fleet_link(State(shared): State<Arc<Shared>>, upgrade: WebSocketUpgrade) -> Response {
     upgrade.on_upgrade(async move |mut socket| {
         let attach = FleetToNode::Attach { room: shared.room.clone(), ticket: "a-ticket".to_owned(), first: None };
-        for message in [FleetToNode::Welcome { node: shared.node.clone() }, attach] {
+        for message in [FleetToNode::Welcome { node: shared.node.clone(), draining: false }, attach] {
             if send(&mut socket, &message).await.is_none() {
                 return;
             }

@@ -36,6 +36,14 @@ impl Deployment {
         Self::start_told(nodes, |config| config)
     }
 
+    /// So many nodes, with more arguments for them.
+    ///
+    /// # Errors
+    /// As [`Deployment::start`].
+    pub fn of_nodes(nodes: usize, node_args: Vec<String>) -> anyhow::Result<Arc<Self>> {
+        Self::start_told(nodes, |config| StackConfig { node_args, ..config })
+    }
+
     /// One node of so many media threads, with more arguments for it.
     ///
     /// # Errors

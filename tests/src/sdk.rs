@@ -368,7 +368,7 @@ impl SdkClient {
         ends.map_or(Ok(()), |heard| bail!("{} heard {heard:?}", self.identity))
     }
 
-    /// The longest time since the last call that somebody's picture stood still, ms (browsers only).
+    /// The longest time since the last call that somebody's picture stood still, ms.
     ///
     /// # Errors
     /// When there is no picture of them.

@@ -16,6 +16,7 @@ mod browsers_come_back;
 mod calls_go_on_when_the_network_breaks;
 mod clients_that_ask_too_often_wait;
 mod dev_command;
+mod draining_nodes_move_their_calls;
 mod layers_follow_the_path;
 mod logs_hold_no_secrets;
 mod media_port_trusts_nothing_before_ice;

@@ -1,5 +1,5 @@
 //! An operator has a node drain without a way into its machine: it gets no room any more, whatever starts anew meanwhile, and
-//! what it has goes on.
+//! what no other node can take goes on.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 

@@ -83,7 +83,7 @@ enum FleetTask {
         #[arg(long)]
         edge: String,
     },
-    /// Has nodes drain before their machines are ended: they get no room any more, and their calls go on.
+    /// Has nodes drain before their machines are ended: they get no room any more, and their calls move to others.
     Drain {
         /// The edge, `https://…`.
         #[arg(long)]

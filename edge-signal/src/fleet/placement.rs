@@ -20,7 +20,7 @@ pub(super) fn choose(nodes: &BTreeMap<NodeId, Linked>, request: &PlaceRequest) -
             && !node.draining
             && !node.drained
             && !request.exclude.contains(id)
-            && node.sessions() < node.info.max_sessions
+            && node.sessions().saturating_add(request.sessions.max(1)) <= node.info.max_sessions
     });
     able.min_by(|(_, a), (_, b)| cost(a, request).total_cmp(&cost(b, request))).map(|(id, _)| id.clone())
 }

@@ -166,7 +166,7 @@ impl DurableObject for FleetObject {
                 let greeted = self.fleet.borrow_mut().hello(runtime::now(), attachment.node.clone(), info);
                 self.fleet.borrow_mut().drain(&attachment.node, drained);
                 match greeted {
-                    Ok(()) => send(&socket, &FleetToNode::Welcome { node: attachment.node })?,
+                    Ok(()) => send(&socket, &FleetToNode::Welcome { node: attachment.node, draining: drained })?,
                     Err(error) => {
                         runtime::report(
                             &self.env,
@@ -206,7 +206,11 @@ impl FleetObject {
     /// Nodes whose links outlived this object's memory. They count as heard now; their next heartbeat has their load.
     fn restore(&self) {
         let now = runtime::now();
-        for socket in self.state.get_websockets() {
+        let sockets = self.state.get_websockets();
+        if sockets.is_empty() {
+            self.fleet.borrow_mut().gather(now);
+        }
+        for socket in sockets {
             let Some(attachment) = attachment(&socket) else { continue };
             let node = attachment.node.clone();
             if let Some(info) = attachment.info {
@@ -291,6 +295,10 @@ impl FleetObject {
             return runtime::refuse_worker(&Refusal::new(Reason::NodeNotFound, "unknown node"));
         }
         self.fleet.borrow_mut().drain(&request.node, request.draining);
+        if let Some((socket, _)) = self.links.borrow().get(&request.node) {
+            // A link that is breaking: it is told when it is back.
+            let _ = send(socket, &FleetToNode::Drain { draining: request.draining });
+        }
         runtime::text(200, "null")
     }
 
@@ -324,7 +332,7 @@ impl FleetObject {
     /// Places a room, trying the next best node when a link turns out to be dead.
     fn place(&self, request: &PlaceRequest) -> Result<PlaceResponse> {
         self.sweep();
-        if request.lost.as_ref().is_some_and(|lost| self.fleet.borrow().is_linked(lost)) {
+        if request.lost.as_ref().is_some_and(|lost| self.fleet.borrow().may_have(runtime::now(), lost)) {
             return Ok(PlaceResponse::StillThere);
         }
         loop {

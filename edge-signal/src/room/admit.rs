@@ -83,6 +83,7 @@ impl Room {
                 region,
                 exclude: self.record.avoided_nodes(context.now),
                 lost: None,
+                sessions: 1,
                 first: Some(first),
             }));
         }

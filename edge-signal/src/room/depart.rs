@@ -51,6 +51,7 @@ impl Room {
         if let Some((node, session)) = self.open_session_of(sid) {
             turn.send_node(&node, RoomToNode::CloseSession { session });
         }
+        self.move_over(turn, sid);
         let watched: Vec<TrackSid> = self.served_to(sid).into_iter().map(|served| served.track).collect();
         let Some((participant, _)) = self.take_participant(sid) else { return };
         let seconds = turn.now.secs_since(participant.joined_at);
@@ -67,9 +68,9 @@ impl Room {
         if let Some((node, session)) = self.open_session_of(sid) {
             turn.send_node(&node, RoomToNode::CloseSession { session });
         }
+        self.move_over(turn, sid);
         let Some(session) = self.session_mut(sid) else { return };
         session.media = Media::Ended;
-        session.moving = None;
         session.node = None;
         let tracks: Vec<TrackSid> = self.participants.get(sid).map(|p| p.tracks.clone()).unwrap_or_default();
         self.dismiss_client(turn, sid, reason, Action::Reconnect);

@@ -13,7 +13,7 @@ use super::Room;
 use super::admit::{bundled_offer, identity_of, room_config};
 use super::effect::Effect;
 use super::event::{Admission, ConnectionId, UnixMs};
-use super::node::{Link, Node};
+use super::node::Node;
 use super::participant::{self, Client, Participant, is_dependent};
 use super::record::{Placing, publish_codecs};
 use super::session::{Progress, Session, Side};
@@ -151,7 +151,7 @@ impl Room {
         let is_new = !self.nodes.contains_key(&id);
         match self.usable_node() {
             None => {
-                self.put_node(&id, Node { region, link: Link::Expected { since: now } });
+                self.put_node(&id, Node::expected(region, now));
                 self.record_mut().placing = Placing::Idle;
                 session.node = Some(id);
                 session.opened = true;
@@ -163,7 +163,7 @@ impl Room {
             Some(_) => {
                 session.generation = Generation(2);
                 if is_new {
-                    self.put_node(&id, Node { region, link: Link::Expected { since: now } });
+                    self.put_node(&id, Node::expected(region, now));
                 }
             }
         }

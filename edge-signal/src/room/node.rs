@@ -8,7 +8,9 @@ use livekit_protocol::leave_request::Action;
 use livekit_protocol::request_response::Reason;
 use livekit_protocol::signal_response::Message;
 use serde::{Deserialize, Serialize};
-use shared::control::{CONTROL_VERSION, Description, MediaState, MidTrack, NodeToRoom, RefusalReason, RoomToNode};
+use shared::control::{
+    CONTROL_VERSION, Description, MediaState, MidTrack, NodeToRoom, PeerConnections, RefusalReason, RoomToNode,
+};
 use shared::ids::{NodeId, ParticipantSid, RegionName, SessionKey, TrackSid};
 
 use super::Room;
@@ -21,6 +23,8 @@ use super::turn::Turn;
 pub const DIAL_TIMEOUT_MS: u64 = 10_000;
 /// Milliseconds a node whose link broke has for dialing in again; its sessions live on meanwhile.
 pub const RELINK_GRACE_MS: u64 = 1_000;
+/// Milliseconds that nodes have for it when the edge itself has started again: every link broke, and all dial at once.
+pub const RESTART_GRACE_MS: u64 = 5_000;
 /// How often a node may refuse a session for its token before the client is told.
 const MAX_REFUSALS: u8 = 3;
 
@@ -29,6 +33,16 @@ const MAX_REFUSALS: u8 = 3;
 pub(super) struct Node {
     pub(super) region: RegionName,
     pub(super) link: Link,
+    /// It wants its sessions to go on elsewhere.
+    #[serde(default)]
+    pub(super) draining: bool,
+}
+
+impl Node {
+    /// It was told to attach.
+    pub(super) fn expected(region: RegionName, since: UnixMs) -> Self {
+        Self { region, link: Link::Expected { since }, draining: false }
+    }
 }
 
 /// A node's room link.
@@ -61,11 +75,10 @@ impl Room {
         if replaces {
             self.doubt_deliveries(id);
         }
-        self.put_node(id, Node { region, link: Link::Linked { since: turn.now } });
+        self.put_node(id, Node { region, link: Link::Linked { since: turn.now }, draining: false });
         let sessions = self.sessions_on(id).into_iter().filter_map(|sid| Some(self.sessions.get(&sid)?.key(&sid)));
-        let welcome =
-            RoomToNode::Welcome { room_sid: self.record.sid.clone(), rejoin_ticket, sessions: sessions.collect() };
-        turn.send_node(id, welcome);
+        let sessions = sessions.chain(self.leaving(id)).collect();
+        turn.send_node(id, RoomToNode::Welcome { room_sid: self.record.sid.clone(), rejoin_ticket, sessions });
     }
 
     pub(super) fn node_gone(&mut self, since: UnixMs, id: &NodeId) {
@@ -101,6 +114,7 @@ impl Room {
             NodeToRoom::ConnectionQuality { changed, same, newcomers } => {
                 return self.quality_changed(turn, id, &changed, &same, &newcomers);
             }
+            NodeToRoom::Draining { draining } => return self.node_drains(id, draining),
             ref other => session_named(other).cloned(),
         };
         let Some(session) = session.filter(|session| self.is_current(id, session)) else {
@@ -126,6 +140,7 @@ impl Room {
             NodeToRoom::StreamState { track, paused, .. } => self.stream_state(turn, sid, &track, paused),
             NodeToRoom::Hello { .. }
             | NodeToRoom::SessionRefused { .. }
+            | NodeToRoom::Draining { .. }
             | NodeToRoom::Speakers { .. }
             | NodeToRoom::ConnectionQuality { .. } => {}
             NodeToRoom::DataChannels { channels, .. } => {
@@ -152,7 +167,8 @@ impl Room {
                 _ => missing.push(sid),
             }
         }
-        for session in present.iter().filter(|session| !self.is_current(id, session)) {
+        let leaving = self.leaving(id);
+        for session in present.iter().filter(|session| !self.is_current(id, session) && !leaving.contains(session)) {
             turn.send_node(id, RoomToNode::CloseSession { session: session.clone() });
         }
         for sid in &missing {
@@ -201,7 +217,7 @@ impl Room {
     /// Passes the client's descriptions on that the node does not have yet.
     pub(super) fn pass_on(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
         let Some((node, key)) = self.open_session_of(sid) else { return };
-        let Some(session) = self.sessions.get(sid) else { return };
+        let Some(session) = self.sessions.get(sid).filter(|session| !session.is_held()) else { return };
         let (offer, answer) = (session.offer == Progress::Unsent, session.answer == Progress::Unsent);
         if let Some(offer) = self.description(sid, Side::ClientOffer).filter(|_| offer) {
             turn.send_node(&node, RoomToNode::Offer { session: key.clone(), description: offer.clone() });
@@ -238,10 +254,15 @@ impl Room {
         let Some(session) = self.session_mut(sid) else { return };
         session.refusals += 1;
         let again = reason == RefusalReason::BadToken && session.refusals < MAX_REFUSALS;
-        if again {
+        if reason == RefusalReason::Draining {
+            // It does not have this room, so none of the sessions is there.
+            self.lose_node(turn, id);
+        } else if again {
             self.restart_session(turn, sid);
         } else if alone && reason != RefusalReason::BadToken {
             self.lose_node(turn, id);
+        } else if self.sessions.get(sid).is_some_and(|session| session.moving.is_some()) {
+            self.end_session(turn, sid, DisconnectReason::ServerShutdown);
         } else {
             self.remove(turn, sid, DisconnectReason::JoinFailure, Some(Action::Disconnect));
         }
@@ -257,12 +278,16 @@ impl Room {
         if expected {
             session.offer = Progress::Done;
         }
-        session.mid_to_track.clone_from(&mids);
+        // With two connections the offers of the other one say it.
+        if session.peer_connections == PeerConnections::Single {
+            session.mid_to_track.clone_from(&mids);
+        }
         for MidTrack { mid, .. } in &mids {
             if !session.carried.contains(mid) {
                 session.carried.push(mid.clone());
             }
         }
+        self.note_arrival(turn, sid, None);
         self.put_description(sid, Side::NodeAnswer, Some(answer.clone()));
         self.send(turn, sid, Message::Answer(session_description("answer", answer, mids)));
     }
@@ -273,9 +298,20 @@ impl Room {
         session.answer_repeated = false;
         session.restart_due = false;
         session.mid_to_track.clone_from(&mids);
-        self.put_description(sid, Side::NodeOffer, Some(offer.clone()));
+        self.put_description(sid, Side::NodeOffer, Some(offer));
         self.put_description(sid, Side::ClientAnswer, None);
-        self.send(turn, sid, Message::Offer(session_description("offer", offer, mids)));
+        if self.note_offered(sid) {
+            self.pass_offer(turn, sid);
+        }
+    }
+
+    /// Passes the node's last offer on to the client.
+    pub(super) fn pass_offer(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
+        let (Some(offer), Some(session)) = (self.description(sid, Side::NodeOffer), self.sessions.get(sid)) else {
+            return;
+        };
+        let offer = session_description("offer", offer.clone(), session.mid_to_track.clone());
+        self.send(turn, sid, Message::Offer(offer));
     }
 
     /// The node cannot use a description of the client; it goes on as before.
@@ -299,7 +335,7 @@ impl Room {
         session.media = state.into();
         session.refusals = 0;
         if state == MediaState::Connected {
-            session.moving = None;
+            self.note_arrival(turn, sid, Some(Media::Connected));
         }
         match state {
             MediaState::Connected => self.became_active(turn, sid),
@@ -345,6 +381,7 @@ fn session_named(message: &NodeToRoom) -> Option<&SessionKey> {
         | NodeToRoom::StreamState { session, .. } => Some(session),
         NodeToRoom::Hello { .. }
         | NodeToRoom::SessionRefused { .. }
+        | NodeToRoom::Draining { .. }
         | NodeToRoom::Speakers { .. }
         | NodeToRoom::ConnectionQuality { .. } => None,
     }

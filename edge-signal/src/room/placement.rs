@@ -33,7 +33,9 @@ impl Room {
             Link::Away { .. } => 3,
         };
         let in_use = |id: &NodeId| self.sessions.values().any(|session| session.node.as_ref() == Some(id));
-        self.nodes.iter().min_by_key(|(id, node)| (!in_use(id), rank(node.link))).map(|(id, _)| id)
+        // One that drains takes no room it does not have.
+        let usable = self.nodes.iter().filter(|(id, node)| !node.draining || in_use(id));
+        usable.min_by_key(|(id, node)| (node.draining, !in_use(id), rank(node.link))).map(|(id, _)| id)
     }
 
     /// The fleet answered.
@@ -43,7 +45,7 @@ impl Room {
             Some((id, region)) => {
                 self.record_mut().placing = Placing::Idle;
                 if !self.nodes.contains_key(&id) {
-                    self.put_node(&id, Node { region, link: Link::Expected { since: turn.now } });
+                    self.put_node(&id, Node::expected(region, turn.now));
                 }
             }
             None => {
@@ -54,29 +56,52 @@ impl Room {
         }
     }
 
-    /// Puts sessions that wait on the room's node, or asks the fleet for one.
+    /// Puts sessions that wait on the room's node, takes others from one that drains, or asks the fleet for one.
     pub(super) fn place_sessions(&mut self, turn: &mut Turn) {
         let waiting = self.waiting_sessions();
-        let Some(first) = waiting.first() else {
-            if let Some(doubtful) = self.doubtful_node() {
-                let place = self.sessions_on(&doubtful).first().and_then(|sid| self.participants.get(sid)?.place);
-                return self.ask_fleet(turn, place, Some(doubtful));
+        if let Some(first) = waiting.first() {
+            // A node that drains takes nobody from another one.
+            let moves = waiting.iter().any(|sid| self.move_deadline(sid).is_some());
+            let usable = self.usable_node().filter(|id| !moves || self.nodes.get(id).is_some_and(|n| !n.draining));
+            let Some(id) = usable.cloned() else {
+                let place = self.participants.get(first).and_then(|participant| participant.place);
+                return self.ask_fleet(turn, place, None, &waiting);
+            };
+            for sid in waiting {
+                self.open_session_at(turn, &sid, &id);
             }
-            if self.placing_deadline().is_some_and(|at| at <= turn.now) {
-                self.record_mut().placing = Placing::Idle;
-            }
-            return;
-        };
-        let Some(id) = self.usable_node().cloned() else {
-            let place = self.participants.get(first).and_then(|participant| participant.place);
-            return self.ask_fleet(turn, place, None);
-        };
-        for sid in waiting {
-            if let Some(session) = self.session_mut(&sid) {
-                session.node = Some(id.clone());
-            }
-            self.open_session(turn, &sid);
+        } else if let Some(doubtful) = self.doubtful_node(turn.now) {
+            let sessions = self.sessions_on(&doubtful);
+            let place = sessions.first().and_then(|sid| self.participants.get(sid)?.place);
+            return self.ask_fleet(turn, place, Some(doubtful), &sessions);
         }
+        if let Some(leaving) = self.sessions_to_move() {
+            match self.target() {
+                Some((id, Link::Ready)) => self.move_gently(turn, &leaving, &id),
+                Some(_) => {}
+                None => {
+                    let place = leaving.first().and_then(|sid| self.participants.get(sid)?.place);
+                    return self.ask_fleet(turn, place, None, &leaving);
+                }
+            }
+        }
+        if self.placing_deadline().is_some_and(|at| at <= turn.now) {
+            self.record_mut().placing = Placing::Idle;
+        }
+    }
+
+    pub(super) fn open_session_at(&mut self, turn: &mut Turn, sid: &ParticipantSid, id: &NodeId) {
+        if let Some(session) = self.session_mut(sid) {
+            session.node = Some(id.clone());
+        }
+        self.open_session(turn, sid);
+    }
+
+    /// The node that takes over from those that drain.
+    fn target(&self) -> Option<(NodeId, Link)> {
+        let id = self.usable_node()?;
+        let node = self.nodes.get(id).filter(|node| !node.draining)?;
+        Some((id.clone(), node.link))
     }
 
     /// Sessions without a node whose client is there.
@@ -87,17 +112,19 @@ impl Room {
         homeless.map(|(sid, _)| sid).filter(|sid| waits(sid)).cloned().collect()
     }
 
-    fn ask_fleet(&mut self, turn: &mut Turn, client: Option<Place>, lost: Option<NodeId>) {
+    fn ask_fleet(&mut self, turn: &mut Turn, client: Option<Place>, lost: Option<NodeId>, sessions: &[ParticipantSid]) {
         let attempt = match self.record.placing {
             Placing::Idle => 0,
             Placing::Asked { since, attempt } if since.after(PLACE_TIMEOUT_MS) <= turn.now => attempt,
             Placing::Backoff { until, attempt } if until <= turn.now => attempt,
             Placing::Asked { .. } | Placing::Backoff { .. } => return,
         };
-        let exclude = self.record.avoided_nodes(turn.now).into_iter().chain(lost.clone()).collect();
+        let draining = self.nodes.iter().filter(|(_, node)| node.draining).map(|(id, _)| id.clone());
+        let exclude = self.record.avoided_nodes(turn.now).into_iter().chain(lost.clone()).chain(draining).collect();
+        let sessions = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
         self.record_mut().placing = Placing::Asked { since: turn.now, attempt };
         let (room, region) = (self.record.name.clone(), self.record.region.clone());
-        let request = PlaceRequest { room, client, region, exclude, first: None, lost };
+        let request = PlaceRequest { room, client, region, exclude, first: None, lost, sessions };
         turn.effects.push(Effect::Place(Box::new(request)));
     }
 
@@ -126,7 +153,8 @@ impl Room {
         let Some(session) = self.session_mut(sid) else { return };
         session.opened = true;
         session.note_opened(turn.now);
-        if session.offer == Progress::Unsent {
+        let offer = offer.filter(|_| !session.is_held());
+        if session.offer == Progress::Unsent && offer.is_some() {
             session.offer = Progress::Sent;
         }
         let key = session.key(sid);
@@ -147,14 +175,19 @@ impl Room {
     /// The node lost this session. A client that has heard nothing from it does not notice; any other is moved, or has to
     /// join anew where that cannot be: it ignores a second answer to its offer.
     pub(super) fn restart_session(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
-        let described = [Side::NodeAnswer, Side::NodeOffer].iter().any(|side| self.description(sid, *side).is_some());
-        if described || self.sessions.get(sid).is_some_and(|session| session.media != Media::New) {
-            if !self.move_session(turn, sid) {
+        if self.is_described(sid) {
+            if !self.move_session(turn, sid, None) {
                 self.end_session(turn, sid, DisconnectReason::ServerShutdown);
             }
         } else {
             self.renew_session(turn, sid);
         }
+    }
+
+    /// Its client has heard from a node.
+    pub(super) fn is_described(&self, sid: &ParticipantSid) -> bool {
+        let described = [Side::NodeAnswer, Side::NodeOffer].iter().any(|side| self.description(sid, *side).is_some());
+        described || self.sessions.get(sid).is_some_and(|session| session.media != Media::New)
     }
 
     /// Starts the session over under the next generation, on whatever node comes next; the client's offer stays
@@ -186,9 +219,10 @@ impl Room {
         }
     }
 
-    /// A node with sessions whose link broke just now.
-    fn doubtful_node(&self) -> Option<NodeId> {
-        let away = self.nodes.iter().filter(|(_, node)| matches!(node.link, Link::Away { .. })).map(|(id, _)| id);
+    /// A node with sessions whose link broke just now, and not because the edge had to start again.
+    fn doubtful_node(&self, now: UnixMs) -> Option<NodeId> {
+        let is_away = |node: &Node| matches!(node.link, Link::Away { since } if since <= now);
+        let away = self.nodes.iter().filter(|(_, node)| is_away(node)).map(|(id, _)| id);
         away.filter(|id| self.sessions.values().any(|session| session.node.as_ref() == Some(id))).min().cloned()
     }
 

@@ -71,7 +71,8 @@ impl Room {
     }
 
     fn client_answer(&mut self, turn: &mut Turn, sid: &ParticipantSid, given: &proto::SessionDescription) {
-        let is_dual = |session: &Session| session.peer_connections != PeerConnections::Single;
+        let is_dual =
+            |session: &Session| session.peer_connections != PeerConnections::Single && !session.answers_before();
         let offer = self.description(sid, Side::NodeOffer).map(|offer| offer.id);
         let Some(offer) = offer.filter(|_| self.sessions.get(sid).is_some_and(is_dual)) else {
             // With one connection the server never offers; LiveKit ignores such answers too.

@@ -9,7 +9,7 @@ use shared::ids::{NodeId, ParticipantSid, RoomName, TrackSid};
 
 use super::effect::RowChange;
 use super::event::{ConnectionId, UnixMs};
-use super::node::Link;
+use super::node::{Link, RELINK_GRACE_MS, RESTART_GRACE_MS};
 use super::record::{LAYOUT, Record};
 use super::session::Side;
 use super::{Counters, Room};
@@ -92,10 +92,12 @@ impl Room {
                 participant.queued.clear();
             }
         }
+        let restarted = open_connections.is_empty() && linked_nodes.is_empty();
+        let since = if restarted { now.after(RESTART_GRACE_MS.saturating_sub(RELINK_GRACE_MS)) } else { now };
         for id in self.nodes.keys().cloned().collect::<Vec<_>>() {
             let linked = self.nodes.get(&id).is_some_and(|n| matches!(n.link, Link::Linked { .. } | Link::Ready));
             if linked && !linked_nodes.contains(&id) {
-                self.node_gone(now, &id);
+                self.node_gone(since, &id);
             }
         }
     }

@@ -7,7 +7,7 @@ use shared::ids::{NodeId, ParticipantSid};
 use super::Room;
 use super::event::UnixMs;
 use super::participant::Participant;
-use super::session::Media;
+use super::session::{Media, Session};
 use super::turn::Turn;
 use super::update::COUNTS_INTERVAL_MS;
 
@@ -32,7 +32,9 @@ impl Room {
 
     fn participant_deadline(&self, participant: &Participant) -> UnixMs {
         if let Some(since) = participant.gone_since {
-            let was_up = self.sessions.get(&participant.sid).is_some_and(|session| session.media != Media::New);
+            // One that is moved may be gone because it is to come back on a new socket.
+            let was_up = |session: &Session| session.media != Media::New || session.moving.is_some();
+            let was_up = self.sessions.get(&participant.sid).is_some_and(was_up);
             return if was_up { since.after(self.record.departure_timeout_ms()) } else { since };
         }
         let connect_by = (!participant.active).then(|| participant.joined_at.after(CONNECT_TIMEOUT_MS));

@@ -10,6 +10,7 @@
 
 mod crowd;
 mod departures;
+mod draining;
 mod dynacast;
 mod joining;
 mod moving;

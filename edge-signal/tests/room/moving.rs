@@ -7,10 +7,10 @@ use livekit_protocol::leave_request::Action;
 use livekit_protocol::signal_request::Message as Asked;
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{DisconnectReason, MediaSectionsRequirement};
-use shared::control::{DataStream, MediaState, NodeToRoom, PublishedTrack};
+use shared::control::{DataStream, DescriptionKind, MediaState, NodeToRoom, PublishedTrack};
 use shared::ids::{Generation, TrackSid};
 
-use crate::world::{Who, World, camera, media, mid_tracks, names, node_id, region, session_description};
+use crate::world::{Who, World, camera, description, media, mid_tracks, names, node_id, region, session_description};
 
 /// In Chromium.
 fn browser(name: &str) -> Who {
@@ -82,6 +82,50 @@ fn a_browser_with_one_connection_offers_once_more_and_hears_nothing_else() {
     }
     world.pass(MOVE_LIMIT_MS);
     assert!(!world.client(&ada).closed && !world.client(&bob).closed, "they are connected");
+}
+
+/// Its node offers the subscriber connection.
+fn node_offers(world: &mut World, client: &ConnectionId, id: u32, track: &TrackSid) {
+    let (node, session) = world.session_of(client);
+    let description = description(DescriptionKind::Offer, id);
+    world.node_says(&node, NodeToRoom::Offer { session, description, mid_to_track: mid_tracks(&[("1", track)]) });
+}
+
+#[test]
+fn of_two_connections_the_node_offers_one_and_the_client_the_other() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join_active(&browser("ada").dual().offering(1)), world.join_active(&browser("bob").dual()));
+    let track = world.publish(&ada, "m");
+    world.answer(&ada, 1, &[]);
+    node_offers(&mut world, &bob, 40, &track);
+    world.say(&bob, Asked::Answer(session_description("answer", 40)));
+    world.pass(10_000);
+    world.look_away();
+    replace_node(&mut world);
+    assert_eq!(names(&world.inbox(&ada)), ["media_sections_requirement"]);
+    assert!(world.inbox(&bob).is_empty(), "he has no connection to offer");
+    let (node, session) = world.session_of(&bob);
+    let established = world.nodes[&node].sessions[&session].established.clone().unwrap();
+    assert_eq!(established.subscribed, mid_tracks(&[("1", &track)]));
+    assert_eq!(established.offered, Some(description(DescriptionKind::Offer, 40)));
+    world.say(&bob, Asked::Answer(session_description("answer", 40)));
+    assert!(world.nodes[&node].sessions[&session].answers.is_empty(), "it answers the node that is gone");
+
+    node_offers(&mut world, &bob, 41, &track);
+    assert_eq!(names(&world.inbox(&bob)), ["offer"]);
+    world.say(&bob, Asked::Answer(session_description("answer", 41)));
+    assert_eq!(world.nodes[&node].sessions[&session].answers.len(), 1);
+    world.media(&bob, MediaState::Connected);
+    // Her other connection has to come as well.
+    world.media(&ada, MediaState::Connected);
+    world.pass(MOVE_STEP_MS);
+    assert!(!world.client(&bob).closed);
+    assert!(world.client(&ada).closed && world.client(&ada).leave().is_none(), "she is to resume");
+    let ada = world.resume(&ada, &browser("ada").dual());
+    world.say(&ada, Asked::Offer(session_description("offer", 5)));
+    world.answer(&ada, 5, &[]);
+    world.pass(MOVE_LIMIT_MS);
+    assert!(!world.client(&ada).closed);
 }
 
 #[test]

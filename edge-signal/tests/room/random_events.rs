@@ -60,6 +60,10 @@ impl Chaos {
                         let node = node_id(self.below(3) as u8);
                         self.world.step(Event::NodeLost { node });
                     }
+                    2 if self.world.nodes[&node].said_hello && self.world.nodes[&node].linked => {
+                        let draining = self.below(3) > 0;
+                        self.world.node_says(&node, NodeToRoom::Draining { draining });
+                    }
                     _ => {}
                 }
                 let node = (self.below(3) > 0).then(|| (node, region()));
@@ -242,7 +246,8 @@ impl Chaos {
             10 if id == 0 => {
                 // It never was: what others are served of its tracks goes on where it opens.
                 self.world.nodes.get_mut(&node).unwrap().sessions.remove(&session);
-                let reason = [RefusalReason::BadToken, RefusalReason::NoCapacity][self.below(2)];
+                let reason =
+                    [RefusalReason::BadToken, RefusalReason::NoCapacity, RefusalReason::Draining][self.below(3)];
                 NodeToRoom::SessionRefused { session: Some(session), reason, detail: String::new() }
             }
             10 => {

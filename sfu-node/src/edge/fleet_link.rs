@@ -10,9 +10,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::backoff;
 use super::room_link::{self, Attach, RoomContext};
 use super::socket::{Incoming, LinkError, Socket};
+use super::{Leaving, backoff};
 use crate::control::Pulse;
 use crate::cpu::CpuMeter;
 
@@ -38,8 +38,8 @@ pub(crate) struct FleetLink {
     pub(crate) context: RoomContext,
     /// Load.
     pub(crate) pulse: watch::Receiver<Pulse>,
-    /// True once no more sessions are wanted.
-    pub(crate) draining: watch::Receiver<bool>,
+    /// Whether calls are to leave; an operator's word is noted there.
+    pub(crate) leaving: watch::Sender<Leaving>,
     /// Where the link's state is shown.
     pub(crate) state: watch::Sender<FleetState>,
 }
@@ -95,9 +95,9 @@ impl FleetLink {
         socket.send(&NodeToFleet::Hello(self.info.clone())).await?;
         let mut heartbeats = interval(Duration::from_secs(HEARTBEAT_SECS));
         heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told_draining = false;
+        let (mut leaving, mut told_draining) = (self.leaving.subscribe(), false);
         loop {
-            if *self.draining.borrow() && !told_draining {
+            if leaving.borrow_and_update().stops && !told_draining {
                 socket.send(&NodeToFleet::Draining).await?;
                 told_draining = true;
             }
@@ -115,23 +115,34 @@ impl FleetLink {
                     socket.send(&NodeToFleet::Heartbeat(load)).await?;
                 }
                 (room, left) = rooms.ended() => rooms.restart(&room, left, &self.context),
-                changed = self.draining.changed(), if !told_draining => {
-                    if changed.is_err() {
-                        told_draining = true;
-                    }
-                }
+                Ok(()) = leaving.changed() => {}
             }
         }
     }
 
     fn handle(&self, message: FleetToNode, rooms: &mut Rooms) {
         match message {
-            FleetToNode::Welcome { node } => self.welcome(&node),
+            FleetToNode::Welcome { node, draining } => {
+                self.welcome(&node);
+                self.drain(draining);
+            }
+            FleetToNode::Drain { draining } => self.drain(draining),
             FleetToNode::Attach { room, ticket, first } => {
                 tracing::info!(%room, "attach");
                 rooms.attach(room, Attach { ticket, first }, &self.context);
             }
         }
+    }
+
+    fn drain(&self, drained: bool) {
+        self.leaving.send_if_modified(|leaving| {
+            let news = leaving.drained != drained;
+            if news {
+                tracing::info!(drained, "an operator has spoken");
+                leaving.drained = drained;
+            }
+            news
+        });
     }
 
     fn welcome(&self, node: &NodeId) {

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use shared::control::{CONTROL_VERSION, NodeToRoom, OpenSession, RefusalReason, RoomToNode};
 use shared::ids::RoomName;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::socket::{Incoming, LinkError, Socket};
-use super::{DialError, Dialer, backoff};
+use super::{DialError, Dialer, Leaving, backoff};
 use crate::auth::{Verifier, claimed_session};
 use crate::control::{Control, ControlGone, OUTBOX, Request};
 use crate::metrics::{Metrics, Reason};
@@ -37,6 +37,8 @@ pub(crate) struct RoomContext {
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) control: Control,
     pub(crate) metrics: Arc<Metrics>,
+    /// Rooms are told of it.
+    pub(crate) leaving: watch::Receiver<Leaving>,
 }
 
 /// Why a link ended that was up.
@@ -163,7 +165,16 @@ impl RoomLink {
         if let Err(error) = socket.send(&hello).await {
             return Ok(Ended::Lost(error));
         }
+        let mut leaving = self.context.leaving.clone();
+        let mut told = false;
         loop {
+            let draining = leaving.borrow_and_update().is_set();
+            if draining != told {
+                if let Err(error) = socket.send(&NodeToRoom::Draining { draining }).await {
+                    return Ok(Ended::Lost(error));
+                }
+                told = draining;
+            }
             while let Some(refusal) = self.refusals.pop_front() {
                 if let Err(error) = socket.send(&refusal).await {
                     return Ok(Ended::Lost(error));
@@ -187,6 +198,7 @@ impl RoomLink {
                         return Ok(Ended::Dropped);
                     }
                 },
+                Ok(()) = leaving.changed() => {}
                 attach = self.attaches.recv() => {
                     socket.close().await;
                     return Ok(attach.map_or(Ended::Dropped, Ended::Replaced));

@@ -98,6 +98,12 @@ impl Label {
 /// Channels of a client and their SCTP streams.
 pub type ChannelStreams = ArrayVec<(Label, StreamId), { Label::ALL.len() }>;
 
+/// The channels that a node opens.
+#[must_use]
+pub fn own_streams() -> ChannelStreams {
+    Label::ALL.into_iter().map(|label| (label, label.own_stream())).collect()
+}
+
 /// A message that came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -320,12 +326,15 @@ impl DataChannels {
         self.endpoint.reject_new_associations();
         self.associations.swap(0, at);
         self.associations.truncate(1);
+        let taken_over = std::mem::take(&mut self.taken_over);
         if self.role == DataRole::Downstream {
-            for label in Label::ALL {
-                self.open(now, label, label.own_stream(), false);
+            for own @ (label, stream) in own_streams() {
+                if !taken_over.contains(&own) {
+                    self.open(now, label, stream, false);
+                }
             }
         }
-        for (label, stream) in std::mem::take(&mut self.taken_over) {
+        for (label, stream) in taken_over {
             self.open(now, label, stream, true);
         }
         self.flush_early(now);

@@ -1,11 +1,13 @@
 //! The connection the node offers: the subscriber of `/rtc` (JSEP offerer, RFC 8829 section 5.2).
 //! **At most one offer is outstanding**; what changes meanwhile goes into the next.
 
-use shared::control::{ClientTraits, MidTrack, TrackKind};
+use shared::control::{ClientTraits, Description, MidTrack, TrackKind};
 
 use super::allocator::Allocator;
 use super::codec::{CodecFormat, Feedback, offered};
-use super::description::{DescriptionError, Direction, MAX_SECTIONS, RemoteDescription, SectionCodec};
+use super::description::{
+    DescriptionError, Direction, MAX_SECTIONS, RemoteDescription, RemoteSection, SectionCodec, SectionKind,
+};
 use super::extension::Extensions;
 use super::subscriptions::Subscriptions;
 use super::writer::{self, Endpoint, Header, LocalSection, MediaSection};
@@ -64,6 +66,21 @@ impl Offerer {
             fingerprint: None,
             ice: None,
         }
+    }
+
+    /// Goes on with the connection that another node offered like this: the next offer, due at once, has its sections.
+    pub(crate) fn go_on(&mut self, offer: &Description, shown: Vec<MidTrack>) -> Result<(), DescriptionError> {
+        let before = RemoteDescription::parse(&offer.sdp)?;
+        let kind = |section: &RemoteSection| match section.kind {
+            SectionKind::Media(kind) => Some(kind),
+            SectionKind::Data | SectionKind::Other => None,
+        };
+        self.kinds = before.sections.iter().filter_map(kind).collect();
+        self.next_id = offer.id.wrapping_add(1).max(1);
+        self.shown = shown;
+        self.is_new = false;
+        self.restarts = true;
+        Ok(())
     }
 
     /// Makes the next offer an ICE restart, due at once: the client may not have got the last one, nor its answer come.

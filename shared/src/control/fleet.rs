@@ -79,6 +79,14 @@ pub enum FleetToNode {
     Welcome {
         /// The node's own id.
         node: NodeId,
+        /// An operator drains it.
+        #[serde(default)]
+        draining: bool,
+    },
+    /// An operator drains the node, or takes that back: it tells its rooms.
+    Drain {
+        /// From now on.
+        draining: bool,
     },
     /// Dial this room's object, and open its first session meanwhile.
     Attach {
@@ -129,7 +137,7 @@ pub struct RevokeRequest {
 }
 
 /// `POST` [`DRAIN_PATH`], `Authorization: Bearer` an enrolment token: no room is placed on the node any more, or again; what
-/// it has goes on. Holds until it is taken back, whatever starts anew meanwhile.
+/// it has is taken to other nodes. Holds until it is taken back, whatever starts anew meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainRequest {
     /// Which.
@@ -170,6 +178,9 @@ pub struct PlaceRequest {
     /// The room's link to this node broke: if the fleet still has it there is nothing to place.
     #[serde(default)]
     pub lost: Option<NodeId>,
+    /// Sessions that go there at once: the node has to have room for all of them. 0 is taken as 1.
+    #[serde(default)]
+    pub sessions: u32,
 }
 
 /// A session that goes with the attach; the fleet mints its token once the node is chosen.

@@ -43,7 +43,14 @@ pub(super) fn drain(edge: &impl Edge, named: &[String], draining: bool) -> Resul
     let chosen = choose(&nodes(edge)?, named)?;
     for node in &chosen {
         edge.ask(DRAIN_PATH, &serde_json::to_string(&DrainRequest { node: node.clone(), draining })?)?;
-        println!("{node} {}", if draining { "drains: it gets no room any more" } else { "gets rooms again" });
+        println!(
+            "{node} {}",
+            if draining {
+                "drains: it gets no room any more, and its calls move to others"
+            } else {
+                "gets rooms again"
+            }
+        );
     }
     Ok(chosen)
 }
@@ -55,7 +62,7 @@ pub(super) fn wait_until_empty(edge: &impl Edge, chosen: &BTreeSet<NodeId>) -> R
         match sessions(&nodes(edge)?, chosen)? {
             Some(0) => break,
             left @ Some(count) if left != told => {
-                println!("{count} sessions go on");
+                println!("{count} sessions are left");
                 told = left;
             }
             _ => {}

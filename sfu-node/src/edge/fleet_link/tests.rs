@@ -1,6 +1,6 @@
 //! The fleet link against a WebSocket server that plays the fleet's object and the rooms'.
 
-use shared::control::{CONTROL_VERSION, FLEET_LINK_PATH};
+use shared::control::{CONTROL_VERSION, FLEET_LINK_PATH, NodeToRoom};
 use shared::geo::Place;
 use shared::ids::RegionName;
 
@@ -12,14 +12,13 @@ struct Node {
     story: Story,
     state: watch::Receiver<FleetState>,
     link: tokio::task::JoinHandle<String>,
-    /// Kept open: a node that is not draining.
-    _draining: watch::Sender<bool>,
+    leaving: watch::Sender<Leaving>,
 }
 
 impl Node {
     async fn start(name: &str) -> Self {
         let story = Story::begin(name).await;
-        let (draining, draining_seen) = watch::channel(false);
+        let leaving = watch::Sender::new(Leaving::default());
         let (state, state_seen) = watch::channel(FleetState::Down(String::new()));
         let (_, pulse) = watch::channel(Pulse::default());
         let info = NodeInfo {
@@ -29,17 +28,17 @@ impl Node {
             place: Place { latitude: 0.0, longitude: 0.0 },
             max_sessions: 10,
         };
-        let context = story.context.clone();
-        let mut link = FleetLink { info, context, pulse, draining: draining_seen, state };
+        let context = RoomContext { leaving: leaving.subscribe(), ..story.context.clone() };
+        let mut link = FleetLink { info, context, pulse, leaving: leaving.clone(), state };
         let link = tokio::spawn(async move { link.run().await });
-        Self { story, state: state_seen, link, _draining: draining }
+        Self { story, state: state_seen, link, leaving }
     }
 
     /// Takes the node's dial and welcomes it.
     async fn accept(&mut self) -> RoomSide {
         let mut fleet = self.story.accept_at(FLEET_LINK_PATH).await;
         assert!(matches!(fleet.next().await, NodeToFleet::Hello(info) if info.region.as_str() == "here"));
-        fleet.say(&FleetToNode::Welcome { node: node() }).await;
+        fleet.say(&FleetToNode::Welcome { node: node(), draining: false }).await;
         self.reaches(|state| *state == FleetState::Up).await;
         fleet
     }
@@ -95,6 +94,27 @@ async fn an_attach_that_came_while_an_earlier_one_failed_is_not_lost() {
     heartbeat(&mut fleet).await;
     node.story.refuse().await;
     assert!(node.story.accept("T2").await.hello().await.is_empty());
+}
+
+#[tokio::test]
+async fn rooms_are_told_that_calls_are_to_leave_and_on_each_link_again() {
+    let mut node = Node::start("fleet-leaving").await;
+    let mut fleet = node.accept().await;
+    fleet.say(&attach("T1")).await;
+    let mut room = node.story.accept("T1").await;
+    room.hello().await;
+    for draining in [true, false, true] {
+        fleet.say(&FleetToNode::Drain { draining }).await;
+        assert_eq!(room.next::<NodeToRoom>().await, NodeToRoom::Draining { draining });
+    }
+    node.leaving.send_modify(|leaving| leaving.stops = true);
+    while fleet.next::<NodeToFleet>().await != NodeToFleet::Draining {}
+    // An operator's second thoughts do not keep a process.
+    fleet.say(&FleetToNode::Drain { draining: false }).await;
+    fleet.say(&attach("T2")).await;
+    let mut room = node.story.accept("T2").await;
+    room.hello().await;
+    assert_eq!(room.next::<NodeToRoom>().await, NodeToRoom::Draining { draining: true });
 }
 
 #[tokio::test]

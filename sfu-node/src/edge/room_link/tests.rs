@@ -39,6 +39,7 @@ pub(in crate::edge) struct Story {
     attaches: mpsc::Sender<Attach>,
     commands: mpsc::UnboundedReceiver<Command>,
     tasks: JoinSet<()>,
+    _leaving: watch::Sender<Leaving>,
     _control: ControlTask,
     _events: mpsc::Sender<(ShardIndex, Report)>,
 }
@@ -65,16 +66,29 @@ impl Story {
         let conference = Conference::new(vec![endpoint], full, Allocator::new([1; 32]), 10);
         let send = move |_, command| drop(command_sender.send(command));
         let (control, control_task, _) = control::start(conference, send, 1, shard_events, metrics.clone());
+        let leaving = watch::Sender::new(Leaving::default());
         let context = RoomContext {
             dialer: Dialer::new(url, node(), node_key.clone()),
             verifier: Arc::new(Verifier::new(node(), jwks, reqwest::Client::new())),
             control,
             metrics,
+            leaving: leaving.subscribe(),
         };
         let (attaches, received) = mpsc::channel(4);
         let task = run(hall(), context.clone(), received);
         tasks.spawn(async move { drop(task.await) });
-        Self { edge, listener, context, node_key, attaches, commands, tasks, _control: control_task, _events: events }
+        Self {
+            edge,
+            listener,
+            context,
+            node_key,
+            attaches,
+            commands,
+            tasks,
+            _control: control_task,
+            _events: events,
+            _leaving: leaving,
+        }
     }
 
     fn open(&self, who: &str, room: &str, jti: &str) -> OpenSession {

@@ -27,8 +27,9 @@ fn tracks_keep_their_sections_and_streams_that_no_longer_name_themselves_are_kno
         published: vec![published],
         carried: ["2", "5"].map(str::to_owned).into(),
         channels: vec![DataStream { label: "_reliable".into(), stream: 2 }],
+        offered: None,
     };
-    story.session.go_on(established, &mut story.allocator);
+    story.session.go_on(established, &mut story.allocator, &mut story.out);
     let (answer, map) = story.offer(3, JS_PUBLISH);
     assert_eq!(sorted(&map), sorted(&subscribed));
     assert!(section(&answer, "5").has_attribute("inactive"), "it has carried something once");

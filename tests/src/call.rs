@@ -1,0 +1,298 @@
+//! A call of LiveKit's own SDKs over several nodes, for stories that end nodes under it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use futures_util::future::try_join_all;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use shared::control::{DRAIN_PATH, DrainRequest, NODES_PATH, NodeStatus};
+use shared::ids::NodeId;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::{sleep, timeout};
+
+use crate::browser::Browser;
+use crate::node_impostor::post;
+use crate::scene::{Deployment, Scene, sum_metric};
+use crate::sdk::{Mode, PATIENCE, SdkClient};
+
+/// Each call has several browsers.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+/// Data packets sent until one is heard, and how long it is waited for.
+const DATA_ATTEMPTS: usize = 30;
+/// See [`DATA_ATTEMPTS`].
+const DATA_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks at a node.
+const POLL: Duration = Duration::from_millis(100);
+/// Seconds that nodes give calls to leave: far more than they take.
+const DRAIN_SECS: &str = "120";
+
+/// Which SDK somebody uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sdk {
+    /// `livekit-client` in Chromium. A browser for each: the pages of one share its fake camera.
+    Browser,
+    /// The native core, in Python.
+    Native,
+}
+
+/// Everyone sees and hears everyone.
+pub struct Call {
+    /// Who is in it.
+    pub clients: Vec<SdkClient>,
+    /// Where it is.
+    pub scene: Scene,
+    nodes: usize,
+    _browsers: Vec<Browser>,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Call {
+    /// Everyone joins and publishes; it is up when all see and hear each other.
+    ///
+    /// # Errors
+    /// It does not come about.
+    pub async fn open(nodes: usize, mode: Mode, people: &[(&str, Sdk)]) -> Result<Self> {
+        let alone = ONE_AT_A_TIME.lock().await;
+        let args = vec!["--drain-secs".to_owned(), DRAIN_SECS.to_owned()];
+        let deployment = tokio::task::spawn_blocking(move || Deployment::of_nodes(nodes, args)).await??;
+        let scene = Scene::on(deployment);
+        let (mut clients, mut browsers) = (Vec::new(), Vec::new());
+        for (name, sdk) in people {
+            match sdk {
+                Sdk::Browser => {
+                    let browser = Browser::launch().await?;
+                    clients.push(browser.client(name).await?);
+                    browsers.push(browser);
+                }
+                Sdk::Native => clients.push(SdkClient::python(name).await?),
+            }
+        }
+        let call = Self { clients, scene, nodes, _browsers: browsers, _alone: alone };
+        for client in &call.clients {
+            client.join(&call.scene, mode).await?;
+        }
+        try_join_all(call.clients.iter().map(SdkClient::publish)).await?;
+        for (one, other) in call.pairs() {
+            one.hears(json!({ "event": "firstFrame", "identity": other.identity() })).await?;
+        }
+        call.goes_on().await?;
+        Ok(call)
+    }
+
+    /// Waits until everyone has seen and heard more of everyone.
+    ///
+    /// # Errors
+    /// Somebody has not.
+    pub async fn goes_on(&self) -> Result<()> {
+        try_join_all(self.pairs().map(|(one, other)| one.sees_and_hears(other.identity()))).await?;
+        Ok(())
+    }
+
+    /// Data gets through from everyone to the next, on both channels. What was on its way while the node died may be lost.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn data_gets_through(&self, text: &str) -> Result<()> {
+        for (from, to) in self.clients.iter().zip(self.clients.iter().cycle().skip(1)) {
+            for reliable in [true, false] {
+                let mut attempts = 0..DATA_ATTEMPTS;
+                loop {
+                    let attempt = attempts.next().context("no data gets through")?;
+                    let (mark, text) = (to.mark().await?, format!("{text} {reliable} {attempt}"));
+                    from.send_data(&text, reliable).await?;
+                    let data = json!({ "event": "data", "identity": from.identity(), "text": text });
+                    if to.hears_within(data, mark, DATA_PATIENCE).await.is_ok() {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How many events each has heard.
+    ///
+    /// # Errors
+    /// A client's process is gone.
+    pub async fn marks(&self) -> Result<Vec<usize>> {
+        try_join_all(self.clients.iter().map(SdkClient::mark)).await
+    }
+
+    /// Nothing ended for anybody, or came again, since these [`Self::marks`].
+    ///
+    /// # Errors
+    /// What somebody heard instead.
+    pub async fn heard_of_no_end(&self, since: &[usize]) -> Result<()> {
+        try_join_all(self.clients.iter().zip(since).map(|(client, since)| client.heard_of_no_end(*since))).await?;
+        Ok(())
+    }
+
+    /// Nobody had to come back on a new socket either.
+    ///
+    /// # Errors
+    /// Who did.
+    pub async fn nobody_resumed(&self, since: &[usize]) -> Result<()> {
+        for (client, since) in self.clients.iter().zip(since) {
+            if let Some(heard) = client.heard(*since).await?.into_iter().find(|heard| heard.event.contains("econnect"))
+            {
+                bail!("{} heard {heard:?}", client.identity());
+            }
+        }
+        Ok(())
+    }
+
+    /// The longest that any picture stood still since the last look, ms.
+    ///
+    /// # Errors
+    /// A client's process is gone.
+    pub async fn stillness(&self) -> Result<f64> {
+        let stills = try_join_all(self.pairs().map(|(one, other)| one.stillness(other.identity()))).await?;
+        Ok(stills.into_iter().fold(0.0, f64::max))
+    }
+
+    /// The node that has the call, by its place.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn serving(&self) -> Result<usize> {
+        for node in 0..self.nodes {
+            // One that was killed answers nothing.
+            let Ok(metrics) = self.metrics(node).await else { continue };
+            if sum_metric(&metrics, "meridian_node_sessions") > 0.0 {
+                return Ok(node);
+            }
+        }
+        bail!("no node has a session")
+    }
+
+    /// A node's `/metrics`.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn metrics(&self, node: usize) -> Result<String> {
+        let address = self.scene.deployment.stack().nodes().get(node).context("no such node")?.http_addr();
+        Ok(reqwest::get(format!("http://{address}/metrics")).await?.text().await?)
+    }
+
+    /// Waits until a node has no session any more.
+    ///
+    /// # Errors
+    /// It keeps some.
+    pub async fn is_left(&self, node: usize) -> Result<()> {
+        let emptied = async {
+            while sum_metric(&self.metrics(node).await?, "meridian_node_sessions") > 0.0 {
+                sleep(POLL).await;
+            }
+            anyhow::Ok(())
+        };
+        timeout(PATIENCE, emptied).await.context("it keeps its sessions")?
+    }
+
+    /// Signals a node's process.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn signal(&self, node: usize, signal: Signal) -> Result<()> {
+        let pid = self.scene.deployment.stack().nodes().get(node).and_then(|node| node.process.pid());
+        Ok(kill(Pid::from_raw(pid.context("no such node")?.try_into()?), signal)?)
+    }
+
+    /// Waits until a node's process has ended by itself.
+    ///
+    /// # Errors
+    /// It goes on, or failed.
+    pub async fn ended(&self, node: usize) -> Result<()> {
+        let ended = async {
+            loop {
+                let exited =
+                    self.scene.deployment.stack().nodes().get_mut(node).context("no such node")?.process.exited()?;
+                match exited {
+                    Some(status) if status.success() => return Ok(()),
+                    Some(status) => bail!("it ended with {status}"),
+                    None => sleep(POLL).await,
+                }
+            }
+        };
+        timeout(PATIENCE, ended).await.context("it does not end")?
+    }
+
+    /// Starts a node again, and waits until it serves.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn restart(&self, node: usize) -> Result<()> {
+        let deployment = self.scene.deployment.clone();
+        let restart = move || {
+            let mut stack = deployment.stack();
+            let node = stack.nodes().get_mut(node).context("no such node")?;
+            node.restart()?;
+            node.wait_until_ready()
+        };
+        tokio::task::spawn_blocking(restart).await?
+    }
+
+    /// Kills the edge and starts it again, as when it is deployed; waits until every node has its link.
+    ///
+    /// # Errors
+    /// It does not come back.
+    pub async fn restart_edge(&self) -> Result<()> {
+        let deployment = self.scene.deployment.clone();
+        let restart = move || {
+            let mut stack = deployment.stack();
+            stack.edge().process.kill();
+            stack.edge().restart()?;
+            stack.nodes().iter_mut().try_for_each(xtask::node::Node::wait_until_ready)
+        };
+        tokio::task::spawn_blocking(restart).await?
+    }
+
+    /// As an operator sees the fleet.
+    ///
+    /// # Errors
+    /// The edge does not say.
+    pub async fn nodes(&self) -> Result<Vec<NodeStatus>> {
+        let token = self.scene.deployment.stack().secrets().enrolment_token()?;
+        let (status, text) = post(self.scene.url(), NODES_PATH, Some(&token), &json!({})).await?;
+        serde_json::from_str(&text).with_context(|| format!("{status}: {text}"))
+    }
+
+    /// The first node that the fleet knows to have sessions; waits for its heartbeat.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn in_use(&self) -> Result<NodeId> {
+        let found = async {
+            loop {
+                let has_sessions = |node: &NodeStatus| node.load.is_some_and(|load| load.sessions > 0);
+                match self.nodes().await?.into_iter().find(has_sessions) {
+                    Some(node) => return Ok(node.node),
+                    None => sleep(POLL).await,
+                }
+            }
+        };
+        timeout(PATIENCE, found).await.context("the fleet knows of no session")?
+    }
+
+    /// As an operator drains a node, or no longer.
+    ///
+    /// # Errors
+    /// The edge does not take it.
+    pub async fn drain(&self, node: &NodeId, draining: bool) -> Result<()> {
+        let token = self.scene.deployment.stack().secrets().enrolment_token()?;
+        let request = DrainRequest { node: node.clone(), draining };
+        match post(self.scene.url(), DRAIN_PATH, Some(&token), &request).await? {
+            (200, _) => Ok(()),
+            (status, text) => bail!("{status}: {text}"),
+        }
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (&SdkClient, &SdkClient)> {
+        let others = |one: &SdkClient, other: &SdkClient| one.identity() != other.identity();
+        self.clients
+            .iter()
+            .flat_map(move |one| self.clients.iter().map(move |other| (one, other)))
+            .filter(move |(one, other)| others(one, other))
+    }
+}
