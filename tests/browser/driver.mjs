@@ -36,10 +36,16 @@ const methods = {
     const context = await browser.newContext({ viewport: { width, height }, permissions: ["camera", "microphone"] });
     const page = await context.newPage();
     page.setDefaultTimeout(CALL_LIMIT_MS);
-    page.on("console", (message) => ["error", "warning"].includes(message.type()) && log(name, withoutTokens(message.text())));
+    page.on("console", (message) => {
+      if (!["error", "warning"].includes(message.type())) return;
+      const source = message.text().startsWith("Failed to load resource") ? ` ${message.location().url}` : "";
+      log(name, withoutTokens(message.text() + source));
+    });
     page.on("pageerror", (error) => log(name, `uncaught: ${error.message}`));
     pages.set(name, page);
-    await page.goto(url ?? testPage, { waitUntil: "load" });
+    const response = await page.goto(url ?? testPage, { waitUntil: "load" });
+    if (!response.ok()) throw new Error(`${response.url()} answered ${response.status()}`);
+    if (!url) await page.waitForFunction(() => window.client);
   },
   /** Calls a method of window.client. */
   async call({ page, name, args }) {

@@ -138,6 +138,47 @@ struct Address {
     seen: Instant,
 }
 
+/// Which credentials a request is made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Generation {
+    Current,
+    /// Of a restart.
+    Next,
+}
+
+/// Accepted checks and where they came from, oldest first. A peer repeats a check only from where it made it; somebody who
+/// caught one would move its media elsewhere. Every check is compared with all of them: ids lie together, and
+/// eight of their twelve random bytes tell them apart.
+struct RecentChecks {
+    ids: VecDeque<u64>,
+    origins: VecDeque<SocketAddr>,
+}
+
+impl Default for RecentChecks {
+    fn default() -> Self {
+        Self { ids: VecDeque::with_capacity(RECENT_CHECKS), origins: VecDeque::with_capacity(RECENT_CHECKS) }
+    }
+}
+
+impl RecentChecks {
+    /// Where the check came from before; if it did not, it is remembered.
+    fn origin(&mut self, TransactionId(id): TransactionId, from: SocketAddr) -> Option<SocketAddr> {
+        let id = id.first_chunk().copied().map_or(0, u64::from_ne_bytes);
+        let (older, newer) = self.ids.as_slices();
+        let known = older.iter().chain(newer).position(|known| *known == id);
+        if let Some(origin) = known.and_then(|place| self.origins.get(place)) {
+            return Some(*origin);
+        }
+        if self.ids.len() == RECENT_CHECKS {
+            self.ids.pop_front();
+            self.origins.pop_front();
+        }
+        self.ids.push_back(id);
+        self.origins.push_back(from);
+        None
+    }
+}
+
 /// ICE state of one transport.
 pub struct Agent {
     current: IceCredentials,
@@ -147,8 +188,7 @@ pub struct Agent {
     next: Option<(IceCredentials, Option<IceCredentials>)>,
     addresses: ArrayVec<Address, MAX_ADDRESSES>,
     selected: Option<Route>,
-    /// Accepted checks and where they came from, oldest first.
-    recent: VecDeque<(TransactionId, SocketAddr)>,
+    recent: RecentChecks,
     /// Last request from the selected address.
     consent: Option<Instant>,
     disconnected: bool,
@@ -169,7 +209,7 @@ impl Agent {
             next: None,
             addresses: ArrayVec::new(),
             selected: None,
-            recent: VecDeque::with_capacity(RECENT_CHECKS),
+            recent: RecentChecks::default(),
             consent: None,
             disconnected: false,
             heard: None,
@@ -219,26 +259,27 @@ impl Agent {
     ) -> Result<Accepted, Refused> {
         let route = route.into();
         let from = route.to;
-        let Some(credentials) = self.credentials_of(&request) else {
+        let Some(generation) = self.generation_of(&request) else {
             return Err(self.unauthenticated(from, &request, BAD_REQUEST));
         };
-        if !request.is_signed_with(&credentials.password, crypto) {
+        if !request.is_signed_with(&self.of(generation).password, crypto) {
             return Err(self.unauthenticated(from, &request, UNAUTHENTICATED));
         }
-        if self.is_replay(&request, from) {
+        if self.recent.origin(request.message.transaction_id, from).is_some_and(|before| before != from) {
             return Err(Refused::Unauthenticated(None));
         }
+        let signed = Some((self.of(generation), crypto));
         // A lite agent is always controlled; a full one that thinks the same must switch.
         if request.covered(ATTR_ICE_CONTROLLED).is_some() {
-            return Err(Refused::Rejected(error(&request, ROLE_CONFLICT, &[], Some((&credentials, crypto)))));
+            return Err(Refused::Rejected(error(&request, ROLE_CONFLICT, &[], signed)));
         }
         let unknown = request.unknown_attributes();
         if !unknown.is_empty() {
-            return Err(Refused::Rejected(error(&request, UNKNOWN_ATTRIBUTE, &unknown, Some((&credentials, crypto)))));
+            return Err(Refused::Rejected(error(&request, UNKNOWN_ATTRIBUTE, &unknown, signed)));
         }
 
-        let mut accepted = Accepted { response: success(&request, from, &credentials, crypto), ..Accepted::default() };
-        if let Some((local, remote)) = self.next.take_if(|(next, _)| next.ufrag == credentials.ufrag) {
+        let mut accepted = Accepted { response: success(&request, from, signed), ..Accepted::default() };
+        if let Some((local, remote)) = self.next.take_if(|_| generation == Generation::Next) {
             accepted.retired = Some(std::mem::replace(&mut self.current, local).ufrag);
             self.remote = remote.or(self.remote.take());
         }
@@ -285,22 +326,18 @@ impl Agent {
         std::iter::once(&self.current).chain(self.next.as_ref().map(|(local, _)| local))
     }
 
-    fn credentials_of(&self, request: &Request) -> Option<IceCredentials> {
+    fn generation_of(&self, request: &Request) -> Option<Generation> {
         let ufrag = request.local_ufrag()?;
-        self.local().find(|credentials| credentials.ufrag == ufrag).cloned()
+        let is_of = |generation: &Generation| self.of(*generation).ufrag == ufrag;
+        [Generation::Current, Generation::Next].into_iter().find(is_of)
     }
 
-    /// A peer repeats a check only from where it made it; somebody who caught one would move its media elsewhere.
-    fn is_replay(&mut self, request: &Request, from: SocketAddr) -> bool {
-        let transaction = request.message.transaction_id;
-        if let Some((_, before)) = self.recent.iter().find(|(known, _)| *known == transaction) {
-            return *before != from;
+    /// Without a restart there is one generation.
+    fn of(&self, generation: Generation) -> &IceCredentials {
+        match (generation, &self.next) {
+            (Generation::Next, Some((next, _))) => next,
+            _ => &self.current,
         }
-        if self.recent.len() == RECENT_CHECKS {
-            self.recent.pop_front();
-        }
-        self.recent.push_back((transaction, from));
-        false
     }
 
     fn unauthenticated(&self, from: SocketAddr, request: &Request, code: ErrorCode) -> Refused {
@@ -325,10 +362,10 @@ impl Agent {
     }
 }
 
-fn success(request: &Request, from: SocketAddr, credentials: &IceCredentials, crypto: &dyn RTCCrypto) -> Vec<u8> {
+fn success(request: &Request, from: SocketAddr, signed: Option<(&IceCredentials, &dyn RTCCrypto)>) -> Vec<u8> {
     // A dual-stack socket names IPv4 peers in mapped form; they know themselves by the plain one.
     let mapped = XorMappedAddress { ip: from.ip().to_canonical(), port: from.port() };
-    respond(request, BINDING_SUCCESS, &mapped, Some((credentials, crypto)))
+    respond(request, BINDING_SUCCESS, &mapped, signed)
 }
 
 fn error(

@@ -371,10 +371,12 @@ impl Shard {
         let Some(contact) = self.table.handle_stun(now, route, datagram) else { return };
         let Some((transport, _)) = self.table.transport(contact.index) else { return };
         let (key, connected) = (transport.key, transport.is_connected());
-        if !connected || contact.reconnected {
-            self.flowed = Some(now);
+        if connected && !contact.reconnected {
+            // Nothing waited for this, and a deadline that is later now is set anew when it passes.
+            return;
         }
-        if contact.reconnected && connected {
+        self.flowed = Some(now);
+        if connected {
             self.table.events.push_back(Event::Reconnected(key));
             self.forwarder.connected(now, key, true, &mut self.table);
         }

@@ -389,7 +389,7 @@ impl Options {
                 members.resize(all, Tracks::QuietMicrophone);
                 one(&format!("1 x {all}"), Scenario::meeting(1, members))
             }
-            What::Idle => one("1,000", Scenario::meeting(IDLE.0, vec![Tracks::Nothing; IDLE.1])),
+            What::Idle => one("1,000", Scenario::idle(IDLE.0, IDLE.1)),
             What::Lossy => {
                 let scenario = Scenario::fan_out(Tracks::Camera, LOSSY_SUBSCRIBERS);
                 let step = |loss: f64| Step {

@@ -19,8 +19,6 @@ use crate::statistics::quantile;
 
 /// How long packets of a window may still arrive after it.
 const TAIL: Duration = Duration::from_millis(500);
-/// How long traffic runs before the window: keyframes are through, bitrates level.
-const SETTLE: Duration = Duration::from_secs(2);
 /// Between two looks at how far the subscribers have counted.
 const POLL: Duration = Duration::from_millis(20);
 /// Joins and leaves on their way at a time.
@@ -106,7 +104,7 @@ pub async fn run(server: &Measured, scenario: &Scenario, habits: &Habits, length
     let empty_bytes = resident_bytes(server.pid)?;
     let mut crowd = Crowd { scenario, attendees: Vec::new(), loss: None };
     crowd.join(&server.door, &rooms, habits).await?;
-    sleep(SETTLE).await;
+    sleep(Duration::from_secs(scenario.settle_secs)).await;
     let mut run = crowd.window(server, &publishers, length).await?;
     run.idle_bytes = idle_bytes;
     run.bytes_per_receiver = bytes(resident_bytes(server.pid)?) - bytes(empty_bytes);

@@ -57,19 +57,39 @@ pub struct Scenario {
     pub subscribers: u32,
     /// Share of the packets lost on the way to each who receives.
     pub loss: f64,
+    /// Between the last join and the window, seconds.
+    pub settle_secs: u64,
 }
+
+/// Traffic runs for so long before a window, seconds: keyframes are through, bitrates level.
+const SETTLE_SECS: u64 = 2;
+/// Idle sessions have to be so for as long, seconds: joins, and what follows them, are no part of it.
+const IDLE_SETTLE_SECS: u64 = 10;
 
 impl Scenario {
     /// One publisher, many subscribers.
     #[must_use]
     pub fn fan_out(tracks: Tracks, subscribers: u32) -> Self {
-        Self { rooms: 1, publishers: vec![tracks], members: Vec::new(), subscribers, loss: 0.0 }
+        Self {
+            rooms: 1,
+            publishers: vec![tracks],
+            members: Vec::new(),
+            subscribers,
+            loss: 0.0,
+            settle_secs: SETTLE_SECS,
+        }
     }
 
     /// Everybody sends to everybody.
     #[must_use]
     pub fn meeting(rooms: u32, members: Vec<Tracks>) -> Self {
-        Self { rooms, publishers: Vec::new(), members, subscribers: 0, loss: 0.0 }
+        Self { rooms, publishers: Vec::new(), members, subscribers: 0, loss: 0.0, settle_secs: SETTLE_SECS }
+    }
+
+    /// So many who do nothing in each of so many rooms.
+    #[must_use]
+    pub fn idle(rooms: u32, members: usize) -> Self {
+        Self { settle_secs: IDLE_SETTLE_SECS, ..Self::meeting(rooms, vec![Tracks::Nothing; members]) }
     }
 
     /// The same with loss on the way to those who receive.

@@ -96,7 +96,7 @@ fn story(input: &mut Unstructured<'_>) -> Result<()> {
             assert_eq!(message.transaction_id, transaction);
             assert!(FINGERPRINT.check(&message).is_ok() && response.len() <= 128);
         }
-        assert!(agent.addresses().count() <= MAX_ADDRESSES && agent.recent.len() <= RECENT_CHECKS);
+        assert!(agent.addresses().count() <= MAX_ADDRESSES && agent.recent.ids.len() <= RECENT_CHECKS);
         assert!(agent.selected().is_none_or(|selected| agent.addresses().any(|known| known == selected.to)));
         assert!(agent.ufrags().count() <= 2 && agent.ufrags().all(|ufrag| valid.iter().any(|known| known == ufrag)));
     }

@@ -217,7 +217,7 @@ fn checks_remembered_are_bounded() {
     for _ in 0..3 * RECENT_CHECKS {
         handle(&mut agent, now, at(5000), &request("node", PASSWORD, &[CONTROLLING])).unwrap();
     }
-    assert_eq!(agent.recent.len(), RECENT_CHECKS);
+    assert_eq!(agent.recent.ids.len(), RECENT_CHECKS);
 }
 
 #[test]
