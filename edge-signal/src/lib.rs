@@ -8,6 +8,7 @@ pub mod refusal;
 pub mod report;
 pub mod room;
 pub mod steps;
+pub mod webhook;
 
 #[cfg(target_arch = "wasm32")]
 mod entry;

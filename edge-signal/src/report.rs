@@ -66,6 +66,20 @@ pub enum Report<'a> {
         /// How long there was one, seconds.
         seconds: u64,
     },
+    /// A receiver of webhooks did not take one. It goes again.
+    WebhookFailed {
+        /// HTTP status; `None`: no answer.
+        status: Option<u16>,
+        /// How often in a row.
+        failures: u32,
+    },
+    /// Events that a receiver of webhooks will never get.
+    WebhookLost {
+        /// Why.
+        reason: &'static str,
+        /// How many.
+        count: u64,
+    },
     /// An object's rows were written by an older version and are written anew.
     Migrated {
         /// How many.
@@ -112,6 +126,10 @@ impl Report<'_> {
                 json!({ "event": event, "reason": reason, "count": count, "room": room })
             }
             Self::RoomOver { room, seconds } => json!({ "event": event, "room": room, "seconds": seconds }),
+            Self::WebhookFailed { status, failures } => {
+                json!({ "event": event, "status": status, "failures": failures })
+            }
+            Self::WebhookLost { reason, count } => json!({ "event": event, "reason": reason, "count": count }),
             Self::Migrated { rows } => json!({ "event": event, "rows": rows }),
         };
         line.to_string()
@@ -125,6 +143,8 @@ impl Report<'_> {
             Self::Closed { .. } => "closed",
             Self::Counted { .. } => "counted",
             Self::RoomOver { .. } => "room_over",
+            Self::WebhookFailed { .. } => "webhook_failed",
+            Self::WebhookLost { .. } => "webhook_lost",
             Self::Migrated { .. } => "migrated",
         }
     }
@@ -139,9 +159,13 @@ impl Report<'_> {
             Self::Refused { route, reason, .. } => ((*reason).to_owned(), (*route).to_owned(), ""),
             Self::Closed { socket, reason, .. } => ((*reason).to_owned(), (*socket).to_owned(), ""),
             Self::Counted { reason, .. } => ((*reason).to_owned(), String::new(), ""),
+            Self::WebhookFailed { status, .. } => {
+                (status.map_or("no_answer".to_owned(), |status| status.to_string()), String::new(), "")
+            }
+            Self::WebhookLost { reason, .. } => ((*reason).to_owned(), String::new(), ""),
             Self::RoomOver { .. } | Self::Migrated { .. } => (String::new(), String::new(), ""),
         };
-        let count = if let Self::Counted { count, .. } = self { *count } else { 1 };
+        let count = if let Self::Counted { count, .. } | Self::WebhookLost { count, .. } = self { *count } else { 1 };
         let seconds = if let Self::Left { seconds, .. } | Self::RoomOver { seconds, .. } = self { *seconds } else { 0 };
         Point { event: self.event(), reason, place, sdk, count, seconds }
     }
@@ -196,6 +220,8 @@ mod tests {
             Report::Counted { room: &room, reason: "bad_message", count: 3 },
             Report::RoomOver { room: &room, seconds: 3600 },
             Report::Migrated { rows: 7 },
+            Report::WebhookFailed { status: Some(503), failures: 2 },
+            Report::WebhookLost { reason: "too_old", count: 1 },
         ];
         let lines: Vec<Value> =
             reports.iter().map(|report| serde_json::from_str(&report.log_line()).unwrap()).collect();

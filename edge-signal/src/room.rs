@@ -50,6 +50,7 @@ mod track_info;
 mod turn;
 pub mod unanswered;
 mod update;
+mod webhook;
 
 /// One room.
 ///

@@ -228,7 +228,15 @@ impl ApiKeys {
     /// # Errors
     /// [`TokenError::UnknownKey`] when there is no such key.
     pub fn mint(&self, claims: &AccessClaims) -> Result<String, TokenError> {
-        let secret = self.secret(&claims.iss).ok_or(TokenError::UnknownKey)?;
+        self.sign(&claims.iss, claims)
+    }
+
+    /// Signs what is no access token (HS256). **Claims without a grant let nobody in.**
+    ///
+    /// # Errors
+    /// [`TokenError::UnknownKey`] when there is no such key.
+    pub fn sign(&self, key: &str, claims: &impl Serialize) -> Result<String, TokenError> {
+        let secret = self.secret(key).ok_or(TokenError::UnknownKey)?;
         let header = Header::new(Algorithm::HS256);
         Ok(jsonwebtoken::encode(&header, claims, &EncodingKey::from_secret(secret.as_bytes()))?)
     }

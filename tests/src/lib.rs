@@ -21,6 +21,7 @@ pub mod rig;
 pub mod rival;
 pub mod scene;
 pub mod sdk;
+pub mod server_sdk;
 pub mod signal;
 pub mod statistics;
 pub mod token;

@@ -1,5 +1,6 @@
 //! The deployment a benchmark measures. **Whatever happens to the measurement, every process of it ends.**
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -17,6 +18,7 @@ pub fn config(node_wrapper: &[&str]) -> StackConfig {
         nodes: 1,
         shards: 1,
         node_args: Vec::new(),
+        edge_vars: BTreeMap::new(),
         mode: Mode::Workerd,
         profile: Profile::Release,
         ports: Ports::Free,

@@ -52,6 +52,14 @@ impl Deployment {
         Self::start_told(1, |config| StackConfig { shards, node_args, ..config })
     }
 
+    /// One node, and an edge with these variables.
+    ///
+    /// # Errors
+    /// As [`Deployment::start`].
+    pub fn with_edge_vars(vars: impl IntoIterator<Item = (String, String)>) -> anyhow::Result<Arc<Self>> {
+        Self::start_told(1, |config| StackConfig { edge_vars: vars.into_iter().collect(), ..config })
+    }
+
     /// One node, with a relay between it and its clients.
     ///
     /// # Errors

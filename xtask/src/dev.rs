@@ -1,5 +1,6 @@
 //! `cargo xtask dev`: the whole deployment on this machine, until Ctrl-C.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -61,6 +62,7 @@ impl Dev {
             nodes: usize::from(self.nodes),
             shards: 1,
             node_args: Vec::new(),
+            edge_vars: BTreeMap::new(),
             mode: if self.workerd { Mode::Workerd } else { Mode::Wrangler },
             profile,
             ports: Ports::From(self.port),

@@ -1,5 +1,6 @@
 //! A whole local deployment: one edge and its nodes, started together and stopped together.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,8 @@ pub struct StackConfig {
     pub shards: u16,
     /// More arguments for the nodes.
     pub node_args: Vec<String>,
+    /// More variables for the edge.
+    pub edge_vars: BTreeMap<String, String>,
     /// What runs the Worker.
     pub mode: Mode,
     /// Debug or release.
@@ -70,6 +73,7 @@ impl StackConfig {
             nodes,
             shards: 1,
             node_args: Vec::new(),
+            edge_vars: BTreeMap::new(),
             mode: Mode::Workerd,
             profile: Profile::Dev,
             ports: Ports::Free,
@@ -138,7 +142,7 @@ impl Stack {
                 Ports::From(port) => port,
             },
             state_dir: config.state_dir.join("edge"),
-            vars: secrets.vars()?,
+            vars: secrets.vars()?.into_iter().chain(config.edge_vars.clone()).collect(),
             output: output(&config, "edge", 0),
         })?;
         let nodes = Vec::new();

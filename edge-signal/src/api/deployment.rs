@@ -2,6 +2,8 @@
 
 use shared::claims::{ApiKeys, SigningKey};
 
+use crate::webhook::{self, Webhooks};
+
 /// Name of the variable with `key: secret` lines.
 pub const API_KEYS: &str = "API_KEYS";
 /// Name of the secret that signs enrolment tokens.
@@ -13,6 +15,11 @@ pub const OPEN_MEETINGS: &str = "OPEN_MEETINGS";
 
 /// Name of the variable that leaves the tokens of removed participants good (`true`), as LiveKit does.
 pub const KEEP_TOKENS_OF_REMOVED: &str = "KEEP_TOKENS_OF_REMOVED";
+
+/// Name of the variable with the URLs that webhooks go to.
+pub const WEBHOOK_URLS: &str = "WEBHOOK_URLS";
+/// Name of the variable with the API key that signs webhooks; without it the first one does.
+pub const WEBHOOK_API_KEY: &str = "WEBHOOK_API_KEY";
 
 /// Fewest bytes of the fleet secret: it alone lets a node in (HMAC-SHA256, RFC 2104 section 3).
 const MIN_FLEET_SECRET: usize = 32;
@@ -31,6 +38,8 @@ pub struct Deployment {
     pub open_meetings: bool,
     /// Who was removed may come again with the token it has.
     pub keep_tokens_of_removed: bool,
+    /// Where webhooks go.
+    pub webhooks: Webhooks,
     /// What an operator should mend, though it works.
     pub warnings: Vec<String>,
 }
@@ -68,9 +77,14 @@ impl Deployment {
         }
         let signing = SigningKey::from_jwk(&required(SESSION_SIGNING_KEY)?);
         let signing = signing.map_err(|_| DeploymentError::Malformed(SESSION_SIGNING_KEY))?;
+        let webhooks = Webhooks::read(&keys, variable(WEBHOOK_URLS).as_deref(), variable(WEBHOOK_API_KEY).as_deref());
+        let webhooks = webhooks.map_err(|error| match error {
+            webhook::Malformed::Url => DeploymentError::Malformed(WEBHOOK_URLS),
+            webhook::Malformed::Key => DeploymentError::Malformed(WEBHOOK_API_KEY),
+        })?;
         let is_set = |name| variable(name).as_deref() == Some("true");
         let (open_meetings, keep_tokens_of_removed) = (is_set(OPEN_MEETINGS), is_set(KEEP_TOKENS_OF_REMOVED));
-        Ok(Self { keys, signing, fleet_secret, open_meetings, keep_tokens_of_removed, warnings })
+        Ok(Self { keys, signing, fleet_secret, open_meetings, keep_tokens_of_removed, webhooks, warnings })
     }
 }
 
@@ -110,6 +124,7 @@ mod tests {
             assert_eq!(read((name, " ")).err(), Some(DeploymentError::Missing(name)));
         }
         assert_eq!(read((API_KEYS, "devkey")).err(), Some(DeploymentError::Malformed(API_KEYS)));
+        assert_eq!(read((WEBHOOK_URLS, "no url")).err(), Some(DeploymentError::Malformed(WEBHOOK_URLS)));
         assert_eq!(read((FLEET_SECRET, "short")).err(), Some(DeploymentError::Weak(FLEET_SECRET)));
         let malformed = Some(DeploymentError::Malformed(SESSION_SIGNING_KEY));
         assert_eq!(read((SESSION_SIGNING_KEY, "{}")).err(), malformed);

@@ -29,13 +29,16 @@ mod effects;
 mod frames;
 mod join;
 mod link;
+mod outbox;
 mod service;
 mod sockets;
 mod storage;
+mod webhooks;
 
 pub(crate) use service::Asked;
 use sockets::{Attachment, Sockets};
 use storage::Storage;
+use webhooks::Deliveries;
 
 /// Where a client's upgrade goes, its query without the token.
 pub(crate) const JOIN_PATH: &str = "/join";
@@ -146,6 +149,9 @@ struct Shell {
     /// The alarm as last set: milliseconds, or `None` when not known.
     alarm: Cell<Option<u64>>,
     telling_directory: Cell<bool>,
+    deliveries: Deliveries,
+    /// Whether webhooks wait; `None`: not looked yet.
+    outbox_used: Cell<Option<bool>>,
     /// Its rows are of a newer version: nothing is done with them but to say so.
     refused: Cell<bool>,
 }
@@ -161,6 +167,8 @@ impl Shell {
             placing: Mutex::new(()),
             alarm: Cell::new(None),
             telling_directory: Cell::new(false),
+            deliveries: Deliveries::default(),
+            outbox_used: Cell::new(None),
             refused: Cell::new(false),
         };
         let room = shell.load();
@@ -321,7 +329,8 @@ impl Shell {
             self.tell_directory();
         }
         let retry = pending.then(|| runtime::now().after(DIRECTORY_RETRY_MS));
-        let Some(UnixMs(due)) = [deadline, retry].into_iter().flatten().min() else {
+        let webhooks = self.deliver_webhooks()?;
+        let Some(UnixMs(due)) = [deadline, retry, webhooks].into_iter().flatten().min() else {
             if !exists && self.alarm.replace(None).is_some() {
                 self.state.storage().delete_alarm().await?;
             }

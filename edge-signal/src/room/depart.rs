@@ -10,6 +10,7 @@ use super::effect::Effect;
 use super::session::Media;
 use super::turn::Turn;
 use super::update::{departed, dismiss, is_hidden, leave};
+use super::webhook::end_reason;
 
 impl Room {
     /// The client said goodbye.
@@ -53,14 +54,20 @@ impl Room {
         }
         self.move_over(turn, sid);
         let watched: Vec<TrackSid> = self.served_to(sid).into_iter().map(|served| served.track).collect();
+        let gone = self.participant_info(sid).map(|info| departed(info, reason));
         let Some((participant, _)) = self.take_participant(sid) else { return };
         let seconds = turn.now.secs_since(participant.joined_at);
         turn.effects.push(Effect::Left { participant: sid.clone(), reason, seconds });
         watched.iter().for_each(|track| self.want_less(turn, track));
         for track in &participant.tracks {
-            self.remove_publication(track);
+            if let Some(ended) = self.remove_publication(track) {
+                self.hook_unpublished(turn, &ended, participant.identity.as_str());
+            }
         }
         self.drop_subscriptions_to(turn, &participant.tracks);
+        if let Some(gone) = gone {
+            self.hook_left(turn, gone, participant.active);
+        }
     }
 
     /// Media is over for good, but the client may join anew: it is told to, and kept in the list meanwhile.
@@ -107,6 +114,7 @@ impl Room {
             self.remove(turn, &sid, reason, Some(Action::Disconnect));
         }
         self.record_mut().over = true;
+        self.hook_finished(turn, end_reason(reason));
         turn.effects.push(Effect::Directory(None));
     }
 }

@@ -67,6 +67,8 @@ pub enum Effect {
         /// How long it was in the room, seconds.
         seconds: u64,
     },
+    /// Tell app servers.
+    Webhook(Box<proto::WebhookEvent>),
     /// Answer to the `Event::Request` at hand.
     Answer(Box<Result<Answer, Error>>),
     /// The room's line in the directory changed (or, with `None`, the room ended).

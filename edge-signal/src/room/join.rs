@@ -54,6 +54,9 @@ impl Room {
             return dismiss(turn, connection, leave(protocol, DisconnectReason::JoinFailure, Action::Disconnect));
         };
         let is_new = self.create_for(turn.now, &admission);
+        if is_new {
+            self.hook_started(turn);
+        }
         if self.is_full_for(self.record.max_participants, &identity, is_dependent(&admission.attempt.claims)) {
             // Others came in between this client's admission and its socket.
             let refused = leave(protocol, DisconnectReason::JoinFailure, Action::Disconnect);

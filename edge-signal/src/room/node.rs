@@ -351,6 +351,7 @@ impl Room {
         if let Some(participant) = self.participant_mut(sid) {
             participant.active = true;
         }
+        self.hook_joined(turn, sid);
         self.publish_update(turn, sid);
         self.offer_all_tracks(turn, sid);
     }

@@ -30,6 +30,9 @@ pub(super) struct Publication {
     pub(super) info: proto::TrackInfo,
     /// Its media arrives: others know of it.
     pub(super) visible: bool,
+    /// App servers know of it. It may be out of sight since, until its media comes again.
+    #[serde(default)]
+    pub(super) hooked: bool,
     /// The publisher was told that someone is subscribed.
     pub(super) told_subscribed: bool,
     /// Video: what the publisher knows of the qualities that are wanted.
@@ -74,6 +77,7 @@ impl Room {
             info: info.clone(),
             visible: false,
             told_subscribed: false,
+            hooked: false,
             dynacast: Dynacast::default(),
             mute_untold: false,
         };
@@ -144,6 +148,9 @@ impl Room {
         if is_new && let Some(participant) = self.participant_mut(sid) {
             participant.is_publisher = true;
         }
+        if is_new {
+            self.hook_published(turn, track);
+        }
         if is_new || is_news {
             self.publish_update(turn, sid);
         }
@@ -162,6 +169,9 @@ impl Room {
                 continue;
             }
             if let Some(ended) = self.remove_publication(track) {
+                if let Some(identity) = self.participants.get(sid).map(|publisher| publisher.identity.to_string()) {
+                    self.hook_unpublished(turn, &ended, &identity);
+                }
                 was_visible |= ended.visible;
                 cids.extend(ended.info.codecs.into_iter().map(|codec| codec.cid));
             }

@@ -164,6 +164,7 @@ impl Room {
                 ..Default::default()
             };
             self.create_as(turn.now, &config);
+            self.hook_started(turn);
             self.note_counts(turn);
         }
         Ok(Answer::Room(Box::new(self.info())))

@@ -8,6 +8,7 @@
     reason = "a test may panic"
 )]
 
+mod app_server;
 mod crowd;
 mod departures;
 mod draining;
@@ -25,4 +26,5 @@ mod speaking;
 mod subscribing;
 mod virtual_client;
 mod virtual_node;
+mod webhooks;
 mod world;

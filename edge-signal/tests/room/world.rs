@@ -19,6 +19,7 @@ use shared::control::{
 };
 use shared::ids::{Identity, NodeId, ParticipantSid, RegionName, RoomName, SessionKey, TrackSid};
 
+use crate::app_server::AppServer;
 use crate::virtual_client::VirtualClient;
 use crate::virtual_node::VirtualNode;
 
@@ -38,6 +39,7 @@ pub(crate) struct World {
     pub(crate) revoked: Vec<(Identity, u64, u64)>,
     /// Who left, why, and after how many seconds, as the operator is told.
     pub(crate) left: Vec<(ParticipantSid, DisconnectReason, u64)>,
+    pub(crate) app_server: AppServer,
     answer: Option<Result<Answer, Error>>,
     rows: BTreeMap<(String, String), String>,
     events: u64,
@@ -134,6 +136,7 @@ impl World {
             tokens: Vec::new(),
             revoked: Vec::new(),
             left: Vec::new(),
+            app_server: AppServer::default(),
             answer: None,
             rows: BTreeMap::new(),
             events: 0,
@@ -429,6 +432,7 @@ impl World {
                 node.open(&session);
             }
             Effect::RevokeTokens { identity, before, until } => self.revoked.push((identity, before, until)),
+            Effect::Webhook(event) => self.app_server.hear(*event),
             Effect::Answer(answer) => assert!(self.answer.replace(*answer).is_none(), "answered twice"),
             Effect::Place(request) => self.asked_fleet.push(*request),
             Effect::Directory(entry) => self.directory.push(entry),

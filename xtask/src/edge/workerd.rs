@@ -108,6 +108,7 @@ const config :Workerd.Config = (
       modules = [(name = "assets.js", esModule = embed "assets.js")],
       compatibilityDate = {date}, bindings = [(name = "FILES", service = "files")],
     )),
+    (name = "internet", network = (allow = ["public", "private"], tlsOptions = (trustBrowserCas = true))),
     (name = "files", disk = (path = {assets})),
     (name = "objects", disk = (path = {objects}, writable = true)),
   ],

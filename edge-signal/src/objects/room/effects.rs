@@ -55,6 +55,7 @@ impl Shell {
                         self.storage().revoke(&identity, before, until, runtime::now())?;
                     }
                 }
+                Effect::Webhook(event) => self.keep_webhook(&event)?,
                 // The operator has been told.
                 Effect::Left { .. } => {}
                 Effect::Answer(answer) => answered = Some(*answer),

@@ -1,0 +1,42 @@
+//! LiveKit's own server SDK for Node.js, unmodified, as an app server in a process of its own.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use tokio::process::Command;
+use xtask::repo;
+use xtask::stack::{API_KEY, API_SECRET};
+
+use crate::driver::Driver;
+
+/// An app server. **Dropping it ends its process.**
+pub struct ServerSdk {
+    driver: Driver,
+}
+
+impl ServerSdk {
+    /// Starts it, with the keys of a test deployment.
+    ///
+    /// # Errors
+    /// When setup has not run.
+    pub async fn start() -> Result<Self> {
+        let mut command = Command::new("node");
+        command.arg(repo::root().join("tests/server/sdk.mjs")).args([API_KEY, API_SECRET]);
+        Ok(Self { driver: Driver::start(command).await.context("the server SDK")? })
+    }
+
+    /// Takes webhooks at this port, any if it is 0; which it is. What the SDK does not accept is answered 401.
+    ///
+    /// # Errors
+    /// The port is taken.
+    pub async fn listen(&self, port: u16) -> Result<u16> {
+        self.driver.ask(json!({ "method": "listen", "port": port })).await
+    }
+
+    /// The events it has accepted, each once by its id, once there are so many.
+    ///
+    /// # Errors
+    /// They do not come.
+    pub async fn heard(&self, count: usize) -> Result<Vec<Value>> {
+        self.driver.ask(json!({ "method": "heard", "count": count })).await
+    }
+}
