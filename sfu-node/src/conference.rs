@@ -288,7 +288,7 @@ impl Conference {
                 self.effects.messages.push((name, failed));
             }
             Event::LayerSeen { track, layer, codec, ssrc, repair_ssrc } => {
-                let Some(owner) = self.publishers.get(&track) else { return };
+                let Some(owner) = self.publishers.get(&track.primary()) else { return };
                 if let Some(session) = session_at(&mut self.rooms, owner) {
                     session.layer_seen(track, layer, codec, ssrc, repair_ssrc);
                     self.dirty.insert(owner.clone());
@@ -390,7 +390,7 @@ impl Conference {
         let Some((name, participant)) = self.transports.get(&transport) else { return };
         let Some(room) = self.rooms.get(name) else { return };
         let Some(session) = room.sessions.get(participant) else { return };
-        let Some((track, _)) = room.tracks.iter().find(|(_, key)| **key == source) else { return };
+        let Some((track, _)) = room.tracks.iter().find(|(_, key)| **key == source.primary()) else { return };
         let state = NodeToRoom::StreamState { session: session.key().clone(), track: track.clone(), paused };
         self.effects.messages.push((name.clone(), state));
     }

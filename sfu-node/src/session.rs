@@ -269,8 +269,10 @@ impl Session {
     /// A track was muted or unmuted by its owner.
     pub(crate) fn mute(&mut self, track: &TrackSid, muted: bool, out: &mut Output) {
         let Some(key) = self.publications.mute(track, muted) else { return };
-        self.receivers.iter_mut().filter(|receiver| receiver.track == key).for_each(|receiver| receiver.muted = muted);
-        out.commands.push(Command::SetMuted(key, muted));
+        for receiver in self.receivers.iter_mut().filter(|receiver| receiver.track.primary() == key) {
+            receiver.muted = muted;
+            out.commands.push(Command::SetMuted(receiver.track, muted));
+        }
     }
 
     /// Serves a track from now on. False: too many.
@@ -415,6 +417,12 @@ impl Session {
             out.commands.push(Command::SetSenders(transport, senders.clone()));
             self.senders = senders;
         }
+        let codecs = self.subscriptions.take_codecs(&negotiated).into_iter();
+        out.messages.extend(codecs.map(|(track, codec)| NodeToRoom::CodecNeeded {
+            session: session.clone(),
+            track,
+            codec,
+        }));
         if self.connected.contains(&transport) {
             let bound = self.subscriptions.take_bound(&negotiated);
             self.quality.newcomer |= !bound.is_empty();

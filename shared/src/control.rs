@@ -178,6 +178,9 @@ pub struct Subscription {
     pub track: TrackSid,
     /// Audio or video.
     pub kind: TrackKind,
+    /// Its codecs where it has several, primary first, lower case: `video/vp9`, `video/vp8`.
+    #[serde(default)]
+    pub codecs: Vec<String>,
     /// What of it is wanted.
     #[serde(default)]
     pub delivery: Delivery,
@@ -499,6 +502,15 @@ pub enum NodeToRoom {
         same: Vec<SessionQuality>,
         /// Who has not: it is new, or new tracks reach it.
         newcomers: Vec<SessionKey>,
+    },
+    /// A subscriber takes only this one of a track's [`Subscription::codecs`], or none of them.
+    CodecNeeded {
+        /// The subscriber.
+        session: SessionKey,
+        /// Which.
+        track: TrackSid,
+        /// Place of the codec in the list; `None`: it takes none.
+        codec: Option<u8>,
     },
     /// A subscriber's path does not carry a video any more, or carries it again.
     StreamState {

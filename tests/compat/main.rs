@@ -144,6 +144,8 @@ rows! {
         vp9_svc: crate::tracks::vp9, "`videoCodec: vp9`: one scalable stream, decoded at full height.";
         end_to_end_encryption: crate::tracks::encryption,
             "`encryption` with a shared key: media and data pass the node as they are, and are decrypted.";
+        backup_codec: crate::tracks::backup_codec,
+            "`backupCodec`: who cannot decode VP9 gets VP8, published when needed and for as long as it is.";
         av1_svc: crate::tracks::av1, "`videoCodec: av1`: one scalable stream, decoded at full height.";
     }
     "Data" {

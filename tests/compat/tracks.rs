@@ -161,3 +161,23 @@ pub(crate) async fn encryption(mode: Mode) -> Result<()> {
     bob.hears(json!({ "event": "data", "identity": "ada", "text": "a secret" })).await?;
     Ok(())
 }
+
+/// Who cannot decode the codec a video is published in gets its backup codec, which is published for as long as needed.
+pub(crate) async fn backup_codec(mode: Mode) -> Result<()> {
+    let (scene, browser) = (Scene::open().await?, Browser::launch().await?);
+    let (ada, bob, eve) = (browser.client("ada").await?, browser.client("bob").await?, browser.client("eve").await?);
+    ada.join(&scene, mode).await?;
+    bob.join(&scene, mode).await?;
+    ada.publish_camera_with(json!({ "videoCodec": "vp9", "backupCodec": true })).await?;
+    bob.sees_height("ada", 720, PATIENCE).await?;
+    ada.sends_layers(&["vp9"]).await?;
+    eve.join_with_options(&scene, mode, json!({ "without": "vp9" })).await?;
+    eve.sees_lines("ada", 1..=720, PATIENCE).await?;
+    bob.sees_height("ada", 720, PATIENCE).await?;
+    for (client, codec) in [(&bob, "video/vp9"), (&eve, "video/vp8")] {
+        let mime = client.stats().await?.video("ada").map(|video| video.mime_type.to_lowercase());
+        ensure!(mime.as_deref() == Some(codec), "{} gets {mime:?}", client.identity());
+    }
+    eve.leave().await?;
+    ada.sends_layers(&["vp9"]).await
+}

@@ -12,6 +12,7 @@ use super::Room;
 use super::delivery::delivery;
 use super::event::UnixMs;
 use super::publication::Publication;
+use super::subscription::Subscription;
 use super::track_info;
 use super::turn::Turn;
 
@@ -31,6 +32,9 @@ const ALL: Wanted = 3;
 pub(super) struct Dynacast {
     /// What it was told last; `None`: nothing yet.
     told: Option<Wanted>,
+    /// The same of its second codec; `None`: nobody needs it.
+    #[serde(default)]
+    backup: Option<Wanted>,
     /// When to look whether less is wanted.
     pub(super) review_at: Option<UnixMs>,
 }
@@ -54,15 +58,41 @@ impl Room {
         let Some(publication) = self.publications.get(track).filter(|publication| is_video(publication)) else {
             return;
         };
-        let told = publication.dynacast.told;
+        let Dynacast { told, backup, .. } = publication.dynacast;
+        if self.takes_backup(subscriber, track) {
+            if backup.is_none_or(|backup| wanted > backup) {
+                self.tell_quality(turn, track, told.unwrap_or(ALL), Some(wanted));
+            }
+            // What it took before may be wanted by nobody else.
+            return self.want_less(turn, track);
+        }
         // The first subscriber of all may be one who does not say how large it shows the video.
         let tell = if told.is_none() { ALL } else { wanted };
         if told.is_none_or(|told| tell > told) {
-            self.tell_quality(turn, track, tell);
+            self.tell_quality(turn, track, tell, backup);
         }
         if wanted < told.unwrap_or(ALL) {
             self.want_less(turn, track);
         }
+    }
+
+    /// The node finds which of a video's codecs a subscriber takes; `None`: none.
+    pub(super) fn codec_needed(&mut self, turn: &mut Turn, sid: &ParticipantSid, track: &TrackSid, codec: Option<u8>) {
+        let Some(current) = self.subscriptions.get(sid).and_then(|mine| mine.get(track)).copied() else {
+            self.counters.unknown_track += 1;
+            return;
+        };
+        let Some(codec) = codec else {
+            let err = proto::SubscriptionError::SeCodecUnsupported.into();
+            let response = proto::SubscriptionResponse { track_sid: track.to_string(), err };
+            return self.send(turn, sid, Message::SubscriptionResponse(response));
+        };
+        self.put_subscription(sid, track, Subscription { codec, ..current });
+        self.want_quality(turn, sid, track);
+    }
+
+    fn takes_backup(&self, subscriber: &ParticipantSid, track: &TrackSid) -> bool {
+        self.subscriptions.get(subscriber).and_then(|mine| mine.get(track)).is_some_and(|mine| mine.codec > 0)
     }
 
     /// Somebody wants a track no more, or less of it.
@@ -78,8 +108,10 @@ impl Room {
 
     /// Tells a publisher again what it was told: it may have missed it, or begins to send.
     pub(super) fn repeat_quality(&mut self, turn: &mut Turn, track: &TrackSid) {
-        if let Some(told) = self.publications.get(track).and_then(|publication| publication.dynacast.told) {
-            self.tell_quality(turn, track, told);
+        let Some(publication) = self.publications.get(track) else { return };
+        let Dynacast { told, backup, .. } = publication.dynacast;
+        if let Some(told) = told {
+            self.tell_quality(turn, track, told, backup);
         }
     }
 
@@ -100,12 +132,17 @@ impl Room {
         let due: Vec<TrackSid> =
             self.publications.iter().filter(|(_, p)| due(p)).map(|(track, _)| track.clone()).collect();
         for track in due {
-            let wanted = self.subscriptions.keys().filter_map(|subscriber| self.quality_wanted_by(subscriber, &track));
-            let wanted = wanted.max().unwrap_or(0);
+            let [mut primary, mut second] = [0; 2];
+            for subscriber in self.subscriptions.keys() {
+                let Some(wanted) = self.quality_wanted_by(subscriber, &track) else { continue };
+                let most = if self.takes_backup(subscriber, &track) { &mut second } else { &mut primary };
+                *most = wanted.max(*most);
+            }
             let Some(publication) = self.publication_mut(&track) else { continue };
             publication.dynacast.review_at = None;
-            if publication.dynacast.told != Some(wanted) {
-                self.tell_quality(turn, &track, wanted);
+            let backup = publication.dynacast.backup.map(|_| second);
+            if (publication.dynacast.told, publication.dynacast.backup) != (Some(primary), backup) {
+                self.tell_quality(turn, &track, primary, backup);
             }
         }
     }
@@ -125,10 +162,10 @@ impl Room {
         Some(quality.and_then(|quality| Wanted::try_from(quality + 1).ok()).unwrap_or(ALL).min(ALL))
     }
 
-    fn tell_quality(&mut self, turn: &mut Turn, track: &TrackSid, wanted: Wanted) {
+    fn tell_quality(&mut self, turn: &mut Turn, track: &TrackSid, wanted: Wanted, backup: Option<Wanted>) {
         let Some(publication) = self.publication_mut(track) else { return };
-        publication.dynacast.told = Some(wanted);
-        let (publisher, update) = (publication.publisher.clone(), update(track, &publication.info, wanted));
+        (publication.dynacast.told, publication.dynacast.backup) = (Some(wanted), backup);
+        let (publisher, update) = (publication.publisher.clone(), update(track, &publication.info, wanted, backup));
         self.send(turn, &publisher, Message::SubscribedQualityUpdate(update));
     }
 }
@@ -138,20 +175,29 @@ pub(super) fn is_video(publication: &Publication) -> bool {
 }
 
 #[allow(deprecated, reason = "older SDKs read the qualities of the first codec alone")]
-fn update(track: &TrackSid, info: &proto::TrackInfo, wanted: Wanted) -> proto::SubscribedQualityUpdate {
-    let codec = info.codecs.first();
-    let best = codec.and_then(|codec| codec.layers.iter().map(|layer| layer.quality).max());
+fn update(
+    track: &TrackSid,
+    info: &proto::TrackInfo,
+    wanted: Wanted,
+    backup: Option<Wanted>,
+) -> proto::SubscribedQualityUpdate {
+    let wanted = std::iter::once(wanted).chain(backup);
+    let codecs: Vec<_> = info.codecs.iter().zip(wanted).map(|(codec, wanted)| subscribed(codec, wanted)).collect();
+    proto::SubscribedQualityUpdate {
+        track_sid: track.to_string(),
+        subscribed_qualities: codecs.first().map(|codec| codec.qualities.clone()).unwrap_or_default(),
+        subscribed_codecs: codecs,
+    }
+}
+
+fn subscribed(codec: &proto::SimulcastCodecInfo, wanted: Wanted) -> proto::SubscribedCodec {
+    let best = codec.layers.iter().map(|layer| layer.quality).max();
     let enabled =
         |place: Wanted, quality: VideoQuality| place < wanted && best.is_none_or(|best| quality as i32 <= best);
-    let qualities: Vec<_> = (0..)
+    let qualities = (0..)
         .zip(QUALITIES)
         .map(|(place, quality)| proto::SubscribedQuality { quality: quality.into(), enabled: enabled(place, quality) })
         .collect();
-    let name = codec.map(|codec| codec.mime_type.to_lowercase()).unwrap_or_default();
-    let name = name.strip_prefix("video/").unwrap_or(&name).to_owned();
-    proto::SubscribedQualityUpdate {
-        track_sid: track.to_string(),
-        subscribed_qualities: qualities.clone(),
-        subscribed_codecs: vec![proto::SubscribedCodec { codec: name, qualities }],
-    }
+    let mime = codec.mime_type.to_lowercase();
+    proto::SubscribedCodec { codec: mime.strip_prefix("video/").unwrap_or(&mime).to_owned(), qualities }
 }

@@ -137,6 +137,7 @@ impl Room {
             NodeToRoom::TrackReceived { track, media, .. } => self.track_received(turn, sid, &track, &media),
             NodeToRoom::TrackEnded { track, .. } => self.end_tracks(turn, sid, &[track]),
             NodeToRoom::TrackBound { track, .. } => self.track_bound(turn, sid, &track),
+            NodeToRoom::CodecNeeded { track, codec, .. } => self.codec_needed(turn, sid, &track, codec),
             NodeToRoom::StreamState { track, paused, .. } => self.stream_state(turn, sid, &track, paused),
             NodeToRoom::Hello { .. }
             | NodeToRoom::SessionRefused { .. }
@@ -379,6 +380,7 @@ fn session_named(message: &NodeToRoom) -> Option<&SessionKey> {
         | NodeToRoom::TrackReceived { session, .. }
         | NodeToRoom::TrackEnded { session, .. }
         | NodeToRoom::TrackBound { session, .. }
+        | NodeToRoom::CodecNeeded { session, .. }
         | NodeToRoom::StreamState { session, .. } => Some(session),
         NodeToRoom::Hello { .. }
         | NodeToRoom::SessionRefused { .. }

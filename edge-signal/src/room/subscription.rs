@@ -31,6 +31,9 @@ pub(super) struct Subscription {
     /// What of it the client wants.
     #[serde(default)]
     pub(super) settings: Option<Settings>,
+    /// Which of the track's codecs it takes; 0: the primary.
+    #[serde(default)]
+    pub(super) codec: u8,
     /// The client asked for a track that is not there, and has had no answer.
     #[serde(default)]
     pub(super) unanswered: Option<UnixMs>,
@@ -228,6 +231,7 @@ impl Room {
             publisher: publication.publisher.clone(),
             track: track.clone(),
             kind: track_info::kind(&publication.info),
+            codecs: track_info::alternatives(&publication.info),
             delivery: delivery(&publication.info, settings),
         }
     }

@@ -111,6 +111,12 @@ pub(super) fn announcement(sid: &TrackSid, info: &proto::TrackInfo) -> Announced
     }
 }
 
+/// The codecs of a video that has several, primary first, for who cannot decode that one; empty: it has one.
+pub(super) fn alternatives(info: &proto::TrackInfo) -> Vec<String> {
+    let several = kind(info) == TrackKind::Video && info.codecs.len() > 1;
+    info.codecs.iter().filter(|_| several).map(|codec| codec.mime_type.to_lowercase()).collect()
+}
+
 /// Audio or video.
 pub(super) fn kind(info: &proto::TrackInfo) -> TrackKind {
     match info.r#type() {

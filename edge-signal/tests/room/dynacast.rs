@@ -193,3 +193,42 @@ fn a_publisher_that_comes_back_is_told_again() {
     let again = world.resume(&ada, &Who::named("ada"));
     assert_eq!(told(&mut world, &again), [LOW], "it was told so while it did not listen");
 }
+
+#[test]
+fn who_cannot_decode_the_primary_codec_has_the_backup_published() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join_active(&Who::named("ada")), world.join_active(&Who::named("bob")));
+    let codec =
+        |codec: &str, cid: &str| proto::SimulcastCodec { codec: codec.into(), cid: cid.into(), ..Default::default() };
+    let simulcast_codecs = vec![codec("vp9", "c"), codec("vp8", "")];
+    let track = world.add_track(&ada, proto::AddTrackRequest { simulcast_codecs, ..camera("c") }).unwrap();
+    world.receive_track(&ada, &track);
+    bind(&mut world, &bob, &track);
+    let eve = world.join_active(&Who::named("eve"));
+    world.look_away();
+    let (node, session) = world.session_of(&eve);
+    let needed = |codec| NodeToRoom::CodecNeeded { session: session.clone(), track: track.clone(), codec };
+    world.node_says(&node, needed(Some(1)));
+    let on = |world: &mut World| -> Vec<Vec<(String, usize)>> {
+        let updates = world.inbox(&ada).into_iter().filter_map(|message| match message {
+            Message::SubscribedQualityUpdate(update) => Some(update.subscribed_codecs),
+            _ => None,
+        });
+        let count = |codec: proto::SubscribedCodec| (codec.codec, codec.qualities.iter().filter(|q| q.enabled).count());
+        updates.map(|codecs| codecs.into_iter().map(count).collect()).collect()
+    };
+    let codecs = |vp9, vp8| vec![("vp9".to_owned(), vp9), ("vp8".to_owned(), vp8)];
+    assert_eq!(on(&mut world), [codecs(3, 3)]);
+    world.pass(LESS_AFTER_MS);
+    assert_eq!(on(&mut world), [] as [Vec<(String, usize)>; 0], "bob still takes the primary");
+    show(&mut world, &eve, &track, 160, 90);
+    world.say(&bob, Asked::Leave(proto::LeaveRequest::default()));
+    world.pass(LESS_AFTER_MS);
+    assert_eq!(on(&mut world), [codecs(0, 1)]);
+
+    world.look_away();
+    world.node_says(&node, needed(None));
+    let inbox = world.inbox(&eve);
+    let [Message::SubscriptionResponse(response)] = &inbox[..] else { panic!("{inbox:?}") };
+    assert_eq!(response.err(), proto::SubscriptionError::SeCodecUnsupported);
+}

@@ -84,6 +84,7 @@ impl Hall {
             publisher: participant(to),
             track,
             kind: TrackKind::Video,
+            codecs: Vec::new(),
             delivery: shared::control::Delivery::default(),
         };
         self.tell(RoomToNode::Subscribe { session: key(who, 1), subscriptions: vec![subscription] })

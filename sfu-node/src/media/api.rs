@@ -28,6 +28,24 @@ pub struct TransportKey(pub u64);
 /// One received track. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TrackKey(pub u64);
+
+impl TrackKey {
+    /// Keys are counted from 1; the highest bit is free to tell the two codecs of a track apart.
+    const BACKUP: u64 = 1 << 63;
+
+    /// The same track in its second codec (LiveKit's backup codec): to a shard it is another one.
+    #[must_use]
+    pub const fn backup(self) -> Self {
+        Self(self.0 | Self::BACKUP)
+    }
+
+    /// The track, whichever codec of it this is.
+    #[must_use]
+    pub const fn primary(self) -> Self {
+        Self(self.0 & !Self::BACKUP)
+    }
+}
+
 /// One participant's session: groups its transports for data packets. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SpeakerKey(pub u64);

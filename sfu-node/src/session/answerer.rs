@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use shared::control::{AnnouncedTrack, ClientTraits, TrackKind};
+use shared::control::{AnnouncedCodec, AnnouncedTrack, ClientTraits, TrackKind};
 
 use super::allocator::Allocator;
 use super::codec::{Feedback, mime, parameter};
@@ -264,7 +264,7 @@ fn subscribed_codecs(section: &RemoteSection, kind: TrackKind, client: &ClientTr
     codecs
 }
 
-/// Codecs of a section the client publishes in, what it announced first.
+/// Codecs of a section the client publishes in, what it announced for it first.
 fn published_codecs(
     section: &RemoteSection,
     kind: TrackKind,
@@ -272,7 +272,10 @@ fn published_codecs(
     client: &ClientTraits,
 ) -> Vec<SectionCodec> {
     let mut codecs = unused_codecs(section, kind);
-    let wanted = announced.and_then(|track| track.codecs.first()).map(|codec| codec.mime.as_str()).unwrap_or_default();
+    // A track's second codec comes in a section of its own.
+    let named = |codec: &&AnnouncedCodec| section.msid_track.as_ref().is_some_and(|cid| codec.cid == *cid);
+    let wanted = announced.and_then(|track| track.codecs.iter().find(named).or(track.codecs.first()));
+    let wanted = wanted.map(|codec| codec.mime.as_str()).unwrap_or_default();
     let is_wanted = |codec: &SectionCodec| mime(codec.format.codec).eq_ignore_ascii_case(wanted);
     match kind {
         TrackKind::Audio => {

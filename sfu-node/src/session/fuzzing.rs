@@ -96,8 +96,13 @@ impl Story {
             5 => {
                 for (track, kind) in [("TR_VCb", TrackKind::Video), ("TR_AMb", TrackKind::Audio)] {
                     let publisher = ParticipantSid::try_from("PA_bob").unwrap();
-                    let subscription =
-                        Subscription { publisher, track: sid(track), kind, delivery: Delivery::default() };
+                    let subscription = Subscription {
+                        publisher,
+                        track: sid(track),
+                        kind,
+                        codecs: Vec::new(),
+                        delivery: Delivery::default(),
+                    };
                     let source = TrackKey(self.allocator.key());
                     self.session.subscribe(subscription, source, &mut self.allocator, &mut self.out);
                 }

@@ -22,6 +22,8 @@ pub(crate) struct Publication {
     pub(crate) muted: bool,
     /// Where it arrives.
     arrival: Option<Arrival>,
+    /// Where its second codec arrives, under [`TrackKey::backup`].
+    backup: Option<Arrival>,
 }
 
 #[derive(Debug)]
@@ -59,7 +61,7 @@ impl Publications {
         if self.tracks.len() >= MAX_PUBLICATIONS {
             return false;
         }
-        self.tracks.push(Publication { announced, key, muted: false, arrival: None });
+        self.tracks.push(Publication { announced, key, muted: false, arrival: None, backup: None });
         true
     }
 
@@ -87,13 +89,16 @@ impl Publications {
 
     /// The track that arrives in a section.
     pub(crate) fn in_section(&self, mid: &str) -> Option<&Publication> {
-        self.tracks.iter().find(|track| track.arrival.as_ref().is_some_and(|arrival| arrival.mid == mid))
+        self.tracks.iter().find(|track| track.arrivals().any(|(_, arrival)| arrival.mid == mid))
     }
 
     /// After an offer: ends what is no longer sent, then matches sections and tracks.
     pub(crate) fn follow_offer(&mut self, remote: &RemoteDescription) {
         let sending = |mid: &str| remote.sections.iter().find(|section| section.mid == mid && is_sending(section));
         self.retracted.retain(|(mid, track)| sending(mid).is_some_and(|section| section.msid_track == *track));
+        for track in &mut self.tracks {
+            track.backup.take_if(|backup| sending(&backup.mid).is_none());
+        }
         let mut index = 0;
         while let Some(track) = self.tracks.get(index) {
             let gone = track.arrival.as_ref().is_some_and(|arrival| {
@@ -131,6 +136,13 @@ impl Publications {
             let announced = self.tracks.iter_mut().find(|track| track.arrival.is_none() && has_cid(track, cid));
             if let Some(track) = announced {
                 track.arrival = Some(Arrival::new(section));
+                continue;
+            }
+            let other = |track: &&mut Publication| track.arrival.as_ref().is_some_and(|known| known.sdp_cid != *cid);
+            let second =
+                self.tracks.iter_mut().filter(|track| track.backup.is_none() && has_cid(track, cid)).find(other);
+            if let Some(track) = second {
+                track.backup = Some(Arrival::new(section));
             }
         }
     }
@@ -177,13 +189,12 @@ impl Publications {
 
     /// What the shard is to receive, from the sections as answered.
     pub(crate) fn receivers(&self, remote: &RemoteDescription, local: &[&MediaSection]) -> Vec<Receiver> {
-        let receiver = |track: &Publication| {
-            let arrival = track.arrival.as_ref()?;
+        let receiver = |track: &Publication, key: TrackKey, arrival: &Arrival| {
             let offered = remote.sections.iter().find(|section| section.mid == arrival.mid)?;
             let answered = local.iter().find(|section| section.mid == arrival.mid)?;
             let rids = ladder(offered);
             Some(Receiver {
-                track: track.key,
+                track: key,
                 kind: track.announced.kind,
                 mid: arrival.mid.clone(),
                 payload_types: answered.codecs.iter().map(super::description::SectionCodec::payload_type).collect(),
@@ -193,15 +204,16 @@ impl Publications {
                 muted: track.muted,
             })
         };
-        self.tracks.iter().filter_map(receiver).collect()
+        let all =
+            self.tracks.iter().flat_map(|track| track.arrivals().map(move |(key, arrival)| (track, key, arrival)));
+        all.filter_map(|(track, key, arrival)| receiver(track, key, arrival)).collect()
     }
 
     /// Media was seen. True when that is news for the room.
     pub(crate) fn layer_seen(&mut self, key: TrackKey, layer: u8, codec: Codec, ssrc: u32, repair_ssrc: u32) -> bool {
-        let Some(arrival) = self.tracks.iter_mut().find(|track| track.key == key).and_then(|t| t.arrival.as_mut())
-        else {
-            return false;
-        };
+        let Some(track) = self.tracks.iter_mut().find(|track| track.key == key.primary()) else { return false };
+        let arrival = if key == track.key { track.arrival.as_mut() } else { track.backup.as_mut() };
+        let Some(arrival) = arrival else { return false };
         let Some(known) = arrival.layers.iter_mut().find(|known| known.spatial_layer == layer) else { return false };
         let news = known.ssrc != ssrc || (repair_ssrc != 0 && known.repair_ssrc != repair_ssrc);
         if known.ssrc != ssrc {
@@ -219,8 +231,11 @@ impl Publications {
     /// Tracks of which the room does not know all yet, with what is known.
     pub(crate) fn take_news(&mut self, local: &[&MediaSection]) -> Vec<(TrackSid, TrackMedia)> {
         let mut news = Vec::new();
-        for track in &mut self.tracks {
-            let Some(arrival) = track.arrival.as_mut().filter(|arrival| !arrival.reported) else { continue };
+        let arrivals = self.tracks.iter_mut().flat_map(|track| {
+            let sid = &track.announced.sid;
+            [&mut track.arrival, &mut track.backup].into_iter().flatten().map(move |arrival| (sid, arrival))
+        });
+        for (sid, arrival) in arrivals.filter(|(_, arrival)| !arrival.reported) {
             let Some(answered) = local.iter().find(|section| section.mid == arrival.mid) else { continue };
             if arrival.layers.iter().all(|layer| layer.ssrc == 0) {
                 continue;
@@ -236,9 +251,16 @@ impl Publications {
                 sdp_cid: arrival.sdp_cid.clone(),
                 layers: arrival.layers.clone(),
             };
-            news.push((track.announced.sid.clone(), media));
+            news.push((sid.clone(), media));
         }
         news
+    }
+}
+
+impl Publication {
+    fn arrivals(&self) -> impl Iterator<Item = (TrackKey, &Arrival)> {
+        let backup = self.backup.as_ref().map(|backup| (self.key.backup(), backup));
+        self.arrival.as_ref().map(|arrival| (self.key, arrival)).into_iter().chain(backup)
     }
 }
 

@@ -6,11 +6,15 @@ use shared::control::{MidTrack, Subscription, TrackKind};
 use shared::ids::TrackSid;
 
 use super::allocator::Allocator;
+use super::codec::mime;
 use super::writer::{MediaSection, Source};
 use crate::media::api::{Sender, TrackKey};
 
 /// Most subscriptions of a session.
 const MAX_SUBSCRIPTIONS: usize = 256;
+
+/// The first codec of a track.
+const PRIMARY: u8 = 0;
 
 /// One subscription.
 #[derive(Debug)]
@@ -19,6 +23,8 @@ pub(crate) struct Downtrack {
     pub(crate) source: TrackKey,
     /// The section it has.
     pub(crate) place: Option<Placement>,
+    /// Which of its codecs the room knows to be taken.
+    told: Option<u8>,
 }
 
 /// A section given to a subscription.
@@ -46,12 +52,13 @@ impl Subscriptions {
     pub(crate) fn add(&mut self, subscription: Subscription, source: TrackKey) -> bool {
         if let Some(known) = self.downtracks.iter_mut().find(|known| known.subscription.track == subscription.track) {
             known.subscription.delivery = subscription.delivery;
+            known.subscription.codecs = subscription.codecs;
             return true;
         }
         if self.downtracks.len() >= MAX_SUBSCRIPTIONS {
             return false;
         }
-        self.downtracks.push(Downtrack { subscription, source, place: None });
+        self.downtracks.push(Downtrack { subscription, source, place: None, told: Some(PRIMARY) });
         self.changed = true;
         true
     }
@@ -165,7 +172,7 @@ impl Subscriptions {
                 section.codecs.iter().map(super::description::SectionCodec::payload_type).collect();
             let has_rtx = payload_types.iter().any(|payload_type| payload_type.rtx_pt.is_some());
             Some(Sender {
-                source: downtrack.source,
+                source: downtrack.source_in(section),
                 kind: downtrack.subscription.kind,
                 mid: place.mid.clone(),
                 ssrc: place.ssrc,
@@ -178,6 +185,20 @@ impl Subscriptions {
             })
         };
         self.downtracks.iter().filter_map(sender).collect()
+    }
+
+    /// Tracks of several codecs of which another one is taken than the room knows; `None`: none of them.
+    pub(crate) fn take_codecs(&mut self, negotiated: &[&MediaSection]) -> Vec<(TrackSid, Option<u8>)> {
+        let mut news = Vec::new();
+        for downtrack in &mut self.downtracks {
+            let place = downtrack.place.as_ref();
+            let section = negotiated.iter().find(|section| place.is_some_and(|place| place.is_in(section)));
+            let Some(codec) = section.map(|section| downtrack.codec_in(section)) else { continue };
+            if std::mem::replace(&mut downtrack.told, codec) != codec {
+                news.push((downtrack.subscription.track.clone(), codec));
+            }
+        }
+        news
     }
 
     /// Tracks whose packets flow now in `negotiated`, each once for each section it gets.
@@ -219,6 +240,25 @@ impl Placement {
 }
 
 impl Downtrack {
+    /// The first of its codecs that the section takes. A track of one codec is sent as it is, or not at all.
+    fn codec_in(&self, section: &MediaSection) -> Option<u8> {
+        let takes =
+            |wanted: &String| section.codecs.iter().any(|codec| mime(codec.format.codec).eq_ignore_ascii_case(wanted));
+        let codecs = &self.subscription.codecs;
+        if codecs.len() < 2 {
+            Some(PRIMARY)
+        } else {
+            codecs.iter().position(takes).and_then(|place| u8::try_from(place).ok())
+        }
+    }
+
+    fn source_in(&self, section: &MediaSection) -> TrackKey {
+        match self.codec_in(section) {
+            Some(PRIMARY) | None => self.source,
+            Some(_) => self.source.backup(),
+        }
+    }
+
     /// How a description names it. The stream is the track's own: clients tell by it that a reused section is another track.
     pub(crate) fn source(&self, place: &Placement, has_rtx: bool) -> Source {
         let (publisher, track) = (self.subscription.publisher.as_str(), self.subscription.track.as_str());

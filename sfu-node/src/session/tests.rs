@@ -10,6 +10,7 @@ use shared::ids::{Generation, ParticipantSid};
 use super::*;
 use crate::media::api::{ShardIndex, SsrcPair, TransportConfig};
 
+mod backup;
 mod dual;
 mod hostile;
 mod moved;
@@ -99,6 +100,7 @@ impl Story {
                 publisher: ParticipantSid::try_from("PA_bob").unwrap(),
                 track,
                 kind: *kind,
+                codecs: Vec::new(),
                 delivery: shared::control::Delivery::default(),
             };
             let source = TrackKey(self.allocator.key());
