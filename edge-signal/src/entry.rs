@@ -75,6 +75,7 @@ async fn answer(route: Route, request: Request, env: &Env) -> Result<std::result
         Route::Revoke => node::revoke(request, env, &deployment).await?,
         Route::Drain => node::drain(request, env, &deployment).await?,
         Route::Nodes => node::nodes(&request, env, &deployment).await?,
+        Route::Need => node::need(&request, env, &deployment).await?,
         Route::FleetLink => node::fleet_link(&request, env).await?,
         Route::RoomLink => node::room_link(&request, env).await?,
         Route::Health | Route::Root => Ok(runtime::text(200, "OK")?),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use shared::control::{CONTROL_VERSION, HEARTBEAT_SECS, NodeInfo, NodeLoad, NodeStatus, PlaceRequest};
+use shared::control::{CONTROL_VERSION, HEARTBEAT_SECS, NodeInfo, NodeLoad, NodeStatus, PlaceRequest, RegionNeed};
 use shared::ids::{NodeId, RegionName};
 
 use crate::room::event::UnixMs;
@@ -11,6 +11,7 @@ use crate::room::node::RESTART_GRACE_MS;
 
 pub mod gate;
 pub mod mint;
+mod need;
 pub mod placement;
 
 /// Heartbeats a node may miss before it counts as lost.
@@ -94,7 +95,13 @@ impl Fleet {
     pub fn status(&self, node: &NodeId, address: Option<IpAddr>) -> Option<NodeStatus> {
         let linked = self.nodes.get(node)?;
         let (info, load) = (linked.info.clone(), linked.load);
-        Some(NodeStatus { node: node.clone(), address, info, load, draining: linked.draining || linked.drained })
+        Some(NodeStatus { node: node.clone(), address, info, load, draining: linked.is_draining() })
+    }
+
+    /// How many nodes each region needs. Call [`Fleet::sweep`] before.
+    #[must_use]
+    pub fn needs(&self) -> Vec<RegionNeed> {
+        need::of_regions(&self.nodes)
     }
 
     /// A node's link is closed.
@@ -136,6 +143,26 @@ impl Linked {
         self.load().sessions.saturating_add(self.placed)
     }
 
+    /// It takes no rooms: it said so, or an operator.
+    fn is_draining(&self) -> bool {
+        self.draining || self.drained
+    }
+
+    /// How full it is: the share of what it has least of; 1.0 and more: full.
+    fn used(&self) -> f64 {
+        let sessions = f64::from(self.sessions()) / f64::from(self.info.max_sessions.max(1));
+        sessions.max(f64::from(self.load().cpu)).max(self.strain())
+    }
+
+    /// Share of its bandwidth or packets, whichever is more; 0.0 where no limit is known.
+    fn strain(&self) -> f64 {
+        #[allow(clippy::cast_precision_loss, reason = "a share")]
+        let share = |used: u64, most: Option<u64>| most.map_or(0.0, |most| used as f64 / most.max(1) as f64);
+        let (load, limits) = (self.load(), self.info.limits);
+        let packets = share(load.packets_per_second.into(), limits.max_packets_per_second.map(u64::from));
+        share(load.egress_bps, limits.max_egress_bps).max(packets)
+    }
+
     fn load(&self) -> NodeLoad {
         self.load.unwrap_or_default()
     }
@@ -143,6 +170,7 @@ impl Linked {
 
 #[cfg(test)]
 mod tests {
+    use shared::control::{NeedReason, NodeLimits};
     use shared::geo::Place;
     use shared::ids::RoomName;
 
@@ -158,7 +186,14 @@ mod tests {
 
     fn info(place: Place) -> NodeInfo {
         let region = RegionName::try_from("r").unwrap();
-        NodeInfo { version: "0".into(), control_version: CONTROL_VERSION, region, place, max_sessions: 10 }
+        NodeInfo {
+            version: "0".into(),
+            control_version: CONTROL_VERSION,
+            region,
+            place,
+            max_sessions: 10,
+            limits: NodeLimits::default(),
+        }
     }
 
     fn ask(client: Option<Place>) -> PlaceRequest {
@@ -216,6 +251,64 @@ mod tests {
         assert_eq!(chosen(&mut fleet, &ask(Some(BERLIN))), Some(id("tokyo")));
         fleet.gone(&id("tokyo"));
         assert_eq!(chosen(&mut fleet, &ask(Some(BERLIN))), Some(id("berlin")), "busy is better than none");
+    }
+
+    fn limited(limits: NodeLimits) -> NodeInfo {
+        NodeInfo { limits, ..info(BERLIN) }
+    }
+
+    #[test]
+    fn the_scarcest_thing_decides_and_what_is_used_up_is_not_had() {
+        let mut fleet = Fleet::default();
+        let thin = NodeLimits { max_egress_bps: Some(1_000), ..NodeLimits::default() };
+        fleet.hello(UnixMs(0), id("thin"), limited(thin)).unwrap();
+        fleet.hello(UnixMs(0), id("wide"), info(BERLIN)).unwrap();
+        let sends = |egress_bps| NodeLoad { egress_bps, ..NodeLoad::default() };
+        fleet.heartbeat(UnixMs(1), &id("thin"), sends(500));
+        fleet.heartbeat(UnixMs(1), &id("wide"), NodeLoad { sessions: 4, ..sends(500) });
+        assert_eq!(chosen(&mut fleet, &ask(None)), Some(id("wide")));
+        fleet.gone(&id("wide"));
+        assert_eq!(chosen(&mut fleet, &ask(None)), Some(id("thin")));
+        fleet.heartbeat(UnixMs(1), &id("thin"), sends(1_000));
+        assert!(!fleet.has_node(&ask(None)));
+    }
+
+    #[test]
+    fn what_costs_less_is_worth_a_way() {
+        let cents = |cents| NodeLimits { egress_cost: Some(cents), ..NodeLimits::default() };
+        for (cost, wanted) in [(1.0, "near"), (20.0, "far")] {
+            let mut fleet = Fleet::default();
+            fleet.hello(UnixMs(0), id("near"), limited(cents(cost))).unwrap();
+            let far = NodeInfo { place: PARIS, ..limited(cents(0.1)) };
+            fleet.hello(UnixMs(0), id("far"), far).unwrap();
+            fleet.heartbeat(UnixMs(1), &id("far"), NodeLoad { sessions: 1, ..NodeLoad::default() });
+            assert_eq!(chosen(&mut fleet, &ask(Some(BERLIN))), Some(id(wanted)), "{cost}");
+        }
+    }
+
+    #[test]
+    fn a_room_of_many_goes_where_all_of_them_fit() {
+        let mut fleet = fleet(&[("a", BERLIN)]);
+        fleet.heartbeat(UnixMs(1), &id("a"), NodeLoad { sessions: 4, ..NodeLoad::default() });
+        assert!(!fleet.has_node(&PlaceRequest { sessions: 7, ..ask(None) }));
+        assert!(fleet.has_node(&PlaceRequest { sessions: 6, ..ask(None) }));
+    }
+
+    #[test]
+    fn a_region_says_how_many_nodes_it_needs_and_why() {
+        let mut fleet = fleet(&[("a", BERLIN), ("b", BERLIN), ("c", BERLIN)]);
+        let mut need = |sessions: [u32; 3], draining: bool| {
+            for (node, sessions) in ["a", "b", "c"].into_iter().zip(sessions) {
+                fleet.heartbeat(UnixMs(1), &id(node), NodeLoad { sessions, ..NodeLoad::default() });
+            }
+            fleet.drain(&id("c"), draining);
+            let [need] = &fleet.needs()[..] else { panic!("one region") };
+            (need.nodes, need.draining, need.sessions, need.wanted, need.why)
+        };
+        assert_eq!(need([6, 6, 5], false), (3, 0, 17, 3, NeedReason::Fits));
+        assert_eq!(need([9, 9, 9], false), (3, 0, 27, 5, NeedReason::Load));
+        assert_eq!(need([5, 5, 5], true), (2, 1, 15, 3, NeedReason::Draining), "where is that to go?");
+        assert_eq!(need([0, 1, 0], false), (3, 0, 1, 1, NeedReason::Idle));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use livekit_protocol::DisconnectReason;
 use serde_json::{Value, json};
+use shared::control::NeedReason;
 use shared::ids::{ParticipantSid, RegionName, RoomSid};
 
 /// Something an operator may want to see or count.
@@ -80,6 +81,17 @@ pub enum Report<'a> {
         /// How many.
         count: u64,
     },
+    /// How many nodes a region needs, once a minute.
+    Need {
+        /// Which.
+        region: &'a RegionName,
+        /// Nodes that should take rooms.
+        wanted: u32,
+        /// Those that do.
+        nodes: u32,
+        /// Why so many.
+        why: NeedReason,
+    },
     /// An object's rows were written by an older version and are written anew.
     Migrated {
         /// How many.
@@ -130,6 +142,9 @@ impl Report<'_> {
                 json!({ "event": event, "status": status, "failures": failures })
             }
             Self::WebhookLost { reason, count } => json!({ "event": event, "reason": reason, "count": count }),
+            Self::Need { region, wanted, nodes, why } => {
+                json!({ "event": event, "region": region, "wanted": wanted, "nodes": nodes, "reason": why })
+            }
             Self::Migrated { rows } => json!({ "event": event, "rows": rows }),
         };
         line.to_string()
@@ -145,6 +160,7 @@ impl Report<'_> {
             Self::RoomOver { .. } => "room_over",
             Self::WebhookFailed { .. } => "webhook_failed",
             Self::WebhookLost { .. } => "webhook_lost",
+            Self::Need { .. } => "need",
             Self::Migrated { .. } => "migrated",
         }
     }
@@ -163,9 +179,14 @@ impl Report<'_> {
                 (status.map_or("no_answer".to_owned(), |status| status.to_string()), String::new(), "")
             }
             Self::WebhookLost { reason, .. } => ((*reason).to_owned(), String::new(), ""),
+            Self::Need { region, why, .. } => (why_of(*why).to_owned(), region.to_string(), ""),
             Self::RoomOver { .. } | Self::Migrated { .. } => (String::new(), String::new(), ""),
         };
-        let count = if let Self::Counted { count, .. } | Self::WebhookLost { count, .. } = self { *count } else { 1 };
+        let count = match self {
+            Self::Counted { count, .. } | Self::WebhookLost { count, .. } => *count,
+            Self::Need { wanted, .. } => (*wanted).into(),
+            _ => 1,
+        };
         let seconds = if let Self::Left { seconds, .. } | Self::RoomOver { seconds, .. } = self { *seconds } else { 0 };
         Point { event: self.event(), reason, place, sdk, count, seconds }
     }
@@ -186,6 +207,15 @@ pub fn points(reports: &[Report<'_>]) -> Vec<Point> {
         }
     }
     points
+}
+
+fn why_of(why: NeedReason) -> &'static str {
+    match why {
+        NeedReason::Fits => "fits",
+        NeedReason::Load => "load",
+        NeedReason::Draining => "draining",
+        NeedReason::Idle => "idle",
+    }
 }
 
 /// LiveKit's name of it, in the case of all other reasons.
@@ -222,6 +252,7 @@ mod tests {
             Report::Migrated { rows: 7 },
             Report::WebhookFailed { status: Some(503), failures: 2 },
             Report::WebhookLost { reason: "too_old", count: 1 },
+            Report::Need { region: &region, wanted: 4, nodes: 3, why: NeedReason::Load },
         ];
         let lines: Vec<Value> =
             reports.iter().map(|report| serde_json::from_str(&report.log_line()).unwrap()).collect();
@@ -250,6 +281,8 @@ mod tests {
         };
         assert_eq!(points[0], joined);
         assert_eq!((points[4].count, points[5].seconds), (3, 3600));
+        assert_eq!((points[9].reason.as_str(), points[9].place.as_str(), points[9].count), ("load", "fra", 4));
+        assert_eq!(lines[9]["reason"], "load");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use shared::control::NodeLimits;
 use shared::geo::Place;
 use shared::ids::RegionName;
 use url::Url;
@@ -77,6 +78,15 @@ pub(crate) struct Config {
     /// Most sessions the node takes.
     #[arg(long, env = "MERIDIAN_MAX_SESSIONS", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) max_sessions: u32,
+    /// Most media the node is to send, Mb/s: the edge places no room where it would be more.
+    #[arg(long, env = "MERIDIAN_MAX_EGRESS_MBPS", value_parser = clap::value_parser!(u32).range(1..))]
+    max_egress_mbps: Option<u32>,
+    /// Most packets a second the node is to receive and send.
+    #[arg(long, env = "MERIDIAN_MAX_PACKETS", value_parser = clap::value_parser!(u32).range(1..))]
+    max_packets: Option<u32>,
+    /// What is paid for what the node sends, US cents a gigabyte: the edge prefers cheap nodes of those about as near.
+    #[arg(long, env = "MERIDIAN_EGRESS_COST", value_parser = cents)]
+    egress_cost: Option<f32>,
     /// Send and receive buffer asked for the media socket, bytes each.
     #[arg(long, env = "MERIDIAN_SOCKET_BUFFER", default_value_t = 4 * 1024 * 1024)]
     pub(crate) socket_buffer: usize,
@@ -163,6 +173,15 @@ impl Config {
         self.audible_microphones.into()
     }
 
+    /// What the node can carry, as far as it is known.
+    pub(crate) fn limits(&self) -> NodeLimits {
+        NodeLimits {
+            max_egress_bps: self.max_egress_mbps.map(|megabits| u64::from(megabits) * 1_000_000),
+            max_packets_per_second: self.max_packets,
+            egress_cost: self.egress_cost,
+        }
+    }
+
     /// How long sessions may go on after SIGTERM.
     pub(crate) fn drain_limit(&self) -> Duration {
         Duration::from_secs(self.drain_secs.into())
@@ -186,6 +205,11 @@ pub(crate) enum ConfigError {
 fn cores() -> u8 {
     let cores = available_parallelism().map_or(1, std::num::NonZero::get);
     u8::try_from(cores).unwrap_or(MAX_SHARDS).min(MAX_SHARDS)
+}
+
+fn cents(text: &str) -> Result<f32, String> {
+    let cents: f32 = text.parse().map_err(|_| "must be a number of US cents".to_owned())?;
+    if (0.0..=1000.0).contains(&cents) { Ok(cents) } else { Err("must be from 0 to 1000".to_owned()) }
 }
 
 /// Text that no log may show.

@@ -308,6 +308,7 @@ impl Links<'_> {
             region: self.config.region.name.clone(),
             place: self.config.region.place,
             max_sessions: self.config.max_sessions,
+            limits: self.config.limits(),
         }
     }
 }

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::fleet::{
     ADDRESS_PATH, ADMISSION_TTL_SECS, ADMIT_PATH, AdmitRequest, DRAIN_PATH, DrainRequest, ENROL_PATH, EnrolRequest,
-    EnrolResponse, FLEET_LINK_PATH, FirstSession, FleetToNode, HEARTBEAT_SECS, MAX_ADMITTED, NODES_PATH, NodeInfo,
-    NodeLoad, NodeStatus, NodeToFleet, PlaceRequest, PlaceResponse, REVOKE_PATH, RevokeRequest, SeenAddress,
+    EnrolResponse, FLEET_LINK_PATH, FirstSession, FleetToNode, HEARTBEAT_SECS, MAX_ADMITTED, NEED_PATH, NODES_PATH,
+    NeedReason, NodeInfo, NodeLimits, NodeLoad, NodeStatus, NodeToFleet, PlaceRequest, PlaceResponse, REVOKE_PATH,
+    RegionNeed, RevokeRequest, SeenAddress,
 };
 use crate::ids::{Identity, ParticipantSid, RoomSid, SessionKey, TrackSid};
 

@@ -83,6 +83,7 @@ impl NodeImpostor {
             region: RegionName::try_from("local-a")?,
             place: Place { latitude: 0.0, longitude: 0.0 },
             max_sessions: 100,
+            limits: shared::control::NodeLimits::default(),
         };
         link.send(&NodeToFleet::Hello(info)).await?;
         link.send(&NodeToFleet::Heartbeat(NodeLoad::default())).await?;

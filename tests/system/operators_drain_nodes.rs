@@ -9,7 +9,7 @@ use meridian_tests::client::{Client, DEADLINE, Publish};
 use meridian_tests::node_impostor::post;
 use meridian_tests::scene::Scene;
 use serde_json::json;
-use shared::control::{DRAIN_PATH, DrainRequest, NODES_PATH, NodeStatus};
+use shared::control::{DRAIN_PATH, DrainRequest, NEED_PATH, NODES_PATH, NeedReason, NodeStatus, RegionNeed};
 use shared::ids::NodeId;
 
 /// Between two looks at a condition.
@@ -81,6 +81,9 @@ async fn a_drained_node_gets_no_room_and_keeps_its_calls() {
         stack.nodes()[0].wait_until_ready()
     };
     tokio::task::spawn_blocking(restart).await.unwrap().unwrap();
+    let asked = post(scene.url(), NEED_PATH, Some(&operator(&scene)), &json!({})).await.unwrap();
+    let needs: Vec<RegionNeed> = serde_json::from_str(&asked.1).unwrap();
+    assert_eq!((needs[0].nodes, needs[0].draining, needs[0].why), (0, 1, NeedReason::Draining), "{asked:?}");
     until(&scene, "draining still", |node| node.draining && node.load.is_some()).await;
     assert_eq!(joins_elsewhere(&scene).await.err(), Some(503));
 
@@ -96,7 +99,9 @@ async fn nobody_but_operators_drains_and_lists() {
     let request = DrainRequest { node: node.clone(), draining: true };
     for token in [None, Some("nonsense"), Some(participant.as_str())] {
         assert_eq!(post(scene.url(), DRAIN_PATH, token, &request).await.unwrap().0, 401);
-        assert_eq!(post(scene.url(), NODES_PATH, token, &json!({})).await.unwrap().0, 401);
+        for path in [NODES_PATH, NEED_PATH] {
+            assert_eq!(post(scene.url(), path, token, &json!({})).await.unwrap().0, 401);
+        }
     }
     assert!(!nodes(&scene).await[0].draining);
     assert_eq!(drain(&scene, &NodeId::try_from("ND_stranger0001").unwrap(), true).await, 404);

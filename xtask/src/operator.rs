@@ -83,6 +83,12 @@ enum FleetTask {
         #[arg(long)]
         edge: String,
     },
+    /// Says how many nodes each region should have, and why.
+    Needs {
+        /// The edge, `https://…`.
+        #[arg(long)]
+        edge: String,
+    },
     /// Has nodes drain before their machines are ended: they get no room any more, and their calls move to others.
     Drain {
         /// The edge, `https://…`.
@@ -142,6 +148,7 @@ impl Fleet {
                 println!("revoked");
             }
             FleetTask::Nodes { edge } => drain::list(&Operated { edge, secret: &secret })?,
+            FleetTask::Needs { edge } => drain::needs(&Operated { edge, secret: &secret })?,
             FleetTask::Drain { edge, undo, wait, nodes } => {
                 let edge = Operated { edge, secret: &secret };
                 let drained = drain::drain(&edge, nodes, !undo)?;

@@ -1,7 +1,8 @@
 //! Which path is what.
 
 use shared::control::{
-    ADDRESS_PATH, ADMIT_PATH, DRAIN_PATH, ENROL_PATH, FLEET_LINK_PATH, NODES_PATH, REVOKE_PATH, ROOM_LINK_PATH,
+    ADDRESS_PATH, ADMIT_PATH, DRAIN_PATH, ENROL_PATH, FLEET_LINK_PATH, NEED_PATH, NODES_PATH, REVOKE_PATH,
+    ROOM_LINK_PATH,
 };
 
 use super::twirp;
@@ -31,6 +32,8 @@ pub enum Route {
     Drain,
     /// Tells an operator which nodes there are.
     Nodes,
+    /// Tells how many nodes each region needs.
+    Need,
     /// A node's link to the fleet object.
     FleetLink,
     /// A node's link to a room object.
@@ -73,6 +76,7 @@ impl Route {
             REVOKE_PATH => Self::Revoke,
             DRAIN_PATH => Self::Drain,
             NODES_PATH => Self::Nodes,
+            NEED_PATH => Self::Need,
             FLEET_LINK_PATH => Self::FleetLink,
             ROOM_LINK_PATH => Self::RoomLink,
             "/healthz" => Self::Health,
@@ -87,7 +91,9 @@ impl Route {
     pub fn limit(self) -> Option<&'static str> {
         match self {
             Self::Rtc(_) | Self::Validate(_) | Self::Token => Some("JOIN_LIMIT"),
-            Self::Address | Self::Admit | Self::Enrol | Self::Revoke | Self::Drain | Self::Nodes => Some("DOOR_LIMIT"),
+            Self::Address | Self::Admit | Self::Enrol | Self::Revoke | Self::Drain | Self::Nodes | Self::Need => {
+                Some("DOOR_LIMIT")
+            }
             // A node's links are its lifeline, and cost nothing that is not checked first.
             Self::FleetLink | Self::RoomLink => None,
             // App servers ask for all their rooms from one address.
@@ -113,6 +119,7 @@ impl Route {
             Self::Revoke => "node_revoke",
             Self::Drain => "node_drain",
             Self::Nodes => "node_list",
+            Self::Need => "node_need",
             Self::FleetLink => "node_fleet",
             Self::RoomLink => "node_room",
             Self::Health => "healthz",

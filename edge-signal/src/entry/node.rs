@@ -13,8 +13,8 @@ use crate::api::deployment::Deployment;
 use crate::api::join_query::Query;
 use crate::fleet::gate::GateError;
 use crate::objects::fleet::{
-    ADMIT_ADDRESSES_PATH, DRAIN_PATH, ENROL_PATH, Enrolment, LINK_PATH, NODE_ADDRESS_HEADER, NODE_TOKEN_HEADER,
-    NODES_PATH, REVOKE_PATH,
+    ADMIT_ADDRESSES_PATH, DRAIN_PATH, ENROL_PATH, Enrolment, LINK_PATH, NEED_PATH, NODE_ADDRESS_HEADER,
+    NODE_TOKEN_HEADER, NODES_PATH, REVOKE_PATH,
 };
 use crate::objects::room::{NODE_LINK_PATH, TICKET_HEADER};
 use crate::refusal::{Reason, Refusal};
@@ -84,6 +84,18 @@ pub(super) async fn nodes(
 ) -> Result<StdResult<Response, Refusal>> {
     match check_operator(request, deployment)? {
         Ok(()) => to_fleet(env, NODES_PATH, &()).await,
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
+/// Tells how many nodes each region needs.
+pub(super) async fn need(
+    request: &Request,
+    env: &Env,
+    deployment: &Deployment,
+) -> Result<StdResult<Response, Refusal>> {
+    match check_operator(request, deployment)? {
+        Ok(()) => to_fleet(env, NEED_PATH, &()).await,
         Err(refusal) => Ok(Err(refusal)),
     }
 }

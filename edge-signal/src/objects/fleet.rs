@@ -1,6 +1,6 @@
 //! The fleet object: nodes' keys in SQL, their links, and the placement of rooms.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::panic::RefUnwindSafe;
@@ -36,6 +36,8 @@ pub(crate) const ENROL_PATH: &str = "/enrol";
 pub(crate) const REVOKE_PATH: &str = "/revoke";
 /// Where the Worker asks for every [`NodeStatus`].
 pub(crate) const NODES_PATH: &str = "/nodes";
+/// Where the Worker asks for every region's need.
+pub(crate) const NEED_PATH: &str = "/need";
 /// Where the Worker posts a [`DrainRequest`] it has checked the token of.
 pub(crate) const DRAIN_PATH: &str = "/drain";
 /// Where a node's upgrade goes.
@@ -101,13 +103,15 @@ struct FleetObject {
     env: Env,
     fleet: RefCell<Fleet>,
     links: RefCell<HashMap<NodeId, (WebSocket, String)>>,
+    /// The minute whose needs were told last, since the epoch.
+    told: Cell<u64>,
 }
 
 impl RefUnwindSafe for FleetObject {}
 
 impl DurableObject for FleetObject {
     fn new(state: State, env: Env) -> Self {
-        let object = Self { state, env, fleet: RefCell::default(), links: RefCell::default() };
+        let object = Self { state, env, fleet: RefCell::default(), links: RefCell::default(), told: Cell::new(0) };
         object.restore();
         object
     }
@@ -118,6 +122,11 @@ impl DurableObject for FleetObject {
             ENROL_PATH => self.enrol(&read(&mut request).await?),
             REVOKE_PATH => self.revoke(&read(&mut request).await?).await,
             NODES_PATH => runtime::text(200, &serde_json::to_string(&self.nodes())?),
+            NEED_PATH => {
+                self.sweep();
+                let needs = self.fleet.borrow().needs();
+                runtime::text(200, &serde_json::to_string(&needs)?)
+            }
             DRAIN_PATH => self.drain(&read(&mut request).await?),
             LINK_PATH => self.link(&request),
             PLACE_PATH => {
@@ -179,6 +188,7 @@ impl DurableObject for FleetObject {
             NodeToFleet::Heartbeat(load) => {
                 self.fleet.borrow_mut().heartbeat(runtime::now(), &attachment.node, load);
                 self.sweep();
+                self.tell_needs();
             }
             NodeToFleet::Draining => {
                 attachment.draining = true;
@@ -367,6 +377,20 @@ impl FleetObject {
         let links = self.links.borrow();
         let (socket, _) = links.get(node).ok_or("no link")?;
         send(socket, &FleetToNode::Attach { room: request.room.clone(), ticket, first })
+    }
+
+    /// Tells the operator what each region needs, once a minute.
+    fn tell_needs(&self) {
+        let minute = runtime::now().secs() / 60;
+        if self.told.replace(minute) == minute {
+            return;
+        }
+        let needs = self.fleet.borrow().needs();
+        let reports: Vec<Report<'_>> = needs
+            .iter()
+            .map(|need| Report::Need { region: &need.region, wanted: need.wanted, nodes: need.nodes, why: need.why })
+            .collect();
+        runtime::report(&self.env, &reports);
     }
 
     fn sweep(&self) {

@@ -30,6 +30,10 @@ pub const NODES_PATH: &str = "/node/list";
 /// Where an operator has a node drain ([`DrainRequest`]), relative to the edge.
 pub const DRAIN_PATH: &str = "/node/drain";
 
+/// Where an operator, or what scales its machines, asks how many nodes each region needs (answer: a list of [`RegionNeed`]),
+/// relative to the edge.
+pub const NEED_PATH: &str = "/node/need";
+
 /// What a node is and can carry, in its first message on the fleet link.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeInfo {
@@ -43,6 +47,20 @@ pub struct NodeInfo {
     pub place: Place,
     /// Most sessions it takes.
     pub max_sessions: u32,
+    /// What else it can carry, and what that costs.
+    #[serde(default)]
+    pub limits: NodeLimits,
+}
+
+/// What a node's machine and network can carry, as far as its operator says.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct NodeLimits {
+    /// Media sent at most, bits per second.
+    pub max_egress_bps: Option<u64>,
+    /// Packets received and sent at most, per second.
+    pub max_packets_per_second: Option<u32>,
+    /// What is paid for what it sends, US cents a gigabyte.
+    pub egress_cost: Option<f32>,
 }
 
 /// A node's load, once a heartbeat.
@@ -159,6 +177,39 @@ pub struct NodeStatus {
     pub load: Option<NodeLoad>,
     /// No room is placed there: it said so, or an operator.
     pub draining: bool,
+}
+
+/// How many nodes a region needs: of the answer to `POST` [`NEED_PATH`], `Authorization: Bearer` an enrolment token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RegionNeed {
+    /// Which.
+    pub region: RegionName,
+    /// Nodes that take rooms.
+    pub nodes: u32,
+    /// Nodes that drain.
+    pub draining: u32,
+    /// Sessions on all of them.
+    pub sessions: u32,
+    /// How many full nodes' load there is.
+    pub load: f64,
+    /// Nodes that should take rooms.
+    pub wanted: u32,
+    /// Why so many.
+    pub why: NeedReason,
+}
+
+/// Why a region needs more nodes, or fewer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NeedReason {
+    /// It has what it needs.
+    Fits,
+    /// The nodes that take rooms are fuller than they should be.
+    Load,
+    /// They will be, when those that drain have handed over what they have.
+    Draining,
+    /// Fewer would do.
+    Idle,
 }
 
 /// A room asks the fleet for a node.

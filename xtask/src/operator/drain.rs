@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use shared::control::{DRAIN_PATH, DrainRequest, NODES_PATH, NodeStatus};
+use shared::control::{DRAIN_PATH, DrainRequest, NEED_PATH, NODES_PATH, NodeStatus, RegionNeed};
 use shared::ids::NodeId;
 
 /// Between two looks at what still goes on.
@@ -34,6 +34,17 @@ pub(super) fn list(edge: &impl Edge) -> Result<()> {
         let sessions = format!("{sessions} of {}", node.info.max_sessions);
         let version = if node.draining { node.info.version + ", draining" } else { node.info.version };
         line([&node.node.to_string(), &node.info.region.to_string(), &address, &sessions, &cpu, &version]);
+    }
+    Ok(())
+}
+
+/// A line for each region.
+pub(super) fn needs(edge: &impl Edge) -> Result<()> {
+    let needs: Vec<RegionNeed> =
+        serde_json::from_str(&edge.ask(NEED_PATH, "{}")?).context("the edge's list of needs")?;
+    println!("{:<16} {:>6} {:>8} {:>9} {:>6}  why", "region", "nodes", "draining", "sessions", "wanted");
+    for RegionNeed { region, nodes, draining, sessions, wanted, why, .. } in needs {
+        println!("{:<16} {nodes:>6} {draining:>8} {sessions:>9} {wanted:>6}  {why:?}", region.to_string());
     }
     Ok(())
 }
@@ -112,7 +123,7 @@ mod tests {
     use std::cell::RefCell;
     use std::collections::VecDeque;
 
-    use shared::control::{CONTROL_VERSION, NodeInfo, NodeLoad};
+    use shared::control::{CONTROL_VERSION, NodeInfo, NodeLimits, NodeLoad};
     use shared::geo::Place;
     use shared::ids::RegionName;
 
@@ -124,7 +135,14 @@ mod tests {
         NodeStatus {
             node: NodeId::try_from(id).unwrap(),
             address: Some(address.parse().unwrap()),
-            info: NodeInfo { version, control_version: CONTROL_VERSION, region, place, max_sessions: 10 },
+            info: NodeInfo {
+                version,
+                control_version: CONTROL_VERSION,
+                region,
+                place,
+                max_sessions: 10,
+                limits: NodeLimits::default(),
+            },
             load: sessions.map(|sessions| NodeLoad { sessions, ..NodeLoad::default() }),
             draining: false,
         }

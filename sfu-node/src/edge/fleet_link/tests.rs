@@ -1,6 +1,6 @@
 //! The fleet link against a WebSocket server that plays the fleet's object and the rooms'.
 
-use shared::control::{CONTROL_VERSION, FLEET_LINK_PATH, NodeToRoom};
+use shared::control::{CONTROL_VERSION, FLEET_LINK_PATH, NodeLimits, NodeToRoom};
 use shared::geo::Place;
 use shared::ids::RegionName;
 
@@ -27,6 +27,7 @@ impl Node {
             region: RegionName::try_from("here").unwrap(),
             place: Place { latitude: 0.0, longitude: 0.0 },
             max_sessions: 10,
+            limits: NodeLimits::default(),
         };
         let context = RoomContext { leaving: leaving.subscribe(), ..story.context.clone() };
         let mut link = FleetLink { info, context, pulse, leaving: leaving.clone(), state };
