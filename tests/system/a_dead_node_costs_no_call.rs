@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use meridian_tests::call::{Call, Sdk};
+use meridian_tests::native_crowd::NativeCrowd;
 use meridian_tests::scene::sum_metric;
 use meridian_tests::sdk::Mode;
 use nix::sys::signal::Signal;
@@ -42,6 +43,24 @@ async fn of_one_connection() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_connections() -> Result<()> {
     killed_again_and_again(Mode::Dual).await
+}
+
+/// They resume; nobody sees anybody leave.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_native_clients() -> Result<()> {
+    const ROOMS: usize = 2;
+    let call = Call::open(2, Mode::Single, &[]).await?;
+    let crowd = NativeCrowd::join(call.scene.url(), ROOMS).await?;
+    crowd.mark().await?;
+    let serving = call.serving().await?;
+    call.scene.deployment.stack().nodes().get_mut(serving).context("no such node")?.process.kill();
+    let stills = crowd.stills().await?;
+    let heard = crowd.heard().await?;
+    ensure!(heard.is_empty(), "somebody heard {heard:?}");
+    let metrics = call.metrics(call.serving().await?).await?;
+    ensure!(sum_metric(&metrics, "meridian_node_sessions_moved_here_total") >= 2.0, "{metrics}");
+    println!("the pictures stood still for {stills:.0?} ms");
+    Ok(())
 }
 
 async fn killed_again_and_again(mode: Mode) -> Result<()> {

@@ -13,10 +13,19 @@ use nix::sys::signal::Signal;
 const ROOMS: usize = 3;
 const BROWSERS: [(&str, Sdk); 2] = [("ada", Sdk::Browser), ("bob", Sdk::Browser)];
 
-/// An operator drains its node, takes that back, and drains the other one.
 #[tokio::test(flavor = "multi_thread")]
-async fn and_browsers_hear_nothing_of_it() -> Result<()> {
-    let call = Call::open(2, Mode::Single, &BROWSERS).await?;
+async fn and_browsers_with_one_connection_hear_nothing_of_it() -> Result<()> {
+    drained_there_and_back(Mode::Single).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn and_browsers_with_two_connections_hear_nothing_of_it() -> Result<()> {
+    drained_there_and_back(Mode::Dual).await
+}
+
+/// An operator drains its node, takes that back, and drains the other one.
+async fn drained_there_and_back(mode: Mode) -> Result<()> {
+    let call = Call::open(2, mode, &BROWSERS).await?;
     call.data_gets_through("before").await?;
     let since = call.marks().await?;
     for turn in 0..2 {
