@@ -10,6 +10,7 @@ mod participant;
 mod permission;
 mod presence;
 mod reconnect;
+mod server_api;
 mod subscription;
 mod table;
 mod tracks;
@@ -147,6 +148,12 @@ rows! {
         backup_codec: crate::tracks::backup_codec,
             "`backupCodec`: who cannot decode VP9 gets VP8, published when needed and for as long as it is.";
         av1_svc: crate::tracks::av1, "`videoCodec: av1`: one scalable stream, decoded at full height.";
+    }
+    "Server SDK" {
+        the_server_sdk_drives_rooms: crate::server_api::rooms,
+            "`livekit-server-sdk`: rooms are made, listed, changed and deleted; what was answered is listed at once.";
+        the_server_sdk_drives_participants: crate::server_api::participants,
+            "`livekit-server-sdk`: each method of participants, tracks and data, with what clients see of it.";
     }
     "Data" {
         data_reaches_everyone: crate::data::to_everyone, "Reliable and lossy packets, with and without topics.";

@@ -4,13 +4,23 @@
 import { deepEqual } from "node:assert/strict";
 import { createServer } from "node:http";
 import { createInterface } from "node:readline";
-import { WebhookReceiver } from "livekit-server-sdk";
+import { DataPacket_Kind, RoomServiceClient, WebhookReceiver } from "livekit-server-sdk";
 
 const [apiKey, apiSecret] = process.argv.slice(2);
 const heard = [];
 const waiting = new Set();
 
 const methods = {
+  /** Calls a method of `RoomServiceClient`. */
+  async call({ url, name, args }) {
+    const answer = await new RoomServiceClient(url, apiKey, apiSecret)[name](...args);
+    return Array.isArray(answer) ? answer.map((one) => one.toJson()) : answer?.toJson();
+  },
+  /** `sendData` of a text, reliably. */
+  async sendText({ url, room, text, topic, to }) {
+    const client = new RoomServiceClient(url, apiKey, apiSecret);
+    await client.sendData(room, new TextEncoder().encode(text), DataPacket_Kind.RELIABLE, { topic, destinationIdentities: to });
+  },
   /** Takes webhooks; returns the port. */
   async listen({ port }) {
     const receiver = new WebhookReceiver(apiKey, apiSecret);
@@ -49,7 +59,7 @@ requests.on("line", async (line) => {
   try {
     answer({ id, ok: (await methods[method](parameters)) ?? null });
   } catch (error) {
-    answer({ id, error: `${error.name}: ${error.message}` });
+    answer({ id, error: [error.name, error.status, error.code, error.message].join(" ") });
   }
 });
 requests.on("close", () => process.exit(0));

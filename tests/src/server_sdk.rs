@@ -24,6 +24,23 @@ impl ServerSdk {
         Ok(Self { driver: Driver::start(command).await.context("the server SDK")? })
     }
 
+    /// Calls a method of `RoomServiceClient`; what it throws is the error: name, status, code, message.
+    ///
+    /// # Errors
+    /// What the SDK throws.
+    pub async fn call(&self, url: &str, name: &str, args: Value) -> Result<Value> {
+        self.driver.ask(json!({ "method": "call", "url": url, "name": name, "args": args })).await
+    }
+
+    /// Sends a text with a topic, to all or to some.
+    ///
+    /// # Errors
+    /// What the SDK throws.
+    pub async fn send_text(&self, url: &str, room: &str, (topic, text): (&str, &str), to: &[&str]) -> Result<()> {
+        let request = json!({ "method": "sendText", "url": url, "room": room, "text": text, "topic": topic, "to": to });
+        self.driver.ask::<Value>(request).await.map(drop)
+    }
+
     /// Takes webhooks at this port, any if it is 0; which it is. What the SDK does not accept is answered 401.
     ///
     /// # Errors

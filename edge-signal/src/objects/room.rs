@@ -148,7 +148,8 @@ struct Shell {
     placing: Mutex<()>,
     /// The alarm as last set: milliseconds, or `None` when not known.
     alarm: Cell<Option<u64>>,
-    telling_directory: Cell<bool>,
+    /// Once at a time.
+    telling_directory: Mutex<()>,
     deliveries: Deliveries,
     /// Whether webhooks wait; `None`: not looked yet.
     outbox_used: Cell<Option<bool>>,
@@ -166,7 +167,7 @@ impl Shell {
             sockets,
             placing: Mutex::new(()),
             alarm: Cell::new(None),
-            telling_directory: Cell::new(false),
+            telling_directory: Mutex::new(()),
             deliveries: Deliveries::default(),
             outbox_used: Cell::new(None),
             refused: Cell::new(false),

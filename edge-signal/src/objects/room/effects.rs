@@ -18,15 +18,6 @@ use crate::room::effect::Effect;
 use crate::room::event::{ConnectionId, Event};
 use crate::runtime::{self, DIRECTORY, FLEET, WHOLE};
 
-/// The directory is being told; **over when dropped, also by a panic**.
-struct Telling(Rc<Shell>);
-
-impl Drop for Telling {
-    fn drop(&mut self) {
-        self.0.telling_directory.set(false);
-    }
-}
-
 impl Shell {
     pub(super) fn carry_out(self: &Rc<Self>, room: &RoomName, effects: Vec<Effect>) -> Result<Option<Answered>> {
         let mut answered = None;
@@ -77,17 +68,21 @@ impl Shell {
         })
     }
 
-    /// Tells the directory the newest line, once at a time. What fails is tried again at the next alarm.
+    /// Tells the directory in the background, unless somebody does.
     pub(super) fn tell_directory(self: &Rc<Self>) {
-        if self.telling_directory.replace(true) {
+        if self.telling_directory.try_lock().is_none() {
             return;
         }
-        let telling = Telling(Rc::clone(self));
-        self.state.wait_until(async move {
-            if let Err(error) = telling.0.tell_lines().await {
-                console_log!("the directory is not told yet: {error}");
-            }
-        });
+        let shell = Rc::clone(self);
+        self.state.wait_until(async move { shell.directory_told().await });
+    }
+
+    /// Returns when the directory has the newest line. What fails is tried again at the next alarm.
+    pub(super) async fn directory_told(&self) {
+        let _turn = self.telling_directory.lock().await;
+        if let Err(error) = self.tell_lines().await {
+            console_log!("the directory is not told yet: {error}");
+        }
     }
 
     async fn tell_lines(&self) -> Result<()> {

@@ -25,6 +25,8 @@ impl Shell {
         let room = self.room_for(&asked.room)?;
         let answer = self.handle_in(room, Event::Request(Box::new(asked.request)))?;
         let answer = answer.ok_or_else(|| Error::RustError("the room does not answer".to_owned()))?;
+        // Who is answered finds what it wrote in the list of rooms.
+        self.directory_told().await;
         runtime::text(200, &serde_json::to_string(&answer)?)
     }
 }

@@ -1,0 +1,132 @@
+//! The server API through LiveKit's own server SDK, judged by what it answers and by what clients see.
+
+use anyhow::{Context, Result, ensure};
+use meridian_tests::scene::Scene;
+use meridian_tests::sdk::{Mode, PATIENCE};
+use meridian_tests::server_sdk::ServerSdk;
+use serde_json::{Value, json};
+
+use crate::call::Call;
+
+/// LiveKit's `DisconnectReason`.
+const PARTICIPANT_REMOVED: i32 = 4;
+const ROOM_DELETED: i32 = 5;
+
+/// An app server and the edge it calls.
+struct Caller<'a> {
+    sdk: ServerSdk,
+    scene: &'a Scene,
+}
+
+impl<'a> Caller<'a> {
+    async fn of(scene: &'a Scene) -> Result<Self> {
+        Ok(Self { sdk: ServerSdk::start().await?, scene })
+    }
+
+    async fn call(&self, name: &str, args: Value) -> Result<Value> {
+        self.sdk.call(self.scene.url(), name, args).await
+    }
+
+    /// What a call is refused with.
+    async fn refused(&self, name: &str, args: Value) -> Result<String> {
+        let error = self.call(name, args).await.err().with_context(|| format!("{name} is not refused"))?;
+        Ok(format!("{error:#}"))
+    }
+
+    /// The room as `listRooms` has it.
+    async fn listed(&self) -> Result<Option<Value>> {
+        let rooms = self.call("listRooms", json!([[self.scene.room]])).await?;
+        Ok(rooms.as_array().and_then(|rooms| rooms.first()).cloned())
+    }
+}
+
+/// Rooms: what was answered is seen by whoever asks next.
+pub(crate) async fn rooms(mode: Mode) -> Result<()> {
+    let call = Call::open(mode).await?;
+    let server = Caller::of(&call.scene).await?;
+    let room = &call.scene.room;
+    ensure!(server.listed().await?.is_some(), "made by a join");
+    server.call("updateRoomMetadata", json!([room, "den"])).await?;
+    ensure!(server.listed().await?.is_some_and(|listed| listed["metadata"] == "den"), "the old metadata");
+    for client in [&call.ada, &call.bob] {
+        client.hears(json!({ "event": "roomMetadataChanged", "text": "den" })).await?;
+    }
+    server.call("deleteRoom", json!([room])).await?;
+    ensure!(server.listed().await?.is_none(), "listed after it was deleted");
+    for client in [&call.ada, &call.bob] {
+        client.hears(json!({ "event": "disconnected", "reason": ROOM_DELETED })).await?;
+    }
+    let unknown = server.refused("deleteRoom", json!([room])).await?;
+    ensure!(unknown.contains("404 not_found requested room does not exist"), "{unknown}");
+    let options =
+        json!({ "name": room, "emptyTimeout": 60, "departureTimeout": 5, "maxParticipants": 3, "metadata": "m" });
+    let made = server.call("createRoom", json!([options])).await?;
+    let as_made = |room: &Value| {
+        room["emptyTimeout"] == 60
+            && room["departureTimeout"] == 5
+            && room["maxParticipants"] == 3
+            && room["metadata"] == "m"
+    };
+    ensure!(as_made(&made), "{made}");
+    let listed = server.listed().await?.context("not listed after it was made")?;
+    ensure!(as_made(&listed) && listed["sid"] == made["sid"], "{listed}");
+    server.call("deleteRoom", json!([room])).await?;
+    Ok(())
+}
+
+/// Participants and their tracks, each method with its effect.
+pub(crate) async fn participants(mode: Mode) -> Result<()> {
+    let call = Call::with_video(mode).await?;
+    let server = Caller::of(&call.scene).await?;
+    let room = &call.scene.room;
+    let all = server.call("listParticipants", json!([room])).await?;
+    let mut names: Vec<&str> =
+        all.as_array().into_iter().flatten().filter_map(|one| one["identity"].as_str()).collect();
+    names.sort_unstable();
+    ensure!(names == ["ada", "bob"], "{all}");
+    let ada = server.call("getParticipant", json!([room, "ada"])).await?;
+    let tracks = ada["tracks"].as_array().context("no tracks")?;
+    let camera = tracks.iter().find(|track| track["source"] == "CAMERA").context("no camera")?;
+    ensure!(ada["state"] == "ACTIVE" && tracks.len() == 2, "{ada}");
+    let unknown = server.refused("getParticipant", json!([room, "eve"])).await?;
+    ensure!(unknown.contains("404 not_found participant does not exist"), "{unknown}");
+
+    let mark = call.bob.mark().await?;
+    let muted = server.call("mutePublishedTrack", json!([room, "ada", camera["sid"], true])).await?;
+    ensure!(muted["muted"] == true, "{muted}");
+    call.bob.hears_within(json!({ "event": "trackMuted", "identity": "ada", "kind": "video" }), mark, PATIENCE).await?;
+    let unmute = server.refused("mutePublishedTrack", json!([room, "ada", camera["sid"], false])).await?;
+    ensure!(unmute.contains("412 failed_precondition remote unmute not enabled"), "{unmute}");
+
+    let profile = json!({ "name": "Ada L", "metadata": "poet", "attributes": { "mood": "good" } });
+    let changed = server.call("updateParticipant", json!([room, "ada", profile])).await?;
+    ensure!(changed["name"] == "Ada L" && changed["metadata"] == "poet", "{changed}");
+    for client in [&call.ada, &call.bob] {
+        client.hears(json!({ "event": "nameChanged", "identity": "ada", "text": "Ada L" })).await?;
+        client.hears(json!({ "event": "metadataChanged", "identity": "ada", "text": "poet" })).await?;
+    }
+
+    let mark = call.bob.mark().await?;
+    let gone = json!({ "event": "trackUnsubscribed", "identity": "ada", "kind": "video" });
+    server.call("updateSubscriptions", json!([room, "bob", [camera["sid"]], false])).await?;
+    call.bob.hears_within(gone, mark, PATIENCE).await?;
+    server.call("updateSubscriptions", json!([room, "bob", [camera["sid"]], true])).await?;
+    let again = json!({ "event": "trackSubscribed", "identity": "ada", "kind": "video" });
+    call.bob.hears_within(again, mark, PATIENCE).await?;
+
+    server.sdk.send_text(call.scene.url(), room, ("news", "for bob"), &["bob"]).await?;
+    call.bob.hears(json!({ "event": "data", "topic": "news", "text": "for bob" })).await?;
+
+    let mark = call.bob.mark().await?;
+    let permission = json!({ "permission": { "canPublish": false, "canSubscribe": true, "canPublishData": true } });
+    server.call("updateParticipant", json!([room, "ada", permission])).await?;
+    let gone = json!({ "event": "trackUnsubscribed", "identity": "ada", "kind": "audio" });
+    call.bob.hears_within(gone, mark, PATIENCE).await?;
+
+    server.call("removeParticipant", json!([room, "ada"])).await?;
+    call.ada.hears(json!({ "event": "disconnected", "reason": PARTICIPANT_REMOVED })).await?;
+    call.bob.hears(json!({ "event": "participantDisconnected", "identity": "ada" })).await?;
+    let left = server.call("listParticipants", json!([room])).await?;
+    ensure!(left.as_array().is_some_and(|all| all.len() == 1), "{left}");
+    Ok(())
+}
