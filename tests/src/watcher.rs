@@ -105,8 +105,9 @@ impl Watcher {
     /// It is not within [`PATIENCE`], or something should not be.
     pub async fn until(&self, what: &str, over: impl Fn(&Told) -> bool) -> Result<()> {
         let mut told = self.told.clone();
-        let waited = tokio::time::timeout(PATIENCE, told.wait_for(over)).await;
-        if !matches!(waited, Ok(Ok(_))) {
+        // What it gives is a lock: held while another one is asked for, it would wait for a listener that waits for it.
+        let came = matches!(tokio::time::timeout(PATIENCE, told.wait_for(over)).await, Ok(Ok(_)));
+        if !came {
             let told = self.told.borrow();
             let (present, left) = (told.present.len(), told.left.len());
             anyhow::bail!("{} waits for {what}: {present} are there, {left} have left", self.identity);

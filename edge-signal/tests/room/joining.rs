@@ -332,4 +332,14 @@ fn own_metadata_changes_with_permission_and_within_limits() {
     assert_eq!(reason(world.inbox(&ada)), (Reason::LimitExceeded, "exceeds metadata size limit".to_owned(), 4));
     let refused = "does not have permission to update own metadata".to_owned();
     assert_eq!(reason(world.inbox(&bob)), (Reason::NotAllowed, refused, 4));
+    let (name, value) = ("n".repeat(257), "v".repeat(64 * 1024));
+    for (name, value, said) in [(name.as_str(), "", "name length"), ("", value.as_str(), "attributes size")] {
+        let attributes = [("role".to_owned(), value.to_owned())].into();
+        let change =
+            proto::UpdateParticipantMetadata { name: name.into(), attributes, request_id: 5, ..Default::default() };
+        world.say(&ada, Asked::UpdateMetadata(change));
+        assert_eq!(reason(world.inbox(&ada)), (Reason::LimitExceeded, format!("exceeds {said} limit"), 5));
+    }
+    let ada = &world.client(&bob).roster[&ada_sid];
+    assert_eq!((ada.name.as_str(), ada.attributes["role"].as_str()), ("ADA", "host"), "nothing of it was taken");
 }

@@ -166,7 +166,8 @@ fn parse(sdp: &str) {
     let Ok(description) = RemoteDescription::parse(sdp) else { return };
     assert!(sdp.len() <= MAX_SDP_LEN && description.sections.len() <= MAX_SECTIONS);
     for section in &description.sections {
-        assert!((1..=16).contains(&section.mid.len()) && section.formats.len() <= 128 && section.codecs.len() <= 128);
+        assert!((1..=16).contains(&section.mid.len()) && section.codecs.len() <= 128);
+        assert!(section.formats.split(' ').count() <= 128, "formats are repeated in a rejection");
         assert!(section.codecs.iter().all(|codec| codec.pt < 128 && codec.rtx.is_none_or(|rtx| rtx < 128)));
         assert!(matches!(section.kind, SectionKind::Media(_)) || section.codecs.is_empty());
     }

@@ -1,6 +1,8 @@
 //! Looks into a ClientHello before the handshake starts: which SRTP profiles does the client offer? The library would
 //! follow the client's order; we want GCM wherever there is GCM.
 
+use std::ops::RangeInclusive;
+
 use bytes::BytesMut;
 
 use crate::media::api::SrtpProfile;
@@ -29,6 +31,9 @@ pub(super) enum Hello {
     /// The profile to agree on.
     Offers(SrtpProfile),
 }
+
+/// First bytes of records on a port that has other protocols too (RFC 7983 section 7).
+const RECORDS: RangeInclusive<u8> = 20..=63;
 
 /// Whether a datagram holds a handshake record; `None` if it is not a run of whole records.
 pub(super) fn has_handshake(datagram: &[u8]) -> Option<bool> {
@@ -138,7 +143,8 @@ impl<'a> Reader<'a> {
     /// Content type and body of the next record (RFC 6347 section 4.1).
     fn record(&mut self) -> Option<(u8, Reader<'a>)> {
         let header = self.take(11)?;
-        Some((*header.first()?, self.vector(2)?))
+        let content_type = header.first().copied().filter(|first| RECORDS.contains(first))?;
+        Some((content_type, self.vector(2)?))
     }
 
     /// Next handshake fragment (RFC 6347 section 4.2.2), and whether it is of a ClientHello that opens a handshake.
@@ -182,6 +188,18 @@ mod tests {
         let body = [&[1][..], &u24(message.len()), &[0, 0], &u24(from), &u24(to - from), &message[from..to]].concat();
         let len = u16::try_from(body.len()).unwrap().to_be_bytes();
         BytesMut::from(&[&[22, 0xfe, 0xff, 0, 0, 0, 0, 0, 0, 0, 0][..], &len, &body].concat()[..])
+    }
+
+    /// Found by fuzzing: what the demultiplexer would not take for DTLS was, for a record further on.
+    #[test]
+    fn a_run_that_begins_with_no_record_is_none() {
+        let record = |content_type: u8| [&[content_type, 0xfe, 0xfd][..], &[0; 8], &[0, 1, 9]].concat();
+        assert_eq!(has_handshake(&[record(21), record(22)].concat()), Some(true));
+        assert_eq!(has_handshake(&[record(21), record(23)].concat()), Some(false));
+        for other in [0, 13, 64, 128] {
+            assert_eq!(has_handshake(&[record(other), record(22)].concat()), None);
+            assert_eq!(has_handshake(&[record(22), record(other)].concat()), None);
+        }
     }
 
     #[test]
