@@ -167,6 +167,22 @@ impl Call {
         bail!("no node has a session")
     }
 
+    /// Waits until another node than this one, which was killed, has sessions; which it is.
+    ///
+    /// # Errors
+    /// None gets any.
+    pub async fn served_elsewhere(&self, killed: usize) -> Result<usize> {
+        let found = async {
+            loop {
+                match self.serving().await {
+                    Ok(serving) if serving != killed => return serving,
+                    _ => sleep(POLL).await,
+                }
+            }
+        };
+        timeout(PATIENCE, found).await.context("no other node has a session")
+    }
+
     /// A node's `/metrics`.
     ///
     /// # Errors

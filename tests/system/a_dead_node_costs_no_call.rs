@@ -54,10 +54,12 @@ async fn of_native_clients() -> Result<()> {
     crowd.mark().await?;
     let serving = call.serving().await?;
     call.scene.deployment.stack().nodes().get_mut(serving).context("no such node")?.process.kill();
+    // Before that, frames that came of the dead node may still be decoded.
+    let served = call.served_elsewhere(serving).await?;
     let stills = crowd.stills().await?;
     let heard = crowd.heard().await?;
     ensure!(heard.is_empty(), "somebody heard {heard:?}");
-    let metrics = call.metrics(call.serving().await?).await?;
+    let metrics = call.metrics(served).await?;
     ensure!(sum_metric(&metrics, "meridian_node_sessions_moved_here_total") >= 2.0, "{metrics}");
     println!("the pictures stood still for {stills:.0?} ms");
     Ok(())
