@@ -1,16 +1,16 @@
-// Drives Chromium for the system tests: one JSON request a line on stdin, one answer a line on stdout.
-// { id, method, … } -> { id, ok } or { id, error }. The process ends, and the browser with it, when stdin closes.
+// Drives Chromium for the system tests (driven.mjs); the browser ends with the process.
 
 import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
-import { createInterface } from "node:readline";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
+
+import { serve } from "../driven.mjs";
 
 const [executablePath, testPageDirectory] = process.argv.slice(2);
 const CALL_LIMIT_MS = 60_000;
 
-const server = await serve(testPageDirectory);
+const server = await servePages(testPageDirectory);
 const testPage = `http://127.0.0.1:${server.address().port}/client.html`;
 const browser = await chromium.launch({
   executablePath,
@@ -74,24 +74,7 @@ const methods = {
   },
 };
 
-const requests = createInterface({ input: process.stdin });
-requests.on("line", async (line) => {
-  const { id, method, ...parameters } = JSON.parse(line);
-  try {
-    answer({ id, ok: (await methods[method](parameters)) ?? null });
-  } catch (error) {
-    answer({ id, error: error.message });
-  }
-});
-requests.on("close", async () => {
-  await browser.close();
-  process.exit(0);
-});
-answer({ id: 0, ok: browser.version() });
-
-function answer(message) {
-  process.stdout.write(`${JSON.stringify(message)}\n`);
-}
+serve(methods, { ready: browser.version(), end: () => browser.close() });
 
 /** Chromium names the whole URL of a socket that fails. */
 function withoutTokens(text) {
@@ -102,7 +85,7 @@ function log(page, text) {
   process.stderr.write(`${page} ${text}\n`);
 }
 
-function serve(directory) {
+function servePages(directory) {
   const types = { html: "text/html", js: "text/javascript", map: "application/json" };
   const server = createServer(async (request, response) => {
     const name = new URL(request.url, "http://localhost").pathname.slice(1);

@@ -1,17 +1,13 @@
-"""A LiveKit client on the native SDK that a test drives: the same line protocol and methods as browser/client.js.
-
-One JSON request a line on stdin, { id, name, args }; one answer a line on stdout, { id, ok } or { id, error }.
-"""
+"""A LiveKit client on the native SDK that a test drives (driven.py), with the methods of browser/client.js."""
 
 import array
 import asyncio
-import json
 import math
-import sys
-import threading
 import time
 
 from livekit import rtc
+
+from driven import serve
 
 TOPIC = "test"
 WIDTH, HEIGHT, FRAMES_PER_SECOND = 640, 360, 15
@@ -233,28 +229,4 @@ class Client:
         await self.room.disconnect()
 
 
-async def serve():
-    client = Client()
-    loop = asyncio.get_running_loop()
-    closed = asyncio.Event()
-
-    async def handle(request):
-        try:
-            result = await getattr(client, request["name"])(*request.get("args", []))
-            answer = {"id": request["id"], "ok": result}
-        except Exception as error:  # goes to the test, whatever it is
-            answer = {"id": request["id"], "error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
-
-    def read_requests():
-        for line in sys.stdin:
-            asyncio.run_coroutine_threadsafe(handle(json.loads(line)), loop)
-        loop.call_soon_threadsafe(closed.set)
-
-    threading.Thread(target=read_requests, daemon=True).start()
-    print(json.dumps({"id": 0, "ok": "livekit for Python"}), flush=True)
-    await closed.wait()
-    await client.room.disconnect()
-
-
-asyncio.run(serve())
+asyncio.run(serve(Client))

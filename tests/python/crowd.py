@@ -1,15 +1,12 @@
-"""Many LiveKit clients on the native SDK in one process: rooms of two who film themselves and watch each other.
-
-One JSON request a line on stdin, { id, name, args }; one answer a line on stdout, { id, ok } or { id, error }.
-"""
+"""Many LiveKit clients on the native SDK in one process that a test drives (driven.py): rooms of two who film themselves
+and watch each other."""
 
 import asyncio
-import json
-import sys
-import threading
 import time
 
 from livekit import rtc
+
+from driven import serve
 
 # Small: dozens of encoders share a machine.
 WIDTH, HEIGHT, FRAMES_PER_SECOND = 160, 96, 15
@@ -83,29 +80,8 @@ class Crowd:
         """What of a call's ends anybody has heard since the mark."""
         return [event for member in self.members for event in member.heard]
 
-
-async def serve():
-    crowd = Crowd()
-    loop = asyncio.get_running_loop()
-    closed = asyncio.Event()
-
-    async def handle(request):
-        try:
-            result = await getattr(crowd, request["name"])(*request.get("args", []))
-            answer = {"id": request["id"], "ok": result}
-        except Exception as error:  # goes to the test, whatever it is
-            answer = {"id": request["id"], "error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
-
-    def read_requests():
-        for line in sys.stdin:
-            asyncio.run_coroutine_threadsafe(handle(json.loads(line)), loop)
-        loop.call_soon_threadsafe(closed.set)
-
-    threading.Thread(target=read_requests, daemon=True).start()
-    print(json.dumps({"id": 0, "ok": "livekit for Python"}), flush=True)
-    await closed.wait()
-    await asyncio.gather(*(member.room.disconnect() for member in crowd.members))
+    async def leave(self):
+        await asyncio.gather(*(member.room.disconnect() for member in self.members))
 
 
-asyncio.run(serve())
+asyncio.run(serve(Crowd))

@@ -1,10 +1,10 @@
-// LiveKit's server SDK, unmodified, as an app server: one JSON request a line on stdin, one answer a line on stdout.
-// { id, method, … } -> { id, ok } or { id, error }. The process ends when stdin closes.
+// LiveKit's server SDK, unmodified, as an app server that a test drives (driven.mjs).
 
 import { deepEqual } from "node:assert/strict";
 import { createServer } from "node:http";
-import { createInterface } from "node:readline";
 import { DataPacket_Kind, RoomServiceClient, WebhookReceiver } from "livekit-server-sdk";
+
+import { serve } from "../driven.mjs";
 
 const [apiKey, apiSecret] = process.argv.slice(2);
 const heard = [];
@@ -53,18 +53,4 @@ const methods = {
   },
 };
 
-const requests = createInterface({ input: process.stdin });
-requests.on("line", async (line) => {
-  const { id, method, ...parameters } = JSON.parse(line);
-  try {
-    answer({ id, ok: (await methods[method](parameters)) ?? null });
-  } catch (error) {
-    answer({ id, error: [error.name, error.status, error.code, error.message].join(" ") });
-  }
-});
-requests.on("close", () => process.exit(0));
-answer({ id: 0, ok: null });
-
-function answer(message) {
-  process.stdout.write(`${JSON.stringify(message)}\n`);
-}
+serve(methods, { describe: (error) => [error.name, error.status, error.code, error.message].join(" ") });

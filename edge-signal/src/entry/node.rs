@@ -82,10 +82,7 @@ pub(super) async fn nodes(
     env: &Env,
     deployment: &Deployment,
 ) -> Result<StdResult<Response, Refusal>> {
-    match check_operator(request, deployment)? {
-        Ok(()) => to_fleet(env, NODES_PATH, &()).await,
-        Err(refusal) => Ok(Err(refusal)),
-    }
+    operator_asks(request, env, deployment, NODES_PATH).await
 }
 
 /// Tells how many nodes each region needs.
@@ -94,10 +91,7 @@ pub(super) async fn need(
     env: &Env,
     deployment: &Deployment,
 ) -> Result<StdResult<Response, Refusal>> {
-    match check_operator(request, deployment)? {
-        Ok(()) => to_fleet(env, NEED_PATH, &()).await,
-        Err(refusal) => Ok(Err(refusal)),
-    }
+    operator_asks(request, env, deployment, NEED_PATH).await
 }
 
 /// A request of somebody who has an enrolment token, for the fleet object.
@@ -112,6 +106,19 @@ async fn operator<T: Serialize + DeserializeOwned>(
     }
     match parse::<T>(&mut request).await? {
         Ok(asked) => to_fleet(env, path, &asked).await,
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
+/// The same of what needs no body.
+async fn operator_asks(
+    request: &Request,
+    env: &Env,
+    deployment: &Deployment,
+    path: &str,
+) -> Result<StdResult<Response, Refusal>> {
+    match check_operator(request, deployment)? {
+        Ok(()) => to_fleet(env, path, &()).await,
         Err(refusal) => Ok(Err(refusal)),
     }
 }

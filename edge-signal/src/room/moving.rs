@@ -15,7 +15,6 @@ use shared::ids::{Generation, NodeId, ParticipantSid, SessionKey};
 use super::Room;
 use super::effect::Effect;
 use super::event::UnixMs;
-use super::node::Link;
 use super::session::{Media, Progress, Session, Side};
 use super::track_info;
 use super::turn::Turn;
@@ -215,7 +214,7 @@ impl Room {
         let held: Vec<_> = self.sessions.iter().filter(|(_, session)| session.is_held()).collect();
         let serves = |session: &Session| {
             let from = session.moving.as_ref().and_then(|moving| moving.from.as_ref());
-            from.and_then(|from| self.nodes.get(&from.node)).is_some_and(|node| node.link == Link::Ready)
+            from.is_some_and(|from| self.listens(&from.node))
         };
         let is_due = |session: &Session| {
             session.moving.as_ref().and_then(|moving| moving.held).is_some_and(|until| until <= turn.now)
@@ -265,7 +264,7 @@ impl Room {
         }
         let Some(Origin { node, generation }) = moving.from else { return };
         // One that is away is told when it comes back.
-        if self.nodes.get(&node).is_some_and(|node| node.link == Link::Ready) {
+        if self.listens(&node) {
             let session = SessionKey { participant: sid.clone(), generation };
             turn.send_node(&node, RoomToNode::CloseSession { session });
         }

@@ -140,7 +140,7 @@ impl Room {
     /// Has the node open a session, with all the room knows of it. Not before the node listens.
     pub(super) fn open_session(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
         let Some(id) = self.sessions.get(sid).and_then(|session| session.node.clone()) else { return };
-        if self.nodes.get(&id).is_none_or(|node| node.link != Link::Ready) {
+        if !self.listens(&id) {
             return;
         }
         let (subscriptions, established) = (self.served_to(sid), self.established(sid));

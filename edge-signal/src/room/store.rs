@@ -160,7 +160,11 @@ impl Room {
     pub(super) fn open_session_of(&self, sid: &ParticipantSid) -> Option<(NodeId, SessionKey)> {
         let session = self.sessions.get(sid).filter(|session| session.opened && session.media != Media::Ended)?;
         let id = session.node.as_ref()?;
-        let listens = self.nodes.get(id).is_some_and(|node| node.link == Link::Ready);
-        listens.then(|| (id.clone(), session.key(sid)))
+        self.listens(id).then(|| (id.clone(), session.key(sid)))
+    }
+
+    /// Whether a node hears what it is sent.
+    pub(super) fn listens(&self, id: &NodeId) -> bool {
+        self.nodes.get(id).is_some_and(|node| node.link == Link::Ready)
     }
 }

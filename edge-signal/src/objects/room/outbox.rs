@@ -4,6 +4,7 @@
 use serde::Deserialize;
 use worker::{Result, SqlStorage, SqlStorageValue, State};
 
+use super::storage::{has_table, integer};
 use crate::room::event::UnixMs;
 use crate::webhook::MAX_WAITING;
 
@@ -56,16 +57,13 @@ impl Outbox {
 
     /// Whether there ever was an event here: reading must not make tables in an object that has none.
     pub(super) fn exists(&self) -> Result<bool> {
-        #[derive(Deserialize)]
-        struct Count {
-            count: f64,
-        }
-        let query = "SELECT count(*) AS count FROM sqlite_master WHERE type = 'table' AND name = 'webhook_event'";
-        Ok(self.sql.exec(query, None)?.one::<Count>()?.count > 0.0)
+        has_table(&self.sql, "webhook_event")
     }
 
-    /// Adds an event for each receiver. Returns how many events were lost because too many wait.
-    pub(super) fn push(&self, now: UnixMs, body: &str, urls: &[String]) -> Result<u64> {
+    fn create(&self) -> Result<()> {
+        if self.exists()? {
+            return Ok(());
+        }
         self.sql.exec(
             "CREATE TABLE IF NOT EXISTS webhook_event (seq INTEGER PRIMARY KEY AUTOINCREMENT, url TEXT NOT NULL, \
              body TEXT NOT NULL, created INTEGER NOT NULL)",
@@ -77,6 +75,12 @@ impl Outbox {
              due INTEGER NOT NULL)",
             None,
         )?;
+        Ok(())
+    }
+
+    /// Adds an event for each receiver. Returns how many events were lost because too many wait.
+    pub(super) fn push(&self, now: UnixMs, body: &str, urls: &[String]) -> Result<u64> {
+        self.create()?;
         let mut lost = 0;
         for url in urls {
             let values = vec![text(url), text(body), integer(now.0)];
@@ -128,10 +132,6 @@ impl Outbox {
 
 fn text(value: &str) -> SqlStorageValue {
     SqlStorageValue::from(value.to_owned())
-}
-
-fn integer(value: u64) -> SqlStorageValue {
-    i64::try_from(value).map(SqlStorageValue::from).unwrap_or(SqlStorageValue::Null)
 }
 
 /// Whole numbers are exact in a double.

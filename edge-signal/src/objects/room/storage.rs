@@ -31,13 +31,7 @@ impl Storage {
 
     /// Whether anything was ever written here: reading must not make tables in an object that has no room.
     fn exists(&self) -> Result<bool> {
-        self.has("room")
-    }
-
-    fn has(&self, table: &str) -> Result<bool> {
-        let query = "SELECT count(*) AS count FROM sqlite_master WHERE type = 'table' AND name = ?";
-        let table = vec![SqlStorageValue::from(table.to_owned())];
-        Ok(self.sql.exec(query, table)?.one::<Count>()?.count > 0.0)
+        has_table(&self.sql, "room")
     }
 
     fn create(&self) -> Result<()> {
@@ -117,9 +111,9 @@ impl Storage {
     /// Marks a ticket as used, and forgets those that have expired since (`leeway` included).
     pub(super) fn mark_used(&self, jti: &str, exp: u64, now: UnixMs, leeway_secs: u64) -> Result<()> {
         self.create()?;
-        let oldest = seconds(now.secs().saturating_sub(leeway_secs));
+        let oldest = integer(now.secs().saturating_sub(leeway_secs));
         self.sql.exec("DELETE FROM used_ticket WHERE exp < ?", vec![oldest])?;
-        let values = vec![SqlStorageValue::from(jti.to_owned()), seconds(exp)];
+        let values = vec![SqlStorageValue::from(jti.to_owned()), integer(exp)];
         self.sql.exec("INSERT INTO used_ticket (jti, exp) VALUES (?, ?)", values)?;
         Ok(())
     }
@@ -127,8 +121,8 @@ impl Storage {
     /// Lets no token of this identity in that was minted before `before` (Unix seconds), until it is forgotten.
     pub(super) fn revoke(&self, identity: &Identity, before: u64, until: u64, now: UnixMs) -> Result<()> {
         self.create_missing()?;
-        self.sql.exec("DELETE FROM revoked WHERE until < ?", vec![seconds(now.secs())])?;
-        let values = vec![SqlStorageValue::from(identity.to_string()), seconds(before), seconds(until)];
+        self.sql.exec("DELETE FROM revoked WHERE until < ?", vec![integer(now.secs())])?;
+        let values = vec![SqlStorageValue::from(identity.to_string()), integer(before), integer(until)];
         self.sql.exec("INSERT OR REPLACE INTO revoked (identity, before, until) VALUES (?, ?, ?)", values)?;
         Ok(())
     }
@@ -140,7 +134,7 @@ impl Storage {
             before: f64,
         }
         // Nor has a room of an earlier version that table.
-        if !self.has("revoked")? {
+        if !has_table(&self.sql, "revoked")? {
             return Ok(None);
         }
         let identity = vec![SqlStorageValue::from(identity.to_owned())];
@@ -177,7 +171,13 @@ impl Storage {
     }
 }
 
-/// Unix seconds as SQL has them.
-fn seconds(secs: u64) -> SqlStorageValue {
-    i64::try_from(secs).map(SqlStorageValue::from).unwrap_or(SqlStorageValue::Null)
+pub(super) fn has_table(sql: &SqlStorage, table: &str) -> Result<bool> {
+    let query = "SELECT count(*) AS count FROM sqlite_master WHERE type = 'table' AND name = ?";
+    let table = vec![SqlStorageValue::from(table.to_owned())];
+    Ok(sql.exec(query, table)?.one::<Count>()?.count > 0.0)
+}
+
+/// A count or a time as SQL has them.
+pub(super) fn integer(value: u64) -> SqlStorageValue {
+    i64::try_from(value).map(SqlStorageValue::from).unwrap_or(SqlStorageValue::Null)
 }
