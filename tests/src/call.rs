@@ -152,35 +152,36 @@ impl Call {
         Ok(stills.into_iter().fold(0.0, f64::max))
     }
 
-    /// The node that has the call, by its place.
+    /// The node that has the call, by its place; waits until one says so.
     ///
     /// # Errors
-    /// There is none.
+    /// None does.
     pub async fn serving(&self) -> Result<usize> {
-        for node in 0..self.nodes {
-            // One that was killed answers nothing.
-            let Ok(metrics) = self.metrics(node).await else { continue };
-            if sum_metric(&metrics, "meridian_node_sessions") > 0.0 {
-                return Ok(node);
-            }
-        }
-        bail!("no node has a session")
+        self.serving_but(None).await
     }
 
-    /// Waits until another node than this one, which was killed, has sessions; which it is.
+    /// The same after a node was killed: another one.
     ///
     /// # Errors
-    /// None gets any.
+    /// None gets the call.
     pub async fn served_elsewhere(&self, killed: usize) -> Result<usize> {
+        self.serving_but(Some(killed)).await
+    }
+
+    async fn serving_but(&self, killed: Option<usize>) -> Result<usize> {
         let found = async {
             loop {
-                match self.serving().await {
-                    Ok(serving) if serving != killed => return serving,
-                    _ => sleep(POLL).await,
+                for node in (0..self.nodes).filter(|node| Some(*node) != killed) {
+                    // One that was killed answers nothing.
+                    let Ok(metrics) = self.metrics(node).await else { continue };
+                    if sum_metric(&metrics, "meridian_node_sessions") > 0.0 {
+                        return node;
+                    }
                 }
+                sleep(POLL).await;
             }
         };
-        timeout(PATIENCE, found).await.context("no other node has a session")
+        timeout(PATIENCE, found).await.context("no node has a session")
     }
 
     /// A node's `/metrics`.
