@@ -4,6 +4,7 @@
 pub mod api;
 pub mod fleet;
 pub mod flood;
+pub mod ice_servers;
 pub mod refusal;
 pub mod report;
 pub mod room;

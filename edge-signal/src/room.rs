@@ -37,7 +37,7 @@ pub mod placement;
 pub mod publication;
 mod quality;
 pub mod record;
-mod resume;
+pub mod resume;
 pub mod service;
 mod session;
 mod signal;

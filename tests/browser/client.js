@@ -177,15 +177,20 @@ window.client = {
     await room.localParticipant.sendText(text, { topic: TOPIC });
   },
 
-  /** Per subscribed track: what arrived, was decoded and heard; and the transports' ciphers. */
+  /** Per subscribed track: what arrived, was decoded and heard; and the transports' ciphers and paths. */
   async stats() {
     const tracks = [];
     const ciphers = new Set();
+    const paths = new Set();
     for (const participant of room.remoteParticipants.values()) {
       for (const publication of participant.trackPublications.values()) {
         const report = await publication.track?.getRTCStatsReport();
         for (const stat of report?.values() ?? []) {
           if (stat.type === "transport" && stat.srtpCipher) ciphers.add(stat.srtpCipher);
+          if (stat.type === "transport" && stat.selectedCandidatePairId) {
+            const { candidateType, relayProtocol } = report.get(report.get(stat.selectedCandidatePairId).localCandidateId);
+            paths.add([candidateType, relayProtocol].filter(Boolean).join(" "));
+          }
           if (stat.type !== "inbound-rtp") continue;
           tracks.push({
             identity: participant.identity,
@@ -203,7 +208,7 @@ window.client = {
         }
       }
     }
-    return { tracks, ciphers: [...ciphers] };
+    return { tracks, ciphers: [...ciphers], paths: [...paths] };
   },
 
   /** What the room looks like from here. */

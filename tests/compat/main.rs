@@ -14,6 +14,7 @@ mod server_api;
 mod subscription;
 mod table;
 mod tracks;
+mod turn;
 
 /// One row of the tier: `name: story, "what holds";`. Makes the tests `name::single` and `name::dual`, each of which
 /// runs `story(Mode)`, and its line in the table.
@@ -57,6 +58,12 @@ rows! {
             "Away for longer than `departureTimeout`: it leaves once for the others; then `STATE_MISMATCH`, a full reconnect.";
         tokens_are_refreshed: crate::grants::refreshed,
             "The token expires in mid-call: a full reconnect works, and a name that was changed stays.";
+    }
+    "Networks" {
+        turn_carries_media_where_udp_is_blocked: crate::turn::no_udp,
+            "No UDP to the node: media goes through a TURN server over TCP, which clients have from the edge.";
+        turn_is_forced_on_who_cannot_be_reached: crate::turn::forced,
+            "Only STUN gets through: the SDK's first try fails, at the next one it is told to use TURN alone.";
     }
     "Grants" {
         without_can_publish: crate::grants::not_publishing, "`canPublish: false`: publishing fails, receiving does not.";

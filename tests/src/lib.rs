@@ -25,4 +25,5 @@ pub mod server_sdk;
 pub mod signal;
 pub mod statistics;
 pub mod token;
+pub mod turn_server;
 pub mod watcher;

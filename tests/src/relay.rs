@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -28,6 +28,8 @@ const OVERHEAD: usize = 28;
 /// What loss is counted of.
 const MILLION: u32 = 1_000_000;
 
+/// First bytes of STUN messages (RFC 7983 section 7).
+const STUN: std::ops::RangeInclusive<u8> = 0..=3;
 /// Seed of what a path loses.
 const SEED: u64 = 7;
 
@@ -62,6 +64,27 @@ struct Path {
     delay: AtomicU64,
     /// Packets lost of a million.
     loss: AtomicU32,
+    firewall: RwLock<Option<Firewall>>,
+}
+
+/// What of clients gets through.
+#[derive(Debug, Clone, Copy)]
+pub struct Firewall {
+    /// Everything of this address.
+    pub friend: IpAddr,
+    /// Of others STUN alone: what inspects packets and does not know DTLS. Else nothing.
+    pub stun: bool,
+}
+
+impl Path {
+    /// Whether a client's datagram gets through.
+    fn lets_in(&self, client: SocketAddr, datagram: &[u8]) -> bool {
+        let firewall = self.firewall.read().unwrap_or_else(PoisonError::into_inner);
+        firewall.is_none_or(|firewall| {
+            let is_stun = datagram.first().is_some_and(|first| STUN.contains(first));
+            client.ip() == firewall.friend || (firewall.stun && is_stun)
+        })
+    }
 }
 
 impl Relay {
@@ -99,6 +122,11 @@ impl Relay {
         self.path.delay.store(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// Puts a firewall in front of the node.
+    pub fn wall(&self, firewall: Firewall) {
+        *self.path.firewall.write().unwrap_or_else(PoisonError::into_inner) = Some(firewall);
+    }
+
     /// Loses this share of what goes to each client, each packet by itself.
     pub fn lose(&self, share: f64) {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a million")]
@@ -116,6 +144,9 @@ async fn serve(outside: Arc<UdpSocket>, node: SocketAddr, path: Arc<Path>, clien
     let mut buffer = [0; MAX_DATAGRAM];
     loop {
         let Ok((len, client)) = outside.recv_from(&mut buffer).await else { continue };
+        if !buffer.get(..len).is_some_and(|datagram| path.lets_in(client, datagram)) {
+            continue;
+        }
         let known = lock(&clients).get(&client).map(|known| Arc::clone(&known.inside));
         let inside = match known {
             Some(inside) => inside,

@@ -65,7 +65,18 @@ impl Deployment {
     /// # Errors
     /// As [`Deployment::start`].
     pub async fn behind_relay() -> anyhow::Result<(Arc<Self>, Relay)> {
-        let start = || Self::start_told(1, |config| StackConfig { public_address: Some(RELAY_ADDRESS), ..config });
+        Self::behind_relay_with([]).await
+    }
+
+    /// As [`Deployment::behind_relay`], and an edge with these variables.
+    ///
+    /// # Errors
+    /// As [`Deployment::start`].
+    pub async fn behind_relay_with(
+        vars: impl IntoIterator<Item = (String, String)>,
+    ) -> anyhow::Result<(Arc<Self>, Relay)> {
+        let (edge_vars, public_address) = (vars.into_iter().collect(), Some(RELAY_ADDRESS));
+        let start = || Self::start_told(1, |config| StackConfig { public_address, edge_vars, ..config });
         let deployment = tokio::task::spawn_blocking(start).await??;
         let relay = Relay::start(deployment.media_address().context("no node")?).await?;
         Ok((deployment, relay))

@@ -82,6 +82,9 @@ pub struct Stats {
     pub tracks: Vec<TrackStats>,
     /// SRTP ciphers of the client's transports; the native SDK does not say.
     pub ciphers: Vec<String>,
+    /// Types of the client's candidates in use (`host`, `prflx`, `relay tcp`); the native SDK does not say.
+    #[serde(default)]
+    pub paths: Vec<String>,
 }
 
 /// One subscribed track.

@@ -10,6 +10,7 @@ pub mod wasm_bindgen;
 pub mod wasm_target;
 
 mod apt;
+mod coturn;
 mod from_source;
 mod infra;
 mod stamp;
@@ -35,6 +36,7 @@ const WASM_BINDGEN: Step = Step { name: "wasm-bindgen", done: wasm_bindgen::is_d
 const WRANGLER_NODE: Step =
     Step { name: "Node.js for wrangler", done: node::is_fit_for_wrangler, act: node::install_for_wrangler };
 const CHROMIUM: Step = Step { name: "Chromium", done: chromium::is_present, act: chromium::install };
+const COTURN: Step = Step { name: "TURN server", done: coturn::is_present, act: coturn::install };
 const CARGO_DEB: Step = Step { name: "cargo-deb", done: cargo_deb::is_done, act: cargo_deb::install };
 const CARGO_FUZZ: Step = Step { name: "cargo-fuzz", done: cargo_fuzz::is_done, act: cargo_fuzz::install };
 const PYTHON: Step = Step { name: "Python clients", done: || python::SDKS.is_done(), act: || python::SDKS.install() };
@@ -59,13 +61,13 @@ pub fn for_wrangler() -> Result<()> {
     run(&[WRANGLER_NODE])
 }
 
-/// Everything: [`for_wrangler`], and the clients of the system tests.
+/// Everything: [`for_wrangler`], and what the system tests set beside it: clients, a TURN server.
 ///
 /// # Errors
 /// The first step that fails, in one line.
 pub fn for_tests() -> Result<()> {
     for_wrangler()?;
-    run(&[CHROMIUM, PYTHON])
+    run(&[CHROMIUM, COTURN, PYTHON])
 }
 
 /// What fuzzing needs.

@@ -2,6 +2,7 @@
 
 use shared::claims::{ApiKeys, SigningKey};
 
+use crate::ice_servers::{self, IceServers};
 use crate::webhook::{self, Webhooks};
 
 /// Name of the variable with `key: secret` lines.
@@ -20,6 +21,13 @@ pub const KEEP_TOKENS_OF_REMOVED: &str = "KEEP_TOKENS_OF_REMOVED";
 pub const WEBHOOK_URLS: &str = "WEBHOOK_URLS";
 /// Name of the variable with the API key that signs webhooks; without it the first one does.
 pub const WEBHOOK_API_KEY: &str = "WEBHOOK_API_KEY";
+
+/// Name of the variable with the `stun:` URLs that clients are told.
+pub const STUN_URLS: &str = "STUN_URLS";
+/// Name of the variable with the `turn:` and `turns:` URLs that clients are told.
+pub const TURN_URLS: &str = "TURN_URLS";
+/// Name of the secret that the TURN servers share with the edge.
+pub const TURN_SECRET: &str = "TURN_SECRET";
 
 /// Fewest bytes of the fleet secret: it alone lets a node in (HMAC-SHA256, RFC 2104 section 3).
 const MIN_FLEET_SECRET: usize = 32;
@@ -40,6 +48,8 @@ pub struct Deployment {
     pub keep_tokens_of_removed: bool,
     /// Where webhooks go.
     pub webhooks: Webhooks,
+    /// Which servers help clients to reach nodes.
+    pub ice_servers: IceServers,
     /// What an operator should mend, though it works.
     pub warnings: Vec<String>,
 }
@@ -82,9 +92,16 @@ impl Deployment {
             webhook::Malformed::Url => DeploymentError::Malformed(WEBHOOK_URLS),
             webhook::Malformed::Key => DeploymentError::Malformed(WEBHOOK_API_KEY),
         })?;
+        let ice_servers = [STUN_URLS, TURN_URLS, TURN_SECRET].map(&variable);
+        let [stun, turn, secret] = ice_servers.each_ref().map(Option::as_deref);
+        let ice_servers = IceServers::read(stun, turn, secret).map_err(|error| match error {
+            ice_servers::Malformed::Stun => DeploymentError::Malformed(STUN_URLS),
+            ice_servers::Malformed::Turn => DeploymentError::Malformed(TURN_URLS),
+            ice_servers::Malformed::Secret => DeploymentError::Missing(TURN_SECRET),
+        })?;
         let is_set = |name| variable(name).as_deref() == Some("true");
         let (open_meetings, keep_tokens_of_removed) = (is_set(OPEN_MEETINGS), is_set(KEEP_TOKENS_OF_REMOVED));
-        Ok(Self { keys, signing, fleet_secret, open_meetings, keep_tokens_of_removed, webhooks, warnings })
+        Ok(Self { keys, signing, fleet_secret, open_meetings, keep_tokens_of_removed, webhooks, ice_servers, warnings })
     }
 }
 
@@ -125,6 +142,8 @@ mod tests {
         }
         assert_eq!(read((API_KEYS, "devkey")).err(), Some(DeploymentError::Malformed(API_KEYS)));
         assert_eq!(read((WEBHOOK_URLS, "no url")).err(), Some(DeploymentError::Malformed(WEBHOOK_URLS)));
+        assert_eq!(read((STUN_URLS, "turn:host")).err(), Some(DeploymentError::Malformed(STUN_URLS)));
+        assert_eq!(read((TURN_URLS, "turn:host")).err(), Some(DeploymentError::Missing(TURN_SECRET)));
         assert_eq!(read((FLEET_SECRET, "short")).err(), Some(DeploymentError::Weak(FLEET_SECRET)));
         let malformed = Some(DeploymentError::Malformed(SESSION_SIGNING_KEY));
         assert_eq!(read((SESSION_SIGNING_KEY, "{}")).err(), malformed);

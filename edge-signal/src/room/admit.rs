@@ -46,7 +46,13 @@ impl Room {
         let region = self.region_for(&attempt)?;
         if attempt.request.reconnect {
             let participant = ParticipantSid::from_random(Turn::new(context).random());
-            return Ok(Admission { attempt, participant, peer_connections: PeerConnections::Single, place: None });
+            return Ok(Admission {
+                attempt,
+                participant,
+                peer_connections: PeerConnections::Single,
+                place: None,
+                ice_servers: Vec::new(),
+            });
         }
         let max = if self.record.created { self.record.max_participants } else { config.max_participants };
         if self.is_full_for(max, &identity, is_dependent(&attempt.claims)) {
@@ -59,7 +65,7 @@ impl Room {
             (false, _) => PeerConnections::DualPublisherPrimary,
         };
         let participant = ParticipantSid::from_random(Turn::new(context).random());
-        let mut admission = Admission { attempt, participant, peer_connections, place: None };
+        let mut admission = Admission { attempt, participant, peer_connections, place: None, ice_servers: Vec::new() };
         if self.usable_node().is_none() {
             let grants = media_grants(&admission.attempt.claims, &permission);
             let first = FirstSession {

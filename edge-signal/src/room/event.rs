@@ -1,6 +1,6 @@
 //! What happens to a room.
 
-use livekit_protocol::{JoinRequest, SignalRequest};
+use livekit_protocol::{IceServer, JoinRequest, SignalRequest};
 use serde::{Deserialize, Serialize};
 use shared::claims::AccessClaims;
 use shared::control::{NodeToRoom, PeerConnections, PlaceRequest};
@@ -72,6 +72,8 @@ pub struct Admission {
     pub peer_connections: PeerConnections,
     /// Set when the room has no node yet: ask the fleet before accepting; without a node answer 503.
     pub place: Option<Box<PlaceRequest>>,
+    /// Those of the deployment, with credentials for this client: the shell's to add.
+    pub ice_servers: Vec<IceServer>,
 }
 
 /// An event.

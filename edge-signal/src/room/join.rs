@@ -19,6 +19,7 @@ use super::record::{Placing, publish_codecs};
 use super::session::{Progress, Session, Side};
 use super::turn::Turn;
 use super::update::{departed, dismiss, is_hidden, leave};
+use crate::ice_servers::has_relay;
 
 /// LiveKit server version whose behaviour clients may expect; they parse it as semver.
 pub const COMPATIBLE_VERSION: &str = "1.13.5";
@@ -46,7 +47,7 @@ impl Room {
         placed: Option<(NodeId, RegionName)>,
     ) {
         if admission.attempt.request.reconnect {
-            return self.resume(turn, connection, &admission.attempt);
+            return self.resume(turn, connection, &admission);
         }
         let client = admission.attempt.request.client_info.clone().unwrap_or_default();
         let protocol = u32::try_from(client.protocol).unwrap_or(0);
@@ -66,6 +67,8 @@ impl Room {
             self.record_mut().joined = true;
         }
         let superseded = self.supersede(turn, &identity);
+        let relayed = has_relay(&admission.ice_servers) && self.was_unreached(&identity);
+        let ice_servers = admission.ice_servers.clone();
         let returns = superseded.is_some();
         let sid = admission.participant.clone();
         let (offer, fault) = match bundled_offer(&admission.attempt.request) {
@@ -75,12 +78,13 @@ impl Room {
         let announced = admission.attempt.request.add_track_requests.clone();
         let session = self.first_session(turn.now, &admission, offer.is_some(), placed);
         let mut participant = newcomer(turn.now, connection, identity, admission);
+        participant.relayed = relayed;
         participant.region =
             self.usable_node().and_then(|id| self.nodes.get(id)).map(|n| n.region.to_string()).unwrap_or_default();
         self.put_participant(participant, session);
         self.put_description(&sid, Side::ClientOffer, offer);
 
-        self.send_join(turn, &sid);
+        self.send_join(turn, &sid, ice_servers);
         for request in announced {
             self.add_track(turn, &sid, request);
         }
@@ -131,11 +135,11 @@ impl Room {
         let old = self.identities.get(identity)?.clone();
         let info = self.participant_info(&old)?;
         self.dismiss_client(turn, &old, DisconnectReason::DuplicateIdentity, Action::Disconnect);
-        self.erase(turn, &old, DisconnectReason::DuplicateIdentity);
         let gone = departed(info, DisconnectReason::DuplicateIdentity);
         if !is_hidden(&gone) {
             self.note_departure(turn.now, &gone);
         }
+        self.erase(turn, &old, DisconnectReason::DuplicateIdentity);
         Some(gone)
     }
 
@@ -173,7 +177,7 @@ impl Room {
         session
     }
 
-    fn send_join(&self, turn: &mut Turn, sid: &ParticipantSid) {
+    fn send_join(&self, turn: &mut Turn, sid: &ParticipantSid, ice_servers: Vec<proto::IceServer>) {
         let (Some(participant), Some(session)) = (self.participants.get(sid), self.sessions.get(sid)) else { return };
         let others = self.participants.values().filter(|p| p.sid != *sid && !p.permission.hidden);
         let mut me = participant.info(Vec::new());
@@ -186,6 +190,8 @@ impl Room {
             server_version: COMPATIBLE_VERSION.to_owned(),
             server_region: participant.region.clone(),
             subscriber_primary: session.peer_connections == PeerConnections::DualSubscriberPrimary,
+            ice_servers,
+            client_configuration: participant.client_configuration(),
             ping_timeout: PING_TIMEOUT_SECS,
             ping_interval: PING_INTERVAL_SECS,
             server_info: Some(self.server_info(sid)),
@@ -270,6 +276,7 @@ fn newcomer(now: UnixMs, connection: &ConnectionId, identity: Identity, admissio
         gone_since: None,
         refresh_at: now.after(REFRESH_INTERVAL_MS),
         served_from: None,
+        relayed: false,
         answer_at: None,
     }
 }

@@ -334,6 +334,7 @@ impl Room {
     fn media_state(&mut self, turn: &mut Turn, sid: &ParticipantSid, state: MediaState) {
         let Some(session) = self.session_mut(sid).filter(|session| session.media != Media::Ended) else { return };
         session.media = state.into();
+        session.failed &= state != MediaState::Connected;
         session.refusals = 0;
         if state == MediaState::Connected {
             self.note_arrival(turn, sid, Some(Media::Connected));

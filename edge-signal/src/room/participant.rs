@@ -46,6 +46,9 @@ pub(super) struct Participant {
     /// Until when no further tracks are served to it; `None`: they are.
     #[serde(default)]
     pub(super) served_from: Option<UnixMs>,
+    /// It is to be reached through TURN: nothing else has brought its media up.
+    #[serde(default)]
+    pub(super) relayed: bool,
     /// When to look which of the tracks it wished for have not come.
     #[serde(default)]
     pub(super) answer_at: Option<UnixMs>,
@@ -84,6 +87,12 @@ impl Participant {
     /// own wait for that transport: a track that is subscribed to in between stays without a `TrackSubscribed`.
     pub(super) fn loses_events_on_return(&self) -> bool {
         matches!(self.client.traits.sdk.as_str(), "js" | "react_native" | "unity_web")
+    }
+
+    /// What its SDK is told of how to connect.
+    pub(super) fn client_configuration(&self) -> Option<proto::ClientConfiguration> {
+        let force_relay = proto::ClientConfigSetting::Enabled.into();
+        self.relayed.then(|| proto::ClientConfiguration { force_relay, ..Default::default() })
     }
 
     /// Agents and recorders: they do not count and do not keep a room open.

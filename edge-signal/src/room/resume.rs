@@ -4,7 +4,7 @@ use livekit_protocol as proto;
 use livekit_protocol::leave_request::Action;
 use livekit_protocol::participant_info::State;
 use livekit_protocol::signal_response::Message;
-use livekit_protocol::{DisconnectReason, SyncState};
+use livekit_protocol::{DisconnectReason, ReconnectReason, SyncState};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use shared::control::{PeerConnections, ReceivedData, RoomToNode};
@@ -12,10 +12,12 @@ use shared::ids::{Identity, ParticipantSid, TrackSid};
 
 use super::Room;
 use super::effect::Effect;
-use super::event::{ConnectionId, JoinAttempt, UnixMs};
+use super::event::{Admission, ConnectionId, JoinAttempt, UnixMs};
+use super::participant::Participant;
 use super::session::{Media, Progress, Side};
 use super::turn::Turn;
 use super::update::{dismiss, leave};
+use crate::ice_servers::has_relay;
 
 /// Milliseconds that those who left are remembered for clients that may have missed it, beyond the departure timeout: a
 /// dead socket is noticed after [`super::join::PING_TIMEOUT_SECS`], and a client tries to come back for as long again.
@@ -26,6 +28,8 @@ const MAX_UPDATE_LEN: usize = 128 * 1024;
 /// loses nothing that was given to it; what the client held back meanwhile is sent only if this is not 0. Packets that
 /// arrive twice are told by their sequence.
 const REPLAY_FROM: u32 = 1;
+/// Milliseconds within which media comes up on any network that lets it through.
+pub const REACHED_WITHIN_MS: u64 = 5_000;
 /// Most senders in a client's report of what it has received.
 const MAX_RECEIVE_STATES: usize = 10_000;
 
@@ -35,20 +39,26 @@ pub(super) struct Departed {
     identity: Identity,
     version: u32,
     pub(super) at: UnixMs,
+    /// Its media never came up, though it waited for it.
+    #[serde(default)]
+    unreached: bool,
 }
 
 impl Room {
     /// A client asks to go on. If it cannot it is told to join anew, and nothing is created for it.
-    pub(super) fn resume(&mut self, turn: &mut Turn, connection: &ConnectionId, attempt: &JoinAttempt) {
-        let request = &attempt.request;
-        let Some(sid) = self.resumable(attempt) else {
+    pub(super) fn resume(&mut self, turn: &mut Turn, connection: &ConnectionId, admission: &Admission) {
+        let request = &admission.attempt.request;
+        let Some(sid) = self.resumable(&admission.attempt) else {
             let protocol = request.client_info.as_ref().map_or(0, |client| u32::try_from(client.protocol).unwrap_or(0));
             return dismiss(turn, connection, leave(protocol, DisconnectReason::StateMismatch, Action::Reconnect));
         };
         self.take_over(turn, &sid, connection);
+        self.note_failure(&sid, admission);
         let reconnect = proto::ReconnectResponse {
             server_info: Some(self.server_info(&sid)),
             last_message_seq: REPLAY_FROM,
+            ice_servers: admission.ice_servers.clone(),
+            client_configuration: self.participants.get(&sid).and_then(Participant::client_configuration),
             ..Default::default()
         };
         self.send(turn, &sid, Message::Reconnect(reconnect));
@@ -198,7 +208,30 @@ impl Room {
         }
     }
 
-    /// Remembers one who left, and forgets those whom nobody can have missed any more.
+    /// A client whose connection fails, and was not up since it failed before, comes through TURN from now on, if there is
+    /// any: something on its way takes the checks of ICE and not its media.
+    fn note_failure(&mut self, sid: &ParticipantSid, admission: &Admission) {
+        let reason = admission.attempt.request.reconnect_reason();
+        let fails = matches!(reason, ReconnectReason::RrPublisherFailed | ReconnectReason::RrSubscriberFailed);
+        let Some(session) = self.session_mut(sid).filter(|session| fails && session.moving.is_none()) else { return };
+        let again = session.failed || session.media == Media::New;
+        session.failed = true;
+        if let Some(participant) = self.participant_mut(sid).filter(|_| again && has_relay(&admission.ice_servers)) {
+            participant.relayed = true;
+        }
+    }
+
+    /// Whether a participant's media has never come up, though there was time.
+    fn is_unreached(&self, now: UnixMs, sid: &ParticipantSid) -> bool {
+        self.participants.get(sid).is_some_and(|p| !p.active && p.joined_at.after(REACHED_WITHIN_MS) <= now)
+    }
+
+    /// Whether one of this identity left lately without having been reached.
+    pub(super) fn was_unreached(&self, identity: &Identity) -> bool {
+        self.departed.values().any(|departed| departed.unreached && departed.identity == *identity)
+    }
+
+    /// Remembers one who leaves, before it is erased, and forgets those whom nobody can have missed any more.
     pub(super) fn note_departure(&mut self, now: UnixMs, info: &proto::ParticipantInfo) {
         let kept = DEPARTED_KEPT_MS.saturating_add(self.record.departure_timeout_ms());
         let old: Vec<_> =
@@ -208,7 +241,8 @@ impl Room {
         }
         let (sid, identity) = (ParticipantSid::try_from(info.sid.as_str()), Identity::try_from(info.identity.as_str()));
         if let (Ok(sid), Ok(identity)) = (sid, identity) {
-            self.put_departed(&sid, Some(Departed { identity, version: info.version, at: now }));
+            let unreached = self.is_unreached(now, &sid);
+            self.put_departed(&sid, Some(Departed { identity, version: info.version, at: now, unreached }));
         }
     }
 }

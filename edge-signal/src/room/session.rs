@@ -36,6 +36,9 @@ pub(super) struct Session {
     /// The data channels the client has opened.
     #[serde(default)]
     pub(super) channels: Vec<DataStream>,
+    /// Its client has said that its connection failed, and it was not up since.
+    #[serde(default)]
+    pub(super) failed: bool,
     /// It goes on at another node, and its client is not connected there yet.
     #[serde(default)]
     pub(super) moving: Option<Moving>,
@@ -111,6 +114,7 @@ impl Session {
             restart_due: false,
             carried: Vec::new(),
             channels: Vec::new(),
+            failed: false,
             moving: None,
         }
     }

@@ -20,6 +20,7 @@ mod node_loss;
 mod publishing;
 mod quality;
 mod random_events;
+mod relaying;
 mod resuming;
 mod serving;
 mod speaking;

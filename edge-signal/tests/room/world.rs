@@ -32,6 +32,8 @@ pub(crate) struct World {
     pub(crate) nodes: BTreeMap<NodeId, VirtualNode>,
     /// What the fleet answers.
     pub(crate) fleet: Option<NodeId>,
+    /// What the deployment offers who joins or comes back.
+    pub(crate) ice_servers: Vec<proto::IceServer>,
     pub(crate) asked_fleet: Vec<PlaceRequest>,
     pub(crate) directory: Vec<Option<DirectoryEntry>>,
     pub(crate) tokens: Vec<AccessClaims>,
@@ -131,6 +133,7 @@ impl World {
             clients: BTreeMap::new(),
             nodes: BTreeMap::from([(fleet.clone(), VirtualNode::default())]),
             fleet: Some(fleet),
+            ice_servers: Vec::new(),
             asked_fleet: Vec::new(),
             directory: Vec::new(),
             tokens: Vec::new(),
@@ -169,7 +172,8 @@ impl World {
         self.enter(who, admission)
     }
 
-    pub(crate) fn enter(&mut self, who: &Who, admission: Admission) -> Result<ConnectionId, Refusal> {
+    pub(crate) fn enter(&mut self, who: &Who, mut admission: Admission) -> Result<ConnectionId, Refusal> {
+        admission.ice_servers.clone_from(&self.ice_servers);
         let mut placed = None;
         if let Some(request) = &admission.place {
             let unavailable = Refusal::new(Reason::NoNode, "no node");
@@ -190,7 +194,8 @@ impl World {
         let mut who = who.clone();
         who.request.reconnect = true;
         who.request.participant_sid.clone_from(&self.clients[before].sid);
-        let admission = self.admit(&who).unwrap();
+        let mut admission = self.admit(&who).unwrap();
+        admission.ice_servers.clone_from(&self.ice_servers);
         assert!(admission.place.is_none(), "a resume asks for no node");
         let client = self.clients[before].resuming();
         self.sockets += 1;

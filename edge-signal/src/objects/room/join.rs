@@ -78,7 +78,7 @@ impl Shell {
     fn accept(
         self: &Rc<Self>,
         room: Room,
-        admission: Admission,
+        mut admission: Admission,
         placed: Option<(NodeId, RegionName)>,
     ) -> Result<Response> {
         let pair = WebSocketPair::new()?;
@@ -90,6 +90,8 @@ impl Shell {
             let until = claims.exp.saturating_add(ACCESS_LEEWAY_SECS);
             self.storage().mark_used(&token_id(claims), until, runtime::now(), INTERNAL_LEEWAY_SECS)?;
         }
+        let ice_servers = &self.deployment()?.ice_servers;
+        admission.ice_servers = ice_servers.of(admission.participant.as_str(), runtime::now().secs());
         let (participant, request) = (&admission.participant, &admission.attempt.request);
         let sdk = request.client_info.as_ref().map_or("UNKNOWN", |client| client.sdk().as_str_name());
         let placed_in = placed.as_ref().map(|(_, region)| region);
