@@ -86,6 +86,12 @@ export const media = (room) => {
       await room().localParticipant.setCameraEnabled(true, undefined, options);
     },
 
+    /** Publishes the camera small and as one layer: little to encode and decode. */
+    async publishSmallCamera() {
+      const resolution = { width: 320, height: 180, frameRate: 30 };
+      await room().localParticipant.setCameraEnabled(true, { resolution }, { simulcast: false });
+    },
+
     /** Shares this very tab, with its sound. */
     async shareScreen() {
       await room().localParticipant.setScreenShareEnabled(true, { audio: true, selfBrowserSurface: "include", preferCurrentTab: true });

@@ -3,6 +3,7 @@
 mod apart;
 pub mod command;
 pub mod crowd;
+pub mod failover;
 pub mod impaired;
 pub mod join_rate;
 pub mod join_steps;

@@ -18,7 +18,7 @@ use super::crowd::Habits;
 use super::measure::{Plan, Step, measure};
 use super::scenario::{Scenario, Tracks};
 use super::servers::{Servers, pinned};
-use super::{apart, impaired, join_rate, join_steps, limit, report, signaling};
+use super::{apart, failover, impaired, join_rate, join_steps, limit, report, signaling};
 use crate::client::{MediaOptions, SrtpOffer};
 use crate::machine::load_average;
 use crate::relay::RELAY_ADDRESS;
@@ -67,6 +67,8 @@ pub enum What {
     Impaired,
     /// What joins, changes, leaves and mutes cost each of 10, 100, 300, 1,000 in a room, and the edge; ours alone.
     Crowd,
+    /// How long pictures stand still when the node of four browsers' call is killed, 20 times in each mode; ours alone.
+    Failover,
 }
 
 impl What {
@@ -84,6 +86,7 @@ impl What {
             Self::Limit => "limit",
             Self::Impaired => "impaired",
             Self::Crowd => "crowd",
+            Self::Failover => "failover",
         }
     }
 }
@@ -114,6 +117,7 @@ impl ValueEnum for Task {
             Self::One(What::Limit),
             Self::One(What::Impaired),
             Self::One(What::Crowd),
+            Self::One(What::Failover),
         ]
     }
 
@@ -213,6 +217,7 @@ fn everything(options: &Options) -> Vec<(What, Options)> {
         with(What::Idle),
         with(What::Impaired),
         with(What::Crowd),
+        with(What::Failover),
     ]
 }
 
@@ -254,6 +259,9 @@ async fn measured(what: What, options: &Options, directory: &Path) -> Result<()>
         json!({ "rows": rig::measure(config, async |stack| impaired::measure(stack).await).await? })
     } else if what == What::Crowd {
         json!({ "rows": rig::measure(rig::config(&[]), async |stack| signaling::measure(stack).await).await? })
+    } else if what == What::Failover {
+        let config = StackConfig { nodes: failover::NODES, ..rig::config(&[]) };
+        json!({ "rows": rig::measure(config, async |stack| failover::measure(stack).await).await? })
     } else {
         let config = rig::config(&pinned());
         let state = config.state_dir.clone();
@@ -398,7 +406,7 @@ impl Options {
                 };
                 LOSSES.into_iter().map(step).collect()
             }
-            What::Join | What::Limit | What::Impaired | What::Crowd => Vec::new(),
+            What::Join | What::Limit | What::Impaired | What::Crowd | What::Failover => Vec::new(),
         }
     }
 }

@@ -150,6 +150,9 @@ pub fn write(docs: &Path) -> Result<()> {
     if let Some(report) = read(&directory, "crowd")? {
         crowd(&mut text, &report)?;
     }
+    if let Some(report) = read(&directory, "failover")? {
+        failover(&mut text, &report)?;
+    }
     writeln!(text, "\n{}", METHOD.trim_end())?;
     fs::write(docs.join("bench.md"), text).context("bench.md")
 }
@@ -320,6 +323,21 @@ fn crowd(text: &mut String, report: &Value) -> Result<()> {
         ("p95 ms", "mute_p95_ms", one),
     ];
     table(text, &["in the room"], &columns, array(report, "/figures/rows"), &["step"])
+}
+
+fn failover(text: &mut String, report: &Value) -> Result<()> {
+    writeln!(text, "\n## Failover: `kill -9` of the node under a call of four browsers\n")?;
+    head(text, report, "failover")?;
+    let columns: [Column; 7] = [
+        ("kills", "kills", whole),
+        ("pictures", "pictures", whole),
+        ("still while nothing breaks, p50 ms", "usual_p50_ms", whole),
+        ("still after a kill, p50 ms", "still_p50_ms", whole),
+        ("p95 ms", "still_p95_ms", whole),
+        ("worst ms", "still_worst_ms", whole),
+        ("resumes", "resumed", whole),
+    ];
+    table(text, &["clients with"], &columns, array(report, "/figures/rows"), &["step"])
 }
 
 /// A line for each server.

@@ -30,6 +30,14 @@ impl SdkClient {
         self.call::<Value>("publishCameraWith", json!([options])).await.map(drop)
     }
 
+    /// Publishes its camera small and as one layer, for many browsers on few cores.
+    ///
+    /// # Errors
+    /// When the SDK cannot publish.
+    pub async fn publish_small_camera(&self) -> Result<()> {
+        self.call::<Value>("publishSmallCamera", json!([])).await.map(drop)
+    }
+
     /// Shows its camera, or mutes it.
     ///
     /// # Errors
