@@ -121,6 +121,10 @@ impl Room {
 
     /// Those on nodes that drain; `None`: there are none.
     pub(super) fn sessions_to_move(&self) -> Option<Vec<ParticipantSid>> {
+        // Asked after each event, and nearly always so.
+        if !self.nodes.values().any(|node| node.draining) {
+            return None;
+        }
         let drains = |session: &Session| self.nodes.get(session.node.as_ref()?).filter(|node| node.draining).map(drop);
         let leaving: Vec<_> =
             self.sessions.iter().filter(|(_, s)| drains(s).is_some()).map(|(sid, _)| sid.clone()).collect();
