@@ -10,6 +10,10 @@ use crate::call::Call;
 
 /// Larger than any one packet.
 const STREAM: usize = 300_000;
+/// Bytes of data that the SDK takes at once: 64,000 with what it adds.
+const LARGE: usize = 63_900;
+/// Bytes that it does not take.
+const TOO_LARGE: usize = 64_100;
 /// LiveKit's code for a method nobody has.
 const UNSUPPORTED_METHOD: u32 = 1400;
 
@@ -65,6 +69,21 @@ pub(crate) async fn to_some(mode: Mode) -> Result<()> {
 
 /// To look at what was heard already.
 const SOON: std::time::Duration = std::time::Duration::from_millis(1);
+
+/// The largest packet that the SDK takes gets through; the SDK refuses a larger one, and all goes on.
+pub(crate) async fn oversized(mode: Mode) -> Result<()> {
+    let call = Call::open(mode).await?;
+    for reliable in [true, false] {
+        let text = "x".repeat(LARGE);
+        call.ada.send_data(&text, reliable).await?;
+        call.bob.hears(packet("ada", &text)).await?;
+        let refused = call.ada.send_data(&"x".repeat(TOO_LARGE), reliable).await;
+        ensure!(refused.is_err(), "{TOO_LARGE} bytes were taken");
+        call.ada.send_data("after", reliable).await?;
+        call.bob.hears(packet("ada", "after")).await?;
+    }
+    Ok(())
+}
 
 /// Chat messages.
 pub(crate) async fn chat(mode: Mode) -> Result<()> {

@@ -103,6 +103,8 @@ rows! {
             "`SendData`: to everyone, or to those named, in order.";
         a_removed_participant_stays_away: crate::participant::removed,
             "`RemoveParticipant`: `Disconnected` with its reason; the tokens it held are void, new ones are good.";
+        a_room_that_nobody_is_in_ends: crate::participant::room_empty,
+            "`emptyTimeout` before the first join, `departureTimeout` after the last leave: the next join makes another room.";
         a_deleted_room_ends_for_everyone: crate::participant::room_deleted,
             "`DeleteRoom`: `Disconnected` with its reason.";
         the_same_identity_replaces_the_first: crate::participant::same_identity,
@@ -166,6 +168,8 @@ rows! {
         data_reaches_everyone: crate::data::to_everyone, "Reliable and lossy packets, with and without topics.";
         data_reaches_those_named_alone: crate::data::to_some,
             "`destinationIdentities`: nobody else hears; unknown identities are passed over.";
+        oversized_data_is_refused_by_itself: crate::data::oversized,
+            "Data up to 64 KB at once gets through; more is refused by the SDK, and what comes after it arrives.";
         chat: crate::data::chat, "`sendChatMessage`.";
         remote_calls: crate::data::rpc, "`performRpc` both ways, long payloads, errors.";
         text_and_byte_streams: crate::data::streams, "`sendText` and `streamBytes` of many packets.";

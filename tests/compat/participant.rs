@@ -1,5 +1,7 @@
 //! Participants: who they are, what they say of themselves, how they come and go.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use meridian_tests::app_server::AppServer;
@@ -102,6 +104,39 @@ pub(crate) async fn room_deleted(mode: Mode) -> Result<()> {
         client.hears(json!({ "event": "disconnected", "reason": ROOM_DELETED })).await?;
     }
     Ok(())
+}
+
+/// A room that nobody joins ends after one time-out, one that everybody has left after the other.
+pub(crate) async fn room_empty(mode: Mode) -> Result<()> {
+    let scene = Scene::open().await?;
+    let server = AppServer::of(&scene)?;
+    server.ask("CreateRoom", json!({ "name": scene.room, "emptyTimeout": 1 })).await?;
+    ended(&server, &scene.room).await?;
+    let brief = json!({ "name": scene.room, "departureTimeout": 1, "metadata": "brief" });
+    let made = server.ask("CreateRoom", brief).await?;
+    let browser = Browser::launch().await?;
+    let ada = browser.client("ada").await?;
+    ada.join(&scene, mode).await?;
+    ensure!(ada.myself().await?["roomMetadata"] == "brief", "another room");
+    ada.leave().await?;
+    ended(&server, &scene.room).await?;
+    ada.join(&scene, mode).await?;
+    ensure!(ada.myself().await?["roomMetadata"] == "", "the same room");
+    let rooms = server.ask("ListRooms", json!({ "names": [scene.room] })).await?;
+    ensure!(rooms["rooms"][0]["sid"] != made["sid"], "{rooms}");
+    Ok(())
+}
+
+/// Waits until no such room is listed.
+async fn ended(server: &AppServer, room: &str) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let rooms = server.ask("ListRooms", json!({ "names": [room] })).await?;
+        if rooms["rooms"].as_array().is_none_or(Vec::is_empty) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{rooms}");
+    }
 }
 
 /// The second client of an identity replaces the first.

@@ -76,7 +76,7 @@ impl Deployment {
         vars: impl IntoIterator<Item = (String, String)>,
     ) -> anyhow::Result<(Arc<Self>, Relay)> {
         let (edge_vars, public_address) = (vars.into_iter().collect(), Some(RELAY_ADDRESS));
-        let start = || Self::start_told(1, |config| StackConfig { public_address, edge_vars, ..config });
+        let start = move || Self::start_told(1, |config| StackConfig { public_address, edge_vars, ..config });
         let deployment = tokio::task::spawn_blocking(start).await??;
         let relay = Relay::start(deployment.media_address().context("no node")?).await?;
         Ok((deployment, relay))

@@ -6,7 +6,7 @@
 use livekit_protocol::{DisconnectReason, ListRoomsRequest, ListRoomsResponse};
 use meridian_tests::app_server::AppServer;
 use meridian_tests::client::{Client, ClientOptions, DEADLINE};
-use meridian_tests::scene::Scene;
+use meridian_tests::scene::{Deployment, Scene};
 use meridian_tests::token::unix_now;
 use prost::Message;
 use serde_json::{Value, json};
@@ -118,4 +118,20 @@ async fn tokens_of_the_removed_and_tokens_for_one_join_let_nobody_in_again() {
     once.jti = "ticket-7".to_owned();
     assert!(refusal(&scene, &once).await.unwrap().contains("used before"));
     assert!(refusal(&scene, &undated).await.unwrap().contains("revoked"));
+}
+
+/// As on LiveKit's server.
+#[tokio::test]
+async fn a_deployment_may_let_the_removed_in_again() {
+    let vars = [("KEEP_TOKENS_OF_REMOVED".to_owned(), "true".to_owned())];
+    let deployment = tokio::task::spawn_blocking(|| Deployment::with_edge_vars(vars)).await.unwrap().unwrap();
+    let scene = Scene::on(deployment);
+    let server = AppServer::of(&scene).unwrap();
+    let _bob = scene.join("bob").await.unwrap();
+    let mut held = scene.claims("ada");
+    held.iat = Some(unix_now() - 10);
+    let mut ada = Client::join(ClientOptions::new(scene.url(), &scene.sign(&held).unwrap())).await.unwrap();
+    server.ask("RemoveParticipant", json!({ "room": scene.room, "identity": "ada" })).await.unwrap();
+    ada.until("leave", |o| o.leave.clone()).await.unwrap();
+    assert_eq!(refusal(&scene, &held).await, None);
 }

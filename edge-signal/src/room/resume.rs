@@ -59,7 +59,6 @@ impl Room {
             last_message_seq: REPLAY_FROM,
             ice_servers: admission.ice_servers.clone(),
             client_configuration: self.participants.get(&sid).and_then(Participant::client_configuration),
-            ..Default::default()
         };
         self.send(turn, &sid, Message::Reconnect(reconnect));
         self.tell_mutes(turn, &sid);
