@@ -1,6 +1,7 @@
 //! An app server: calls LiveKit's server API (Twirp, JSON) as one that made the deployment's keys.
 
 use anyhow::{Result, ensure};
+use reqwest::header::CONTENT_TYPE;
 use serde_json::Value;
 use shared::claims::VideoGrant;
 
@@ -9,8 +10,39 @@ use crate::scene::Scene;
 /// May do everything to one room, and list all.
 pub struct AppServer {
     base: String,
-    token: String,
+    token: Option<String>,
     client: reqwest::Client,
+}
+
+/// How bodies are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Protobuf.
+    Protobuf,
+    /// Proto3 JSON.
+    Json,
+}
+
+impl Format {
+    /// Its content type.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Protobuf => "application/protobuf",
+            Self::Json => "application/json",
+        }
+    }
+}
+
+/// An answer as it came.
+#[derive(Debug)]
+pub struct Raw {
+    /// HTTP status.
+    pub status: u16,
+    /// Its content type; empty: none.
+    pub content_type: String,
+    /// Its body.
+    pub body: Vec<u8>,
 }
 
 /// What a call was answered with.
@@ -45,8 +77,14 @@ impl AppServer {
     pub fn granted(scene: &Scene, grant: VideoGrant) -> Result<Self> {
         let mut claims = scene.claims("app-server");
         claims.video = Some(grant);
+        Ok(Self { token: Some(scene.sign(&claims)?), ..Self::nobody(scene) })
+    }
+
+    /// One without a token.
+    #[must_use]
+    pub fn nobody(scene: &Scene) -> Self {
         let base = format!("{}/twirp/livekit.RoomService", scene.url());
-        Ok(Self { base, token: scene.sign(&claims)?, client: reqwest::Client::new() })
+        Self { base, token: None, client: reqwest::Client::new() }
     }
 
     /// Calls a method.
@@ -54,10 +92,29 @@ impl AppServer {
     /// # Errors
     /// Nobody answers, or not in JSON.
     pub async fn call(&self, method: &str, body: Value) -> Result<Answered> {
-        let request = self.client.post(format!("{}/{method}", self.base)).bearer_auth(&self.token);
-        let response = request.header("Content-Type", "application/json").body(body.to_string()).send().await?;
-        let status = response.status().as_u16();
-        Ok(Answered { status, body: serde_json::from_str(&response.text().await?)? })
+        let raw = self.post(method, Format::Json.content_type(), body.to_string().into()).await?;
+        Ok(Answered { status: raw.status, body: serde_json::from_slice(&raw.body)? })
+    }
+
+    /// Calls a method with any body of any type; an empty type is none.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub async fn post(&self, method: &str, content_type: &str, body: Vec<u8>) -> Result<Raw> {
+        let mut request = self.client.post(format!("{}/{method}", self.base)).body(body);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if !content_type.is_empty() {
+            request = request.header(CONTENT_TYPE, content_type);
+        }
+        let response = request.send().await?;
+        let content_type = response.headers().get(CONTENT_TYPE).map(|value| value.to_str().map(str::to_owned));
+        Ok(Raw {
+            status: response.status().as_u16(),
+            content_type: content_type.transpose()?.unwrap_or_default(),
+            body: response.bytes().await?.to_vec(),
+        })
     }
 
     /// Calls a method that must succeed.

@@ -18,6 +18,7 @@ mod calls_go_on_when_the_network_breaks;
 mod clients_that_ask_too_often_wait;
 mod dev_command;
 mod draining_nodes_move_their_calls;
+mod json_and_protobuf_answer_alike;
 mod layers_follow_the_path;
 mod logs_hold_no_secrets;
 mod media_port_trusts_nothing_before_ice;

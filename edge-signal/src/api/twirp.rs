@@ -27,6 +27,8 @@ pub enum Code {
     Unauthenticated,
     /// It cannot be done now.
     FailedPrecondition,
+    /// The body is over its limit, as gRPC says it. LiveKit answers that without a code.
+    ResourceExhausted,
     /// Not here.
     Unimplemented,
     /// Our fault.
@@ -44,12 +46,13 @@ impl Code {
             Self::BadRoute => "bad_route",
             Self::Unauthenticated => "unauthenticated",
             Self::FailedPrecondition => "failed_precondition",
+            Self::ResourceExhausted => "resource_exhausted",
             Self::Unimplemented => "unimplemented",
             Self::Internal => "internal",
         }
     }
 
-    /// HTTP status.
+    /// HTTP status: Twirp's, but for a body that is too large, which clients must not send again as they do after 429.
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
@@ -57,6 +60,7 @@ impl Code {
             Self::Unauthenticated => 401,
             Self::NotFound | Self::BadRoute => 404,
             Self::FailedPrecondition => 412,
+            Self::ResourceExhausted => 413,
             Self::Internal => 500,
             Self::Unimplemented => 501,
         }

@@ -34,7 +34,7 @@ pub(super) async fn call(mut request: Request, env: &Env, deployment: &Deploymen
     };
     let bytes = match body(&mut request, twirp::MAX_BODY).await? {
         Ok(bytes) => bytes,
-        Err(_) => return runtime::refuse(&Refusal::new(Reason::BodyTooLarge, "request body too large")),
+        Err(_) => return refuse(&Error::new(Code::ResourceExhausted, "request body too large"), env),
     };
     let answered = match room_service::ask(name, encoding, &bytes, &claims.video.unwrap_or_default()) {
         Ok(ask) => carry_out(ask, encoding, env).await?,

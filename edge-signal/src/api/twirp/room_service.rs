@@ -29,6 +29,9 @@ pub const METHODS: [&str; 14] = [
     "PerformRpc",
 ];
 
+/// LiveKit's text, with the blank at its end.
+const SAME_ROOM: &str = "destination room cannot be the same as source room ";
+
 /// Whom to ask what.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ask {
@@ -76,6 +79,14 @@ pub fn ask(method: &str, encoding: Encoding, body: &[u8], grant: &VideoGrant) ->
         "SendData" => call.of_room(Request::SendData, |r| &r.room),
         "UpdateRoomMetadata" => {
             call.of_room(|r: proto::UpdateRoomMetadataRequest| Request::UpdateMetadata(r.metadata), |r| &r.room)
+        }
+        "ForwardParticipant" => {
+            let request: proto::ForwardParticipantRequest = encoding.decode(body)?;
+            call.of_two_rooms(&request.room, &request.destination_room)
+        }
+        "MoveParticipant" => {
+            let request: proto::MoveParticipantRequest = encoding.decode(body)?;
+            call.of_two_rooms(&request.room, &request.destination_room)
         }
         _ => Err(Error::new(Code::Unimplemented, "not implemented")),
     }
@@ -127,6 +138,19 @@ impl Call<'_> {
         let name = name.filter(|name| self.grant.room_admin && self.grant.room == name.as_str()).ok_or_else(denied)?;
         Ok(Ask::Room(name, request(asked)))
     }
+
+    /// `roomAdmin` of the room, and the room to go to in `destinationRoom`. Not implemented beyond that.
+    fn of_two_rooms(&self, room: &str, destination: &str) -> Result<Ask, Error> {
+        let is_admin = self.grant.room_admin && !room.is_empty() && self.grant.room == room;
+        if !is_admin || self.grant.destination_room != destination {
+            return Err(denied());
+        }
+        if room == destination {
+            let meta = Some(("argument", SAME_ROOM.trim_end().to_owned()));
+            return Err(Error { code: Code::InvalidArgument, text: SAME_ROOM.to_owned(), meta });
+        }
+        Err(Error::new(Code::Unimplemented, "not implemented"))
+    }
 }
 
 fn denied() -> Error {
@@ -152,6 +176,7 @@ mod tests {
             let right = match method {
                 "CreateRoom" | "DeleteRoom" => &create,
                 "ListRooms" => &list,
+                // Other tests have what these want.
                 "ForwardParticipant" | "MoveParticipant" | "PerformRpc" => continue,
                 _ => &admin,
             };
@@ -178,7 +203,28 @@ mod tests {
         let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(257));
         assert_eq!(text(&long), "room name length exceeds limits: max length 256");
         assert_eq!(call("DeleteRoom", "{}", &create).unwrap_err().code, Code::NotFound);
-        assert_eq!(call("MoveParticipant", "{}", &create).unwrap_err().code.status(), 501);
+    }
+
+    #[test]
+    fn who_takes_a_participant_elsewhere_needs_both_rooms() {
+        let grant = |room: &str, to: &str| VideoGrant {
+            room_admin: true,
+            room: room.into(),
+            destination_room: to.into(),
+            ..VideoGrant::default()
+        };
+        let body = r#"{"room":"r","identity":"ada","destinationRoom":"s"}"#;
+        let code = |method: &str, grant: &VideoGrant| call(method, body, grant).unwrap_err().code;
+        for method in ["ForwardParticipant", "MoveParticipant"] {
+            assert_eq!(code(method, &grant("r", "s")), Code::Unimplemented);
+            let powerless = VideoGrant { room_admin: false, ..grant("r", "s") };
+            for wrong in [powerless, grant("r", ""), grant("r", "r"), grant("", "s"), grant("s", "s")] {
+                assert_eq!(code(method, &wrong), Code::Unauthenticated, "{method} with {wrong:?}");
+            }
+            let nowhere = r#"{"room":"r","identity":"ada","destinationRoom":"r"}"#;
+            let error = call(method, nowhere, &grant("r", "r")).unwrap_err();
+            assert_eq!((error.code, error.text.as_str()), (Code::InvalidArgument, SAME_ROOM));
+        }
     }
 
     #[test]
