@@ -3,8 +3,10 @@
 pub mod access;
 pub mod cors;
 pub mod deployment;
+pub mod description;
 pub mod join_query;
 pub mod join_request;
+pub mod json;
 pub mod route;
 pub mod token_request;
 pub mod twirp;

@@ -8,6 +8,7 @@ use worker::{
 };
 
 use crate::api::cors::Origin;
+use crate::api::description::DESCRIPTION;
 use crate::api::route::Route;
 use crate::refusal::{Reason, Refusal};
 use crate::runtime;
@@ -52,10 +53,19 @@ async fn fetch(request: Request, env: Env, _context: Context) -> Result<Response
 /// Answers with a refusal, its line in the log.
 fn refuse(route: Route, refusal: &Refusal, env: &Env) -> Result<Response> {
     runtime::report(env, &[refusal.report(route.name())]);
-    if route == Route::Token { token::refuse(refusal) } else { runtime::refuse(refusal) }
+    let response = if route == Route::Token { token::refuse(refusal) } else { runtime::refuse(refusal) }?;
+    if let (Reason::MethodNotAllowed, Some(allow)) = (refusal.reason, route.allow()) {
+        response.headers().set("Allow", allow)?;
+    }
+    Ok(response)
 }
 
 async fn answer(route: Route, request: Request, env: &Env) -> Result<std::result::Result<Response, Refusal>> {
+    // As it was sent: worker's `Method` takes one that it does not know for GET.
+    if !route.takes(&request.inner().method()) {
+        let text = format!("use {}", route.allow().unwrap_or_default());
+        return Ok(Err(Refusal::new(Reason::MethodNotAllowed, &text)));
+    }
     if is_over_limit(route, &request, env).await? {
         return Ok(Err(Refusal::new(Reason::RateLimited, "too many requests, try again in a minute")));
     }
@@ -67,7 +77,7 @@ async fn answer(route: Route, request: Request, env: &Env) -> Result<std::result
         Route::Rtc(signaling) => rtc::upgrade(signaling, &request, env, &deployment).await?,
         Route::Validate(signaling) => rtc::validate(signaling, &request, env, &deployment).await?,
         Route::Twirp => Ok(twirp::call(request, env, &deployment).await?),
-        Route::Token => token::mint(request, &deployment).await?,
+        Route::Token => token::mint(request, env, &deployment).await?,
         Route::Jwks => token::jwks(&deployment).map(Ok)?,
         Route::Address => node::address(&request)?,
         Route::Admit => node::admit(request, env, &deployment).await?,
@@ -79,6 +89,7 @@ async fn answer(route: Route, request: Request, env: &Env) -> Result<std::result
         Route::FleetLink => node::fleet_link(&request, env).await?,
         Route::RoomLink => node::room_link(&request, env).await?,
         Route::Health | Route::Root => Ok(runtime::text(200, "OK")?),
+        Route::Description => Ok(json_bytes(200, DESCRIPTION.as_bytes().to_vec())?),
         Route::Regions | Route::Asset => Err(Refusal::new(Reason::NotFound, "not found")),
     })
 }
@@ -164,8 +175,12 @@ async fn body(request: &mut Request, max: usize) -> Result<std::result::Result<V
 
 /// A JSON answer.
 fn json(status: u16, value: &impl serde::Serialize) -> Result<Response> {
+    json_bytes(status, serde_json::to_vec(value)?)
+}
+
+/// One that is written already.
+fn json_bytes(status: u16, bytes: Vec<u8>) -> Result<Response> {
     let headers = Headers::new();
     headers.set("Content-Type", "application/json")?;
-    let body = ResponseBody::Body(serde_json::to_vec(value)?);
-    Ok(ResponseBuilder::new().with_status(status).with_headers(headers).body(body))
+    Ok(ResponseBuilder::new().with_status(status).with_headers(headers).body(ResponseBody::Body(bytes)))
 }

@@ -8,6 +8,7 @@ pub mod ice_servers;
 pub mod refusal;
 pub mod report;
 pub mod room;
+pub mod signing;
 pub mod steps;
 pub mod webhook;
 

@@ -84,6 +84,8 @@ reasons! {
     MetadataNotGranted = "metadata_not_granted", 401;
     /// No `roomCreate`.
     CreateNotGranted = "create_not_granted", 403;
+    /// Who asks for a token may not give what it is to grant.
+    GrantNotAllowed = "grant_not_allowed", 403;
 
     /// The token names no room.
     RoomNameMissing = "room_name_missing", 400;

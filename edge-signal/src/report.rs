@@ -33,6 +33,21 @@ pub enum Report<'a> {
         /// How long it was in the room, seconds.
         seconds: u64,
     },
+    /// An access token was minted: the audit log's line.
+    Minted {
+        /// The token's id, its `jti`.
+        token: &'a str,
+        /// The API key that signed it: its name.
+        api_key: &'a str,
+        /// Who asked: `key`, `token` or `anybody`.
+        by: &'static str,
+        /// Grants that are more than a participant's own.
+        powers: &'a [&'static str],
+        /// It lets in once.
+        single_use: bool,
+        /// How long it lives, seconds.
+        seconds: u64,
+    },
     /// A request was refused.
     Refused {
         /// Name of the route.
@@ -128,6 +143,10 @@ impl Report<'_> {
             Self::Left { room, participant, reason, seconds } => json!({
                 "event": event, "room": room, "participant": participant, "reason": name_of(*reason), "seconds": seconds,
             }),
+            Self::Minted { token, api_key, by, powers, single_use, seconds } => json!({
+                "event": event, "token": token, "api_key": api_key, "by": by, "grants": powers, "single_use": single_use,
+                "seconds": seconds,
+            }),
             Self::Refused { route, status, reason } => {
                 json!({ "event": event, "route": route, "status": status, "reason": reason })
             }
@@ -154,6 +173,7 @@ impl Report<'_> {
         match self {
             Self::Joined { .. } => "joined",
             Self::Left { .. } => "left",
+            Self::Minted { .. } => "minted",
             Self::Refused { .. } => "refused",
             Self::Closed { .. } => "closed",
             Self::Counted { .. } => "counted",
@@ -172,6 +192,7 @@ impl Report<'_> {
                 ((if *back { "back" } else { "new" }).to_owned(), place, *sdk)
             }
             Self::Left { reason, .. } => (name_of(*reason), String::new(), ""),
+            Self::Minted { by, .. } => ((*by).to_owned(), String::new(), ""),
             Self::Refused { route, reason, .. } => ((*reason).to_owned(), (*route).to_owned(), ""),
             Self::Closed { socket, reason, .. } => ((*reason).to_owned(), (*socket).to_owned(), ""),
             Self::Counted { reason, .. } => ((*reason).to_owned(), String::new(), ""),
@@ -253,6 +274,14 @@ mod tests {
             Report::WebhookFailed { status: Some(503), failures: 2 },
             Report::WebhookLost { reason: "too_old", count: 1 },
             Report::Need { region: &region, wanted: 4, nodes: 3, why: NeedReason::Load },
+            Report::Minted {
+                token: "aToken",
+                api_key: "devkey",
+                by: "key",
+                powers: &["roomAdmin"],
+                single_use: true,
+                seconds: 60,
+            },
         ];
         let lines: Vec<Value> =
             reports.iter().map(|report| serde_json::from_str(&report.log_line()).unwrap()).collect();
@@ -264,8 +293,14 @@ mod tests {
             lines[2],
             json!({ "event": "refused", "route": "token", "status": 400, "reason": "body_malformed" })
         );
+        let minted = json!({
+            "event": "minted", "token": "aToken", "api_key": "devkey", "by": "key", "grants": ["roomAdmin"],
+            "single_use": true, "seconds": 60,
+        });
+        assert_eq!(lines[10], minted);
         let points = points(&reports);
         assert_eq!(points.len(), reports.len());
+        assert!(!format!("{points:?}").contains("aToken"));
         for (point, line) in points.iter().zip(&lines) {
             assert_eq!(line["event"], point.event);
             let text = format!("{point:?}");

@@ -68,6 +68,11 @@ impl Edge {
         Ok(edge)
     }
 
+    /// The variables and secrets it has from its next start on.
+    pub fn vars(&mut self) -> &mut BTreeMap<String, String> {
+        &mut self.config.vars
+    }
+
     /// `http://127.0.0.1:port`.
     #[must_use]
     pub fn url(&self) -> String {

@@ -8,6 +8,7 @@ use xtask::bench::Bench;
 use xtask::deploy::Deploy;
 use xtask::dev::Dev;
 use xtask::fuzz::Fuzz;
+use xtask::operator::rotate::Rotate;
 use xtask::operator::{Fleet, MakeSecrets};
 use xtask::package::{Image, Package};
 use xtask::pin::Pin;
@@ -29,6 +30,7 @@ enum Task {
     Fuzz(Fuzz),
     Deploy(Deploy),
     Secrets(MakeSecrets),
+    Rotate(Rotate),
     Fleet(Fleet),
     /// Install what is missing for everything else.
     Setup,
@@ -59,6 +61,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Fuzz(fuzz) => fuzz.run(),
         Task::Deploy(deploy) => deploy.run(),
         Task::Secrets(secrets) => secrets.run(),
+        Task::Rotate(rotate) => rotate.run(),
         Task::Fleet(fleet) => fleet.run(),
         Task::Setup => setup::for_tests(),
         Task::Page => {

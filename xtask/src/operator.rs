@@ -20,6 +20,7 @@ use crate::node;
 use crate::secrets::Secrets;
 
 mod drain;
+pub mod rotate;
 
 /// Name of the secret in the file that this module writes.
 const FLEET_SECRET: &str = "FLEET_SECRET";
@@ -195,11 +196,13 @@ fn secret_api_key(file: &Path) -> Result<(String, String)> {
     Ok((key.to_owned(), secret.to_owned()))
 }
 
-fn secret(file: &Path, name: &str) -> Result<String> {
+fn read_secrets(file: &Path) -> Result<BTreeMap<String, String>> {
     let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-    let secrets: BTreeMap<String, String> =
-        serde_json::from_str(&text).with_context(|| format!("{} is no file of secrets", file.display()))?;
-    secrets.get(name).cloned().with_context(|| format!("{} has no {name}", file.display()))
+    serde_json::from_str(&text).with_context(|| format!("{} is no file of secrets", file.display()))
+}
+
+fn secret(file: &Path, name: &str) -> Result<String> {
+    read_secrets(file)?.get(name).cloned().with_context(|| format!("{} has no {name}", file.display()))
 }
 
 fn token(secret: &str, life: Duration) -> Result<String> {

@@ -81,16 +81,25 @@ impl Secrets {
     pub(crate) fn deployment(&self) -> Result<BTreeMap<String, String>> {
         let mut secrets = self.vars()?;
         secrets.remove("OPEN_MEETINGS");
-        secrets.insert("API_KEYS".to_owned(), format!("API{}: {}", random(API_KEY_BYTES)?, random(SECRET_BYTES)?));
+        secrets.insert("API_KEYS".to_owned(), Self::make_api_key()?);
         Ok(secrets)
     }
 
     pub(crate) fn make() -> Result<Self> {
+        Ok(Self { fleet_secret: random(SECRET_BYTES)?, signing_key: Self::make_signing_key()? })
+    }
+
+    /// A line of `API_KEYS`.
+    pub(crate) fn make_api_key() -> Result<String> {
+        Ok(format!("API{}: {}", random(API_KEY_BYTES)?, random(SECRET_BYTES)?))
+    }
+
+    /// A key that signs session tokens and tickets.
+    pub(crate) fn make_signing_key() -> Result<PrivateJwk> {
         let pair = Ed25519KeyPair::generate().map_err(|_| anyhow!("no Ed25519 key"))?;
         let seed = pair.seed().and_then(|seed| seed.as_be_bytes()).map_err(|_| anyhow!("no Ed25519 seed"))?;
-        let signing_key =
-            PrivateJwk::new(random(KEY_ID_BYTES)?, seed.as_ref().try_into()?, pair.public_key().as_ref().try_into()?);
-        Ok(Self { fleet_secret: random(SECRET_BYTES)?, signing_key })
+        let public = pair.public_key().as_ref().try_into()?;
+        Ok(PrivateJwk::new(random(KEY_ID_BYTES)?, seed.as_ref().try_into()?, public))
     }
 }
 

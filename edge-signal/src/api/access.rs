@@ -78,7 +78,7 @@ pub fn publish_only(claims: &mut AccessClaims, suffix: &str) -> Result<(), Refus
 /// 401 or 403 with the reason.
 pub fn caller(keys: &ApiKeys, authorization: Option<&str>, open_meetings: bool) -> Result<Caller, Refusal> {
     match authorization {
-        Some(authorization) => minter(keys, authorization).map(Caller::Key),
+        Some(authorization) => minter(keys, authorization),
         None if open_meetings => {
             let first = keys.first().map(|(key, _)| key.to_owned());
             first.map(Caller::Anybody).ok_or_else(|| Refusal::new(Reason::NotConfigured, "no API key"))
@@ -91,22 +91,21 @@ pub fn caller(keys: &ApiKeys, authorization: Option<&str>, open_meetings: bool) 
 }
 
 /// Whether a caller may mint tokens: HTTP Basic with an API key and its secret, or a token with `roomCreate`.
-/// Says which API key it acts for.
+/// Says who it is.
 ///
 /// # Errors
 /// 401 or 403 with the reason.
-fn minter(keys: &ApiKeys, authorization: &str) -> Result<String, Refusal> {
+fn minter(keys: &ApiKeys, authorization: &str) -> Result<Caller, Refusal> {
     if let Some(credentials) = authorization.strip_prefix("Basic ") {
         return basic(keys, credentials)
+            .map(Caller::Key)
             .ok_or_else(|| Refusal::new(Reason::CredentialsWrong, "invalid API key or secret"));
     }
     let token = bearer(Some(authorization), None)?.unwrap_or_default();
     let claims = keys.verify(token).map_err(|error| Refusal::token(&error))?;
-    if claims.video.is_some_and(|grant| grant.room_create) {
-        Ok(claims.iss)
-    } else {
-        Err(Refusal::new(Reason::CreateNotGranted, "the token does not grant roomCreate"))
-    }
+    let grant = claims.video.filter(|grant| grant.room_create);
+    let grant = grant.ok_or_else(|| Refusal::new(Reason::CreateNotGranted, "the token does not grant roomCreate"))?;
+    Ok(Caller::Token { key: claims.iss, grant: Box::new(grant) })
 }
 
 fn basic(keys: &ApiKeys, credentials: &str) -> Option<String> {
@@ -218,12 +217,14 @@ mod tests {
     #[test]
     fn who_may_mint() {
         let basic = |text: &str| minter(&keys(), &format!("Basic {}", STANDARD.encode(text)));
-        assert_eq!(basic("devkey:secret"), Ok("devkey".into()));
+        assert_eq!(basic("devkey:secret"), Ok(Caller::Key("devkey".into())));
         for wrong in ["devkey:secre", "devkey:", "other:secret", "other:\0", "devkey"] {
             assert_eq!(basic(wrong).unwrap_err().reason, Reason::CredentialsWrong, "{wrong}");
         }
-        let create = token("app", Some(VideoGrant { room_create: true, ..VideoGrant::default() }));
-        assert_eq!(minter(&keys(), &format!("Bearer {create}")), Ok("devkey".into()));
+        let creates = VideoGrant { room_create: true, ..VideoGrant::default() };
+        let create = token("app", Some(creates.clone()));
+        let caller = Caller::Token { key: "devkey".into(), grant: Box::new(creates) };
+        assert_eq!(minter(&keys(), &format!("Bearer {create}")), Ok(caller));
         let joiner = token("ada", grant("den"));
         assert_eq!(minter(&keys(), &format!("Bearer {joiner}")).unwrap_err().reason, Reason::CreateNotGranted);
         assert_eq!(minter(&keys(), "Bearer abc").unwrap_err().reason, Reason::TokenMalformed);

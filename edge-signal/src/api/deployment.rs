@@ -1,15 +1,16 @@
 //! Keys and settings of a deployment, checked once. **What is missing or too weak stops every request with one reason.**
 
-use shared::claims::{ApiKeys, SigningKey};
+use shared::claims::ApiKeys;
 
 use crate::ice_servers::{self, IceServers};
+use crate::signing::SigningKeys;
 use crate::webhook::{self, Webhooks};
 
 /// Name of the variable with `key: secret` lines.
 pub const API_KEYS: &str = "API_KEYS";
 /// Name of the secret that signs enrolment tokens.
 pub const FLEET_SECRET: &str = "FLEET_SECRET";
-/// Name of the secret with the private JWK that signs session tokens and tickets.
+/// Name of the secret with the private JWK that signs session tokens and tickets, or with a set of which the first one does.
 pub const SESSION_SIGNING_KEY: &str = "SESSION_SIGNING_KEY";
 /// Name of the variable that lets anybody join any room (`true`): for local use and demonstrations.
 pub const OPEN_MEETINGS: &str = "OPEN_MEETINGS";
@@ -38,8 +39,8 @@ const MIN_API_SECRET: usize = 32;
 pub struct Deployment {
     /// API keys.
     pub keys: ApiKeys,
-    /// Signs session tokens and tickets.
-    pub signing: SigningKey,
+    /// Session tokens and tickets.
+    pub signing: SigningKeys,
     /// Verifies enrolment tokens.
     pub fleet_secret: String,
     /// Anybody may get a token.
@@ -85,7 +86,7 @@ impl Deployment {
         if fleet_secret.len() < MIN_FLEET_SECRET {
             return Err(DeploymentError::Weak(FLEET_SECRET));
         }
-        let signing = SigningKey::from_jwk(&required(SESSION_SIGNING_KEY)?);
+        let signing = SigningKeys::parse(&required(SESSION_SIGNING_KEY)?);
         let signing = signing.map_err(|_| DeploymentError::Malformed(SESSION_SIGNING_KEY))?;
         let webhooks = Webhooks::read(&keys, variable(WEBHOOK_URLS).as_deref(), variable(WEBHOOK_API_KEY).as_deref());
         let webhooks = webhooks.map_err(|error| match error {
@@ -130,7 +131,7 @@ mod tests {
         let deployment = read(("", "")).ok().unwrap();
         assert!(!deployment.open_meetings);
         assert_eq!(deployment.warnings.len(), 1);
-        assert_eq!(deployment.signing.public_jwk().kid, "k");
+        assert_eq!(deployment.signing.signer().public_jwk().kid, "k");
         assert!(read((OPEN_MEETINGS, "true")).ok().unwrap().open_meetings);
         assert!(!read((OPEN_MEETINGS, "yes")).ok().unwrap().open_meetings);
     }

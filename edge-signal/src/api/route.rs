@@ -40,6 +40,8 @@ pub enum Route {
     RoomLink,
     /// The Worker runs and is configured.
     Health,
+    /// The description of all that is ours.
+    Description,
     /// LiveKit Cloud's region list, which this is not: 404.
     Regions,
     /// `/`: the meeting page, and the probe of clients that come online again.
@@ -58,6 +60,31 @@ pub enum Signaling {
 }
 
 impl Route {
+    /// Every route.
+    pub const ALL: [Self; 21] = [
+        Self::Rtc(Signaling::Single),
+        Self::Rtc(Signaling::Dual),
+        Self::Validate(Signaling::Single),
+        Self::Validate(Signaling::Dual),
+        Self::Twirp,
+        Self::Token,
+        Self::Jwks,
+        Self::Address,
+        Self::Admit,
+        Self::Enrol,
+        Self::Revoke,
+        Self::Drain,
+        Self::Nodes,
+        Self::Need,
+        Self::FleetLink,
+        Self::RoomLink,
+        Self::Health,
+        Self::Description,
+        Self::Regions,
+        Self::Root,
+        Self::Asset,
+    ];
+
     /// The route of a URL's path. Old SDKs double the leading slash.
     #[must_use]
     pub fn of(path: &str) -> Self {
@@ -80,6 +107,7 @@ impl Route {
             FLEET_LINK_PATH => Self::FleetLink,
             ROOM_LINK_PATH => Self::RoomLink,
             "/healthz" => Self::Health,
+            "/openapi.json" => Self::Description,
             "/settings/regions" => Self::Regions,
             "/" => Self::Root,
             _ => Self::Asset,
@@ -98,8 +126,28 @@ impl Route {
             Self::FleetLink | Self::RoomLink => None,
             // App servers ask for all their rooms from one address.
             Self::Twirp => None,
-            Self::Jwks | Self::Health | Self::Regions | Self::Root | Self::Asset => None,
+            Self::Jwks | Self::Health | Self::Description | Self::Regions | Self::Root | Self::Asset => None,
         }
+    }
+
+    /// The methods that a route of ours takes, as the `Allow` header has them (RFC 9110 section 10.2.1). LiveKit's routes
+    /// answer a wrong method in their own way.
+    #[must_use]
+    pub fn allow(self) -> Option<&'static str> {
+        match self {
+            Self::Token | Self::Admit | Self::Enrol | Self::Revoke | Self::Drain | Self::Nodes | Self::Need => {
+                Some("POST")
+            }
+            Self::Jwks | Self::Address | Self::Health | Self::Description => Some("GET, HEAD"),
+            Self::FleetLink | Self::RoomLink => Some("GET"),
+            Self::Rtc(_) | Self::Validate(_) | Self::Twirp | Self::Regions | Self::Root | Self::Asset => None,
+        }
+    }
+
+    /// Whether it takes this method.
+    #[must_use]
+    pub fn takes(self, method: &str) -> bool {
+        self.allow().is_none_or(|allow| allow.split(", ").any(|allowed| allowed == method))
     }
 
     /// Its name in logs.
@@ -123,6 +171,7 @@ impl Route {
             Self::FleetLink => "node_fleet",
             Self::RoomLink => "node_room",
             Self::Health => "healthz",
+            Self::Description => "openapi",
             Self::Regions => "settings_regions",
             Self::Root => "root",
             Self::Asset => "asset",
@@ -133,6 +182,13 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_route_of_ours_takes_its_own_methods() {
+        assert!(Route::Token.takes("POST") && !Route::Token.takes("GET"));
+        assert!(Route::Jwks.takes("GET") && Route::Jwks.takes("HEAD") && !Route::Jwks.takes("POST"));
+        assert!(Route::Twirp.takes("GET"), "it has words of its own for that");
+    }
 
     #[test]
     fn paths() {

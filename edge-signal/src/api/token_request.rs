@@ -7,7 +7,13 @@ use serde::{Deserialize, Serialize};
 use shared::claims::{AccessClaims, VideoGrant};
 use shared::ids::{IdError, Identity, MAX_NAME_LEN, RANDOM_LEN, RoomName, random_part};
 
+use super::json;
 use crate::refusal::{Reason, Refusal};
+use crate::report::Report;
+
+mod grants;
+
+pub use grants::Grants;
 
 /// Most bytes of a request body.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -29,7 +35,13 @@ pub struct TokenRequest {
     participant_attributes: BTreeMap<String, String>,
     room_config: Option<RoomConfiguration>,
     /// Ours: seconds the token shall live.
+    #[serde(deserialize_with = "json::whole")]
     ttl: Option<u64>,
+    /// Ours: what it allows beyond joining.
+    #[serde(deserialize_with = "json::object")]
+    grants: Grants,
+    /// Ours: it lets in once.
+    single_use: bool,
 }
 
 /// The answer, as LiveKit's TokenSource clients read it.
@@ -44,8 +56,15 @@ pub struct TokenResponse {
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
-    /// Holds this API key, or a token made with it.
+    /// Holds this API key.
     Key(String),
+    /// Holds a token made with it.
+    Token {
+        /// The API key.
+        key: String,
+        /// What the token grants.
+        grant: Box<VideoGrant>,
+    },
     /// Nobody known, where meetings are open; tokens are made with this API key.
     Anybody(String),
 }
@@ -55,8 +74,36 @@ pub enum Caller {
 pub struct Chance {
     /// Unix seconds.
     pub now: u64,
-    /// For the names that are left out.
-    pub random: [u8; 2 * RANDOM_LEN],
+    /// For the token's id and the names that are left out.
+    pub random: [u8; 3 * RANDOM_LEN],
+}
+
+/// A token to mint, and what is told of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Minted {
+    /// The claims.
+    pub claims: AccessClaims,
+    /// Who asked: `key`, `token` or `anybody`.
+    by: &'static str,
+    /// What it grants that is more than a participant's own.
+    powers: Vec<&'static str>,
+    /// How long it lives, seconds.
+    ttl: u64,
+}
+
+impl Minted {
+    /// The line of the audit log. **It has the token's id, which is in the token, and nobody's name.**
+    #[must_use]
+    pub fn report(&self) -> Report<'_> {
+        Report::Minted {
+            token: &self.claims.jti,
+            api_key: &self.claims.iss,
+            by: self.by,
+            powers: &self.powers,
+            single_use: self.claims.single_use,
+            seconds: self.ttl,
+        }
+    }
 }
 
 impl TokenRequest {
@@ -71,25 +118,26 @@ impl TokenRequest {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self::default());
         }
-        serde_json::from_slice(body)
-            .map_err(|error| Refusal::new(Reason::BodyMalformed, &format!("malformed request: {error}")))
+        json::parse(body).map_err(|error| Refusal::new(Reason::BodyMalformed, &format!("malformed request: {error}")))
     }
 
-    /// The claims it gets.
+    /// What it gets.
     ///
     /// # Errors
-    /// 400 with the reason.
-    pub fn claims(self, caller: Caller, chance: Chance) -> Result<AccessClaims, Refusal> {
-        let (key, max_ttl) = match caller {
-            Caller::Key(key) => (key, MAX_TTL_SECS),
-            Caller::Anybody(key) => (key, OPEN_TTL_SECS),
+    /// 400 or 403 with the reason.
+    pub fn mint(self, caller: Caller, chance: Chance) -> Result<Minted, Refusal> {
+        let (key, by, max_ttl, own) = match caller {
+            Caller::Key(key) => (key, "key", MAX_TTL_SECS, None),
+            Caller::Token { key, grant } => (key, "token", MAX_TTL_SECS, Some(*grant)),
+            Caller::Anybody(key) => (key, "anybody", OPEN_TTL_SECS, Some(VideoGrant::default())),
         };
         let ttl = match self.ttl {
             None => DEFAULT_TTL_SECS.min(max_ttl),
             Some(ttl) if (1..=max_ttl).contains(&ttl) => ttl,
             Some(_) => return Err(Refusal::new(Reason::TtlOutOfRange, &format!("ttl must be 1 to {max_ttl} seconds"))),
         };
-        let (for_room, for_identity) = chance.random.split_at(RANDOM_LEN);
+        let (for_room, rest) = chance.random.split_at(RANDOM_LEN);
+        let (for_identity, for_id) = rest.split_at(RANDOM_LEN);
         let room = given(self.room_name).unwrap_or_else(|| format!("room-{}", random_text(for_room)));
         let room = RoomName::try_from(room).map_err(|error| bad(Reason::RoomNameTooLong, "room_name", &error))?;
         let identity =
@@ -103,19 +151,26 @@ impl TokenRequest {
         let room_config = self.room_config.map(serde_json::to_value).transpose();
         let room_config =
             room_config.map_err(|error| Refusal::new(Reason::RoomConfigMalformed, &format!("room_config: {error}")))?;
-        let grant = VideoGrant { room_join: true, room: room.into(), ..VideoGrant::default() };
-        Ok(AccessClaims {
+        if let Some(power) = own.and_then(|own| self.grants.beyond(&own, room.as_str())) {
+            return Err(Refusal::new(Reason::GrantNotAllowed, &format!("you may not grant {power}")));
+        }
+        let powers = self.grants.powers();
+        let claims = AccessClaims {
             iss: key,
             sub: identity.into(),
+            jti: random_text(for_id),
             name,
             metadata: self.participant_metadata.unwrap_or_default(),
             attributes: self.participant_attributes,
             nbf: Some(chance.now),
+            iat: Some(chance.now),
             exp: chance.now.saturating_add(ttl),
-            video: Some(grant),
+            video: Some(self.grants.in_room(room.into())),
             room_config,
+            single_use: self.single_use,
             ..AccessClaims::default()
-        })
+        };
+        Ok(Minted { claims, by, powers, ttl })
     }
 }
 
@@ -137,10 +192,11 @@ fn random_text(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    const CHANCE: Chance = Chance { now: 1_000, random: [7; 2 * RANDOM_LEN] };
+    const CHANCE: Chance = Chance { now: 1_000, random: [7; 3 * RANDOM_LEN] };
 
     fn claims(body: &str) -> Result<AccessClaims, Refusal> {
-        TokenRequest::parse(body.as_bytes())?.claims(Caller::Key("devkey".into()), CHANCE)
+        let minted = TokenRequest::parse(body.as_bytes())?.mint(Caller::Key("devkey".into()), CHANCE);
+        minted.map(|minted| minted.claims)
     }
 
     #[test]
@@ -150,6 +206,7 @@ mod tests {
         assert!(claims.sub.starts_with("participant-"));
         let grant = claims.video.unwrap();
         assert!(grant.room_join && grant.room.starts_with("room-") && !grant.room_create && !grant.room_admin);
+        assert_eq!((claims.jti.len(), claims.iat, claims.single_use), (RANDOM_LEN, Some(1_000), false));
     }
 
     #[test]
@@ -173,16 +230,45 @@ mod tests {
         assert_eq!(refused(&format!(r#"{{"ttl":{}}}"#, MAX_TTL_SECS + 1)).text, "ttl must be 1 to 86400 seconds");
         assert_eq!(refused(&format!(r#"{{"room_name":"{}"}}"#, "x".repeat(257))).reason, Reason::RoomNameTooLong);
         assert_eq!(refused(&format!(r#"{{"participant_name":"{}"}}"#, "x".repeat(257))).reason, Reason::NameTooLong);
-        assert_eq!(refused("[").reason, Reason::BodyMalformed);
+        for malformed in ["[", "[]", r#"{"grants":[]}"#, r#"{"ttl":1.5}"#, r#"{"ttl":"60"}"#] {
+            assert_eq!(refused(malformed).reason, Reason::BodyMalformed, "{malformed}");
+        }
         assert_eq!(refused(r#"{"room_name":5}"#).reason, Reason::BodyMalformed);
+        assert_eq!(refused(r#"{"grants":{"canPublsh":false}}"#).reason, Reason::BodyMalformed);
         assert_eq!(refused(&" ".repeat(MAX_BODY + 1)).reason, Reason::BodyTooLarge);
     }
 
     #[test]
     fn anybodys_token_is_short() {
         let mint =
-            |body: &str| TokenRequest::parse(body.as_bytes()).unwrap().claims(Caller::Anybody("devkey".into()), CHANCE);
-        assert_eq!(mint("").unwrap().exp, 1_000 + OPEN_TTL_SECS);
+            |body: &str| TokenRequest::parse(body.as_bytes()).unwrap().mint(Caller::Anybody("devkey".into()), CHANCE);
+        assert_eq!(mint("").unwrap().claims.exp, 1_000 + OPEN_TTL_SECS);
         assert_eq!(mint(r#"{"ttl":3600}"#).unwrap_err().reason, Reason::TtlOutOfRange);
+        assert_eq!(mint(r#"{"grants":{"roomAdmin":true}}"#).unwrap_err().text, "you may not grant roomAdmin");
+    }
+
+    #[test]
+    fn a_token_gives_what_it_has() {
+        let grant = VideoGrant { room_create: true, room_admin: true, room: "den".into(), ..VideoGrant::default() };
+        let mint = |body: &str| {
+            let caller = Caller::Token { key: "devkey".into(), grant: Box::new(grant.clone()) };
+            TokenRequest::parse(body.as_bytes()).unwrap().mint(caller, CHANCE)
+        };
+        let admin = mint(r#"{"room_name":"den","grants":{"roomAdmin":true,"canPublish":false},"single_use":true}"#);
+        let admin = admin.unwrap();
+        let video = admin.claims.video.clone().unwrap();
+        assert!(video.room_admin && video.can_publish == Some(false) && admin.claims.single_use);
+        let other = mint(r#"{"room_name":"attic","grants":{"roomAdmin":true}}"#).unwrap_err();
+        assert_eq!((other.reason, other.text.as_str()), (Reason::GrantNotAllowed, "you may not grant roomAdmin"));
+        let report = admin.report();
+        let told = Report::Minted {
+            token: &admin.claims.jti,
+            api_key: "devkey",
+            by: "token",
+            powers: &["roomAdmin"],
+            single_use: true,
+            seconds: DEFAULT_TTL_SECS,
+        };
+        assert_eq!(report, told);
     }
 }

@@ -5,6 +5,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::json::parse as object;
+
 pub mod room_service;
 
 /// Where every method is.
@@ -122,7 +124,7 @@ impl Encoding {
     pub fn decode<T: Message + Default + DeserializeOwned>(self, body: &[u8]) -> Result<T, Error> {
         let (decoded, name) = match self {
             Self::Protobuf => (T::decode(body).ok(), "protobuf"),
-            Self::Json => (json_object(body).ok(), "json"),
+            Self::Json => (object(body).ok(), "json"),
         };
         decoded.ok_or_else(|| Error::new(Code::Malformed, format!("the {name} request could not be decoded")))
     }
@@ -181,11 +183,6 @@ pub fn route<'a>(method: &str, path: &'a str, content_type: &str) -> Result<(&'a
         Some(name) => Ok((name, encoding)),
         None => Err(bad(format!("no handler for path {path:?}"))),
     }
-}
-
-/// An array would be read as the fields in their order.
-fn json_object<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
-    serde_json::from_slice::<serde_json::Map<String, Value>>(body).map(Value::Object).and_then(serde_json::from_value)
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::claims;
 use shared::control::{AdmitRequest, DrainRequest, EnrolRequest, RevokeRequest, SeenAddress};
-use worker::{Env, Method, Request, Response, Result};
+use worker::{Env, Request, Response, Result};
 
-use super::{MAX_BODY, bearer, body, client_address, is_upgrade, json};
+use super::{MAX_BODY, bearer, body, client_address, is_upgrade, json as json_response, with_headers};
 use crate::api::deployment::Deployment;
 use crate::api::join_query::Query;
+use crate::api::json;
 use crate::fleet::gate::GateError;
 use crate::objects::fleet::{
     ADMIT_ADDRESSES_PATH, DRAIN_PATH, ENROL_PATH, Enrolment, LINK_PATH, NEED_PATH, NODE_ADDRESS_HEADER,
@@ -23,7 +24,7 @@ use crate::runtime::{self, FLEET, ROOM, WHOLE, from_object};
 /// Tells a node where it is seen.
 pub(super) fn address(request: &Request) -> Result<StdResult<Response, Refusal>> {
     match client_address(request)? {
-        Some(address) => json(200, &SeenAddress { address }).map(Ok),
+        Some(address) => json_response(200, &SeenAddress { address }).map(Ok),
         None => Ok(Err(Refusal::new(Reason::AddressUnknown, "the platform does not say where you are"))),
     }
 }
@@ -43,7 +44,7 @@ pub(super) async fn enrol(
     env: &Env,
     deployment: &Deployment,
 ) -> Result<StdResult<Response, Refusal>> {
-    let from = client_address(&request)?.filter(|_| request.method() == Method::Post);
+    let from = client_address(&request)?;
     let from = match bearer(&request)? {
         None if from.is_some() => from,
         // The token decides, or its absence.
@@ -123,11 +124,8 @@ async fn operator_asks(
     }
 }
 
-/// Whether the request posts, with an enrolment token.
+/// Whether the request has an enrolment token.
 fn check_operator(request: &Request, deployment: &Deployment) -> Result<StdResult<(), Refusal>> {
-    if request.method() != Method::Post {
-        return Ok(Err(Refusal::new(Reason::MethodNotAllowed, "use POST")));
-    }
     let Some(token) = bearer(request)? else {
         return Ok(Err(Refusal::new(Reason::TokenMissing, "an enrolment token is required")));
     };
@@ -138,12 +136,16 @@ fn check_operator(request: &Request, deployment: &Deployment) -> Result<StdResul
 async fn parse<T: DeserializeOwned>(request: &mut Request) -> Result<StdResult<T, Refusal>> {
     Ok(body(request, MAX_BODY).await?.and_then(|body| {
         let malformed = |error| Refusal::new(Reason::BodyMalformed, &format!("malformed request: {error}"));
-        serde_json::from_slice(&body).map_err(malformed)
+        json::parse(&body).map_err(malformed)
     }))
 }
 
 async fn to_fleet(env: &Env, path: &str, asked: &impl Serialize) -> Result<StdResult<Response, Refusal>> {
-    from_object(runtime::post(&runtime::object(env, FLEET, WHOLE)?, path, asked).await?).await
+    let answer = from_object(runtime::post(&runtime::object(env, FLEET, WHOLE)?, path, asked).await?).await?;
+    match answer {
+        Ok(response) => with_headers(response, &[("Content-Type", "application/json".to_owned())]).map(Ok),
+        Err(refusal) => Ok(Err(refusal)),
+    }
 }
 
 /// A node's fleet link; the fleet object knows its key.

@@ -3,8 +3,7 @@
 use std::result::Result as StdResult;
 
 use serde_json::json;
-use shared::claims::JwkSet;
-use worker::{Method, Request, Response, Result};
+use worker::{Env, Request, Response, Result};
 
 use super::{MAX_BODY, body, header, json as json_response};
 use crate::api::access;
@@ -17,8 +16,12 @@ use crate::runtime;
 const JWKS_MAX_AGE: &str = "max-age=300";
 
 /// Mints an access token.
-pub(super) async fn mint(mut request: Request, deployment: &Deployment) -> Result<StdResult<Response, Refusal>> {
-    match minted(&mut request, deployment).await? {
+pub(super) async fn mint(
+    mut request: Request,
+    env: &Env,
+    deployment: &Deployment,
+) -> Result<StdResult<Response, Refusal>> {
+    match minted(&mut request, env, deployment).await? {
         Ok(response) => Ok(Ok(json_response(201, &response)?)),
         Err(refusal) => Ok(Err(refusal)),
     }
@@ -34,10 +37,11 @@ pub(super) fn refuse(refusal: &Refusal) -> Result<Response> {
     Ok(response)
 }
 
-async fn minted(request: &mut Request, deployment: &Deployment) -> Result<StdResult<TokenResponse, Refusal>> {
-    if request.method() != Method::Post {
-        return Ok(Err(Refusal::new(Reason::MethodNotAllowed, "use POST")));
-    }
+async fn minted(
+    request: &mut Request,
+    env: &Env,
+    deployment: &Deployment,
+) -> Result<StdResult<TokenResponse, Refusal>> {
     let authorization = header(request, "Authorization")?;
     let caller = match access::caller(&deployment.keys, authorization.as_deref(), deployment.open_meetings) {
         Ok(caller) => caller,
@@ -48,9 +52,12 @@ async fn minted(request: &mut Request, deployment: &Deployment) -> Result<StdRes
         Err(refusal) => return Ok(Err(refusal)),
     };
     let chance = Chance { now: runtime::now().secs(), random: runtime::random()? };
-    let claims = TokenRequest::parse(&body).and_then(|asked| asked.claims(caller, chance));
-    let token = claims.and_then(|claims| {
-        deployment.keys.mint(&claims).map_err(|error| Refusal::new(Reason::Internal, &format!("cannot sign: {error}")))
+    let minted = TokenRequest::parse(&body).and_then(|asked| asked.mint(caller, chance));
+    let token = minted.and_then(|minted| {
+        let token = deployment.keys.mint(&minted.claims);
+        let token = token.map_err(|error| Refusal::new(Reason::Internal, &format!("cannot sign: {error}")))?;
+        runtime::report(env, &[minted.report()]);
+        Ok(token)
     });
     let url = request.url()?;
     let scheme = if url.scheme() == "https" { "wss" } else { "ws" };
@@ -62,7 +69,7 @@ async fn minted(request: &mut Request, deployment: &Deployment) -> Result<StdRes
 
 /// `/.well-known/jwks.json`.
 pub(super) fn jwks(deployment: &Deployment) -> Result<Response> {
-    let response = json_response(200, &JwkSet { keys: vec![deployment.signing.public_jwk()] })?;
+    let response = json_response(200, &deployment.signing.key_set())?;
     response.headers().set("Cache-Control", JWKS_MAX_AGE)?;
     Ok(response)
 }

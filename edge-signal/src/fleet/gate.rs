@@ -4,6 +4,7 @@ use shared::claims::{self, TicketClaims, TokenError};
 use shared::ids::{NodeId, RoomName};
 
 use crate::refusal::{Reason, Refusal};
+use crate::signing::SigningKeys;
 
 /// Why a node is turned away.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -92,11 +93,11 @@ pub fn fleet_link(
 pub fn room_link(
     ticket: Option<&str>,
     node_token: Option<&str>,
-    edge_key: &str,
+    edge_keys: &SigningKeys,
     room: &RoomName,
     used: impl FnOnce(&str) -> bool,
 ) -> Result<TicketClaims, GateError> {
-    let ticket = claims::verify_ticket(ticket.ok_or(GateError::NoTicket)?, edge_key).map_err(GateError::BadTicket)?;
+    let ticket = edge_keys.verify_ticket(ticket.ok_or(GateError::NoTicket)?).map_err(GateError::BadTicket)?;
     if ticket.room != *room {
         return Err(GateError::OtherRoom);
     }
@@ -189,7 +190,7 @@ mod tests {
 
     #[test]
     fn room_link_table() {
-        let edge = key(EDGE).public_x().to_owned();
+        let edge = SigningKeys::parse(EDGE).unwrap();
         let good = ticket(EDGE, "a", NODE, "den", LATER);
         let token = node_token(NODE, "a", LATER);
         let check = |ticket: Option<&str>, token: Option<&str>, used: bool| {

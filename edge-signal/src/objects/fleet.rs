@@ -363,7 +363,7 @@ impl FleetObject {
         let deployment = runtime::deployment(&self.env).map_err(|refusal| worker::Error::RustError(refusal.text))?;
         let key = keys::find(&self.state, node)?.ok_or("no key of a linked node")?;
         let (key, now) = (NodeKey { x: key.key }, runtime::now().secs());
-        let signing = &deployment.signing;
+        let signing = deployment.signing.signer();
         let jti = runtime::random_name()?;
         let ticket = mint::ticket(signing, node, &key, &request.room, region.as_str(), TicketUse::Attach, jti, now)
             .map_err(text)?;

@@ -33,7 +33,7 @@ impl Shell {
                 Effect::OpenSession { node, session } => {
                     let deployment = self.deployment()?;
                     let (jti, now) = (runtime::random_name()?, runtime::now().secs());
-                    let open = mint::open_session(&deployment.signing, &node, room, *session, jti, now);
+                    let open = mint::open_session(deployment.signing.signer(), &node, room, *session, jti, now);
                     let open = open.map_err(|error| worker::Error::RustError(error.to_string()))?;
                     self.send_node(&node, &RoomToNode::OpenSession(Box::new(open)))?;
                 }

@@ -28,7 +28,7 @@ impl Shell {
         let storage = self.storage();
         // What cannot be looked up counts as used.
         let used = |jti: &str| storage.is_used(jti).unwrap_or(true);
-        let checked = gate::room_link(ticket.as_deref(), token.as_deref(), deployment.signing.public_x(), &name, used);
+        let checked = gate::room_link(ticket.as_deref(), token.as_deref(), &deployment.signing, &name, used);
         let claims = match checked {
             Ok(claims) => claims,
             Err(error) => return runtime::refuse_worker(&error.refusal()),
@@ -47,7 +47,7 @@ impl Shell {
         let Ok(region) = RegionName::try_from(claims.region.as_str()) else {
             return runtime::refuse_worker(&Refusal::new(Reason::TicketWithoutRegion, "the ticket has no region"));
         };
-        let (signing, jti) = (&deployment.signing, runtime::random_name()?);
+        let (signing, jti) = (deployment.signing.signer(), runtime::random_name()?);
         let rejoin_ticket =
             mint::ticket(signing, &node, &claims.cnf, &name, &claims.region, TicketUse::Rejoin, jti, now.secs())
                 .map_err(|error| worker::Error::RustError(error.to_string()))?;
