@@ -3,11 +3,14 @@
 use anyhow::{Result, ensure};
 use reqwest::header::CONTENT_TYPE;
 use serde_json::Value;
-use shared::claims::VideoGrant;
+use shared::claims::{AccessClaims, VideoGrant};
+use xtask::stack::API_KEY;
 
-use crate::scene::Scene;
+use crate::scene::{Scene, sign};
+use crate::token::join_claims;
 
 /// May do everything to one room, and list all.
+#[derive(Clone)]
 pub struct AppServer {
     base: String,
     token: Option<String>,
@@ -75,16 +78,26 @@ impl AppServer {
     /// # Errors
     /// No token can be signed.
     pub fn granted(scene: &Scene, grant: VideoGrant) -> Result<Self> {
-        let mut claims = scene.claims("app-server");
-        claims.video = Some(grant);
-        Ok(Self { token: Some(scene.sign(&claims)?), ..Self::nobody(scene) })
+        Self::at(scene.url(), grant)
+    }
+
+    /// One of any deployment of ours, with these grants.
+    ///
+    /// # Errors
+    /// No token can be signed.
+    pub fn at(url: &str, grant: VideoGrant) -> Result<Self> {
+        let claims = AccessClaims { video: Some(grant), ..join_claims(API_KEY, "", "app-server") };
+        Ok(Self { token: Some(sign(&claims)?), ..Self::without_token(url) })
     }
 
     /// One without a token.
     #[must_use]
     pub fn nobody(scene: &Scene) -> Self {
-        let base = format!("{}/twirp/livekit.RoomService", scene.url());
-        Self { base, token: None, client: reqwest::Client::new() }
+        Self::without_token(scene.url())
+    }
+
+    fn without_token(url: &str) -> Self {
+        Self { base: format!("{url}/twirp/livekit.RoomService"), token: None, client: reqwest::Client::new() }
     }
 
     /// Calls a method.

@@ -1,6 +1,7 @@
 //! What `cargo xtask bench` measures: loads on a server, ours and others in turn, and what they cost it.
 
 mod apart;
+pub mod api;
 pub mod command;
 pub mod crowd;
 pub mod failover;

@@ -19,6 +19,7 @@ pub mod probe;
 pub mod relay;
 pub mod rig;
 pub mod rival;
+pub mod rows;
 pub mod scene;
 pub mod sdk;
 pub mod server_sdk;

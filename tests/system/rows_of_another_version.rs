@@ -3,46 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use meridian_tests::client::{Client, DEADLINE};
+use meridian_tests::rows::sql;
 use meridian_tests::scene::Scene;
-use xtask::setup::python;
-
-/// Runs statements on every database of a class that has the table; what they give, and how many rows they changed.
-const SQL: &str = r#"
-import glob, json, os, shutil, sqlite3, sys, tempfile
-directory, table, statement = sys.argv[1:]
-found, changed = [], 0
-scratch = tempfile.TemporaryDirectory()
-for file in glob.glob(directory + "/*.sqlite"):
-    # workerd shares neither locks nor the index of its write-ahead log: what runs is looked at in a copy.
-    if statement.startswith("SELECT"):
-        copy = os.path.join(scratch.name, os.path.basename(file))
-        for end in ("", "-wal"):
-            if os.path.exists(file + end):
-                shutil.copy(file + end, copy + end)
-        file = copy
-    database = sqlite3.connect(file, timeout=10)
-    if database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
-        for one in statement.split(";"):
-            cursor = database.execute(one)
-            found += [row[0] for row in cursor.fetchall()]
-            changed += max(cursor.rowcount, 0)
-    database.commit()
-    database.close()
-print(json.dumps([found, changed]))
-"#;
-
-/// The first column of all rows found, and the number changed.
-fn sql(scene: &Scene, class: &str, table: &str, statement: &str) -> (Vec<String>, u64) {
-    let directory = scene.deployment.objects_dir().join(class);
-    let mut python = Command::new(python::interpreter());
-    let done = python.args(["-c", SQL]).arg(directory).args([table, statement]).output().unwrap();
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    serde_json::from_slice(&done.stdout).unwrap()
-}
 
 /// Rooms in the directory, and rooms that the fleet knows a node to be in.
 fn known_rooms(scene: &Scene) -> (Vec<String>, Vec<String>) {

@@ -75,10 +75,15 @@ impl DirectoryObject {
             entry: String,
         }
         layout::open(&self.sql, &STEPS)?;
-        let rows: Vec<Row> = self.sql.exec("SELECT name, entry FROM room ORDER BY name", None)?.to_array()?;
-        let wanted = |row: &&Row| names.is_empty() || names.iter().any(|name| name.as_str() == row.name);
+        let found = if names.is_empty() {
+            self.sql.exec("SELECT name, entry FROM room ORDER BY name", None)?
+        } else {
+            // Rows that are read are paid for: one name does not read ten thousand.
+            let named = "SELECT name, entry FROM room WHERE name IN (SELECT value FROM json_each(?)) ORDER BY name";
+            self.sql.exec(named, vec![serde_json::to_string(names)?.into()])?
+        };
         let mut rooms = Vec::new();
-        for row in rows.iter().filter(wanted) {
+        for row in found.to_array::<Row>()? {
             rooms.push(serde_json::from_str::<DirectoryEntry>(&row.entry)?.into_room(&row.name));
         }
         runtime::text(200, &serde_json::to_string(&rooms)?)

@@ -18,7 +18,7 @@ use super::crowd::Habits;
 use super::measure::{Plan, Step, measure};
 use super::scenario::{Scenario, Tracks};
 use super::servers::{Servers, pinned};
-use super::{apart, failover, impaired, join_rate, join_steps, limit, report, signaling};
+use super::{apart, api, failover, impaired, join_rate, join_steps, limit, report, signaling};
 use crate::client::{MediaOptions, SrtpOffer};
 use crate::machine::load_average;
 use crate::relay::RELAY_ADDRESS;
@@ -69,6 +69,8 @@ pub enum What {
     Crowd,
     /// How long pictures stand still when the node of four browsers' call is killed, 20 times in each mode; ours alone.
     Failover,
+    /// Rooms made, listed and deleted over the server API, and a list of 10,000; ours alone.
+    Api,
 }
 
 impl What {
@@ -87,6 +89,7 @@ impl What {
             Self::Impaired => "impaired",
             Self::Crowd => "crowd",
             Self::Failover => "failover",
+            Self::Api => "api",
         }
     }
 }
@@ -118,6 +121,7 @@ impl ValueEnum for Task {
             Self::One(What::Impaired),
             Self::One(What::Crowd),
             Self::One(What::Failover),
+            Self::One(What::Api),
         ]
     }
 
@@ -218,6 +222,7 @@ fn everything(options: &Options) -> Vec<(What, Options)> {
         with(What::Impaired),
         with(What::Crowd),
         with(What::Failover),
+        with(What::Api),
     ]
 }
 
@@ -262,6 +267,8 @@ async fn measured(what: What, options: &Options, directory: &Path) -> Result<()>
     } else if what == What::Failover {
         let config = StackConfig { nodes: failover::NODES, ..rig::config(&[]) };
         json!({ "rows": rig::measure(config, async |stack| failover::measure(stack).await).await? })
+    } else if what == What::Api {
+        json!({ "rows": rig::measure(rig::config(&[]), async |stack| api::measure(stack).await).await? })
     } else {
         let config = rig::config(&pinned());
         let state = config.state_dir.clone();
@@ -406,7 +413,7 @@ impl Options {
                 };
                 LOSSES.into_iter().map(step).collect()
             }
-            What::Join | What::Limit | What::Impaired | What::Crowd | What::Failover => Vec::new(),
+            What::Join | What::Limit | What::Impaired | What::Crowd | What::Failover | What::Api => Vec::new(),
         }
     }
 }

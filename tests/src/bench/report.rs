@@ -153,6 +153,9 @@ pub fn write(docs: &Path) -> Result<()> {
     if let Some(report) = read(&directory, "failover")? {
         failover(&mut text, &report)?;
     }
+    if let Some(report) = read(&directory, "api")? {
+        api(&mut text, &report)?;
+    }
     writeln!(text, "\n{}", METHOD.trim_end())?;
     fs::write(docs.join("bench.md"), text).context("bench.md")
 }
@@ -338,6 +341,22 @@ fn failover(text: &mut String, report: &Value) -> Result<()> {
         ("resumes", "resumed", whole),
     ];
     table(text, &["clients with"], &columns, array(report, "/figures/rows"), &["step"])
+}
+
+fn api(text: &mut String, report: &Value) -> Result<()> {
+    writeln!(text, "\n## Server API: rooms made, listed and deleted\n")?;
+    head(text, report, "api")?;
+    let columns: [Column; 8] = [
+        ("rooms/s", "rooms_per_second", whole),
+        ("edge CPU ms each", "edge_cpu_ms", two),
+        ("create, p50 ms", "create_p50_ms", one),
+        ("p95 ms", "create_p95_ms", one),
+        ("list, p50 ms", "list_p50_ms", one),
+        ("p95 ms", "list_p95_ms", one),
+        ("delete, p50 ms", "delete_p50_ms", one),
+        ("p95 ms", "delete_p95_ms", one),
+    ];
+    table(text, &["calls"], &columns, array(report, "/figures/rows"), &["step"])
 }
 
 /// A line for each server.
