@@ -98,7 +98,8 @@ fn read<A: Message + Default + Serialize + DeserializeOwned>(format: Format, bod
 /// Every method. Those that end something come last.
 fn rows(target: Target<'_>) -> Vec<Row> {
     let (room, identity, track) = (target.room.to_owned(), target.identity.to_owned(), target.track.to_owned());
-    let who = || proto::RoomParticipantIdentity { room: room.clone(), identity: identity.clone(), ..Default::default() };
+    let who =
+        || proto::RoomParticipantIdentity { room: room.clone(), identity: identity.clone(), ..Default::default() };
     vec![
         Row::of(
             "CreateRoom",

@@ -3,6 +3,7 @@
 
 mod a_crowd_shares_a_room;
 mod a_dead_node_costs_no_call;
+mod a_list_of_rooms_asks_one_object;
 mod a_machine_boots_into_a_node;
 mod a_room_spreads_over_shards;
 mod a_room_waits_for_a_node;
@@ -18,7 +19,9 @@ mod calls_go_on_when_the_network_breaks;
 mod clients_that_ask_too_often_wait;
 mod dev_command;
 mod draining_nodes_move_their_calls;
+mod guides_do_what_they_say;
 mod json_and_protobuf_answer_alike;
+mod keys_rotate_under_a_call;
 mod layers_follow_the_path;
 mod logs_hold_no_secrets;
 mod media_port_trusts_nothing_before_ice;
@@ -33,4 +36,5 @@ mod rows_of_another_version;
 mod second_join_replaces_the_first;
 mod session_tokens_open_one_session;
 mod the_edge_answers_http;
+mod the_edge_is_as_described;
 mod what_the_server_mutes_is_silent;
