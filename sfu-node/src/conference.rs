@@ -34,7 +34,7 @@ struct Room {
     /// Its first session's shard.
     home: ShardIndex,
     /// The newest session of each participant; older ones are closed.
-    sessions: HashMap<ParticipantSid, Session>,
+    sessions: BTreeMap<ParticipantSid, Session>,
     /// Every track somebody announced or subscribed to here.
     tracks: HashMap<TrackSid, TrackKey>,
 }
@@ -52,7 +52,7 @@ pub(crate) struct Conference {
     allocator: Allocator,
     max_sessions: usize,
     draining: bool,
-    rooms: HashMap<RoomName, Room>,
+    rooms: BTreeMap<RoomName, Room>,
     transports: HashMap<TransportKey, Owner>,
     publishers: HashMap<TrackKey, Owner>,
     dirty: BTreeSet<Owner>,
@@ -71,7 +71,7 @@ impl Conference {
             allocator,
             max_sessions,
             draining: false,
-            rooms: HashMap::new(),
+            rooms: BTreeMap::new(),
             transports: HashMap::new(),
             publishers: HashMap::new(),
             dirty: BTreeSet::new(),
@@ -128,7 +128,7 @@ impl Conference {
         }
         if !self.rooms.contains_key(name) {
             let (key, home) = (RoomKey(self.allocator.key()), self.placement.place(&[]));
-            self.rooms.insert(name.clone(), Room { key, home, sessions: HashMap::new(), tracks: HashMap::new() });
+            self.rooms.insert(name.clone(), Room { key, home, sessions: BTreeMap::new(), tracks: HashMap::new() });
         }
         let Some(room) = self.rooms.get_mut(name) else { return Err(RefusalReason::NoCapacity) };
         let shard = self.placement.place(&room.present());
@@ -190,6 +190,8 @@ impl Conference {
                 session.offer(&description, endpoint, &mut self.allocator, &mut out);
             }
             RoomToNode::Answer { description, .. } => session.answer(&description, &mut out),
+            // The room has not heard of its end, and is about to.
+            RoomToNode::AnnounceTrack { track, .. } if session.has_ended(&track.sid) => {}
             RoomToNode::AnnounceTrack { track, .. } => {
                 let track_key = track_key(&mut room.tracks, &track.sid, &mut self.allocator);
                 if session.announce(track, track_key) {
@@ -256,6 +258,17 @@ impl Conference {
         for key in self.sessions_of(name).iter().filter(|key| !keep.contains(key)) {
             tracing::info!(room = %name, session = %key, "closing a session the room does not know");
             self.end_session(name, key);
+        }
+    }
+
+    /// A room may have missed what it was told last: its sessions say it again.
+    pub(crate) fn repeat(&mut self, name: &RoomName) {
+        for key in self.sessions_of(name) {
+            let owner = (name.clone(), key.participant);
+            let Some(session) = session_at(&mut self.rooms, &owner) else { continue };
+            let (shard, mut out) = (session.shard(), Output::default());
+            session.repeat(&mut out);
+            self.take(name, &owner.1, shard, out);
         }
     }
 
@@ -461,7 +474,7 @@ impl Room {
     }
 }
 
-fn session_at<'a>(rooms: &'a mut HashMap<RoomName, Room>, (name, participant): &Owner) -> Option<&'a mut Session> {
+fn session_at<'a>(rooms: &'a mut BTreeMap<RoomName, Room>, (name, participant): &Owner) -> Option<&'a mut Session> {
     rooms.get_mut(name)?.sessions.get_mut(participant)
 }
 

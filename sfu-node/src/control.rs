@@ -53,6 +53,8 @@ pub(crate) enum Request {
     Reconcile { room: RoomName, keep: Vec<SessionKey> },
     /// The sessions that are here.
     Sessions { room: RoomName, reply: oneshot::Sender<Vec<SessionKey>> },
+    /// The link to the room is up again: what went into the one before may be lost.
+    Repeat { room: RoomName },
     /// Take no new rooms.
     Drain,
 }
@@ -222,6 +224,7 @@ impl<F: Fn(ShardIndex, Command) + Send + 'static> State<F> {
             Request::Sessions { room, reply } => {
                 let _ = reply.send(self.conference.sessions_of(&room));
             }
+            Request::Repeat { room } => self.conference.repeat(&room),
             Request::Drain => self.conference.drain(),
         }
     }

@@ -91,6 +91,8 @@ pub(crate) struct Session {
     senders: Vec<Sender>,
     /// What the client has from another node, until the transport opens.
     channels: ChannelStreams,
+    /// What it has opened here.
+    opened: ChannelStreams,
 }
 
 impl Session {
@@ -112,6 +114,7 @@ impl Session {
             receivers: Vec::new(),
             senders: Vec::new(),
             channels: ChannelStreams::new(),
+            opened: ChannelStreams::new(),
             params,
         };
         if session.params.peer_connections == PeerConnections::DualSubscriberPrimary {
@@ -195,6 +198,8 @@ impl Session {
                 }
             }
             TransportChange::Restarted => {
+                // It is back on another socket: what it was asked on the one before, and has not offered, it never heard.
+                (self.ask, self.asks_left) = (None, MAX_FRUITLESS_ASKS);
                 out.commands.push(Command::RestartIce(transport, self.publisher.credentials.clone()));
             }
             TransportChange::NewFingerprint(fingerprint) => {
@@ -342,14 +347,42 @@ impl Session {
     }
 
     /// The client opened data channels. Those that the node opens are always the same.
-    pub(crate) fn channels_opened(&self, transport: TransportKey, channels: &ChannelStreams, out: &mut Output) {
-        if transport != self.publisher.transport {
-            return;
+    pub(crate) fn channels_opened(&mut self, transport: TransportKey, channels: &ChannelStreams, out: &mut Output) {
+        if transport == self.publisher.transport {
+            self.opened.clone_from(channels);
+            self.tell_channels(out);
         }
+    }
+
+    fn tell_channels(&self, out: &mut Output) {
         let channels =
-            channels.iter().map(|(label, stream)| DataStream { label: label.text().into(), stream: *stream });
+            self.opened.iter().map(|(label, stream)| DataStream { label: label.text().into(), stream: *stream });
         let (session, channels) = (self.params.key.clone(), channels.collect());
         out.messages.push(NodeToRoom::DataChannels { session, channels });
+    }
+
+    /// The link to the room broke, and what went into it last may be lost: the room is told again all that holds, and what
+    /// ended. Of a lost answer it says so itself.
+    pub(crate) fn repeat(&mut self, out: &mut Output) {
+        let session = &self.params.key;
+        out.messages.extend(self.state.map(|state| NodeToRoom::MediaState { session: session.clone(), state }));
+        let ended = self.publications.past().cloned();
+        out.messages.extend(ended.map(|track| NodeToRoom::TrackEnded { session: session.clone(), track }));
+        if let Some((offer, shown)) = self.subscriber.as_ref().and_then(Offerer::outstanding) {
+            let (description, mid_to_track) = (offer.clone(), shown.to_vec());
+            out.messages.push(NodeToRoom::Offer { session: session.clone(), description, mid_to_track });
+        }
+        if !self.opened.is_empty() {
+            self.tell_channels(out);
+        }
+        self.publications.doubt();
+        self.subscriptions.doubt();
+        (self.ask, self.asks_left) = (None, MAX_FRUITLESS_ASKS);
+    }
+
+    /// It has published this track, and does so no longer.
+    pub(crate) fn has_ended(&self, track: &TrackSid) -> bool {
+        self.publications.past().any(|ended| ended == track)
     }
 
     /// A transport's consent lapsed.
@@ -398,12 +431,9 @@ impl Session {
         let session = &self.params.key;
         if let Some(subscriber) = &mut self.subscriber {
             let next = subscriber.next_offer(endpoint, &self.params.client, &mut self.subscriptions, allocator);
-            if let Some((id, sdp)) = next {
-                out.messages.push(NodeToRoom::Offer {
-                    session: session.clone(),
-                    description: Description { kind: DescriptionKind::Offer, id, sdp },
-                    mid_to_track: self.subscriptions.mid_to_track(),
-                });
+            if let Some(description) = next {
+                let mid_to_track = self.subscriptions.mid_to_track();
+                out.messages.push(NodeToRoom::Offer { session: session.clone(), description, mid_to_track });
             }
         }
         let (transport, negotiated) = match (&self.subscriber, self.params.peer_connections) {

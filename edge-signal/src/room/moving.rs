@@ -119,15 +119,21 @@ impl Room {
         }
     }
 
-    /// Those on nodes that drain; `None`: there are none.
+    /// Those on nodes that drain, and those apart from most of the others: a drain that is taken back while its room is on the
+    /// way leaves newcomers where it was to go. `None`: there are none.
     pub(super) fn sessions_to_move(&self) -> Option<Vec<ParticipantSid>> {
         // Asked after each event, and nearly always so.
-        if !self.nodes.values().any(|node| node.draining) {
+        if self.nodes.len() < 2 && !self.nodes.values().any(|node| node.draining) {
             return None;
         }
-        let drains = |session: &Session| self.nodes.get(session.node.as_ref()?).filter(|node| node.draining).map(drop);
+        let home = self.usable_node().filter(|id| self.listens(id));
+        let leaves = |session: &Session| {
+            let id = session.node.as_ref()?;
+            let is_apart = home.is_some_and(|home| home != id) && self.listens(id);
+            self.nodes.get(id).filter(|node| node.draining || is_apart).map(drop)
+        };
         let leaving: Vec<_> =
-            self.sessions.iter().filter(|(_, s)| drains(s).is_some()).map(|(sid, _)| sid.clone()).collect();
+            self.sessions.iter().filter(|(_, s)| leaves(s).is_some()).map(|(sid, _)| sid.clone()).collect();
         (!leaving.is_empty()).then_some(leaving)
     }
 

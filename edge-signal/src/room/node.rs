@@ -294,6 +294,10 @@ impl Room {
     }
 
     fn offered(&mut self, turn: &mut Turn, sid: &ParticipantSid, offer: Description, mids: Vec<MidTrack>) {
+        // Said again after the link broke, and not lost.
+        if self.description(sid, Side::NodeOffer) == Some(&offer) {
+            return;
+        }
         let Some(session) = self.session_mut(sid) else { return };
         session.answer = Progress::Done;
         session.answer_repeated = false;

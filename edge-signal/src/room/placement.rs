@@ -1,5 +1,7 @@
 //! Where sessions are: assigning them to the room's node, asking the fleet for one, losing one.
 
+use std::cmp::Reverse;
+
 use livekit_protocol::DisconnectReason;
 use shared::control::{FirstSession, OpenSession, PlaceRequest};
 use shared::geo::Place;
@@ -32,10 +34,12 @@ impl Room {
             Link::Expected { .. } => 2,
             Link::Away { .. } => 3,
         };
-        let in_use = |id: &NodeId| self.sessions.values().any(|session| session.node.as_ref() == Some(id));
+        let sessions = |id: &NodeId| self.sessions.values().filter(|session| session.node.as_ref() == Some(id)).count();
+        let in_use = |id: &NodeId| sessions(id) > 0;
         // One that drains takes no room it does not have.
         let usable = self.nodes.iter().filter(|(id, node)| !node.draining || in_use(id));
-        usable.min_by_key(|(id, node)| (node.draining, !in_use(id), rank(node.link))).map(|(id, _)| id)
+        let order = |id: &NodeId, node: &Node| (node.draining, !in_use(id), rank(node.link), Reverse(sessions(id)));
+        usable.min_by_key(|(id, node)| order(id, node)).map(|(id, _)| id)
     }
 
     /// The fleet answered.

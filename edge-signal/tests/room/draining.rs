@@ -227,3 +227,18 @@ fn who_leaves_during_a_move_leaves_both_nodes() {
     offer(&mut world, &bob, 8);
     assert_eq!(offered(&mut world, &bob), [8], "nobody is left to wait for");
 }
+
+#[test]
+fn a_drain_that_is_taken_back_leaves_nobody_apart() {
+    let mut world = World::new();
+    let (ada, bob, _) = call(&mut world, &browser("ada"), &browser("bob"));
+    drain(&mut world, 1, true);
+    world.step(Event::Placed { node: Some((node_id(2), region())) });
+    // She is to be where the others go to; then they do not go.
+    let eve = world.try_join(&browser("eve").offering(1)).unwrap();
+    drain(&mut world, 1, false);
+    world.link(&node_id(2));
+    assert_eq!((sessions(&world, 1), sessions(&world, 2)), (3, 0));
+    world.media(&eve, MediaState::Connected);
+    assert!([ada, bob, eve].iter().all(|client| !world.client(client).closed));
+}

@@ -170,3 +170,22 @@ fn old_clients_get_no_responses_they_cannot_decode() {
     world.say(&old, Asked::Offer(session_description("nonsense", 1)));
     assert!(world.inbox(&old).is_empty());
 }
+
+#[test]
+fn an_offer_that_the_node_says_again_is_no_news() {
+    let mut world = World::new();
+    let bob = world.join(&Who::named("bob").dual());
+    let (node, session) = world.session_of(&bob);
+    let description = description(DescriptionKind::Offer, 40);
+    let offer = NodeToRoom::Offer { session: session.clone(), description, mid_to_track: Vec::new() };
+    world.node_says(&node, offer.clone());
+    world.say(&bob, Asked::Answer(session_description("answer", 40)));
+    world.look_away();
+    // The link broke; the answer is sent again, the offer not.
+    world.unlink(&node);
+    world.link(&node);
+    world.node_says(&node, offer);
+    assert!(world.inbox(&bob).is_empty());
+    let ids: Vec<_> = world.nodes[&node].sessions[&session].answers.iter().map(|answer| answer.id).collect();
+    assert_eq!(ids, [40, 40]);
+}

@@ -59,6 +59,8 @@ struct RoomLink {
     refusals: VecDeque<NodeToRoom>,
     /// For the next dial.
     ticket: String,
+    /// There was a link before.
+    was_up: bool,
 }
 
 /// Serves a room until nothing is left to serve. Later attaches to the same room come through `attaches`; given back, for
@@ -74,7 +76,8 @@ pub(crate) async fn run(
         return attaches;
     }
     let refusals = VecDeque::new();
-    let mut link = RoomLink { room: room.clone(), context, outbox, attaches, refusals, ticket: String::new() };
+    let mut link =
+        RoomLink { room: room.clone(), context, outbox, attaches, refusals, ticket: String::new(), was_up: false };
     if link.serve().await.is_ok() {
         tracing::debug!(%room, "room link ended");
     }
@@ -164,6 +167,9 @@ impl RoomLink {
         let hello = NodeToRoom::Hello { control_version: CONTROL_VERSION, sessions };
         if let Err(error) = socket.send(&hello).await {
             return Ok(Ended::Lost(error));
+        }
+        if std::mem::replace(&mut self.was_up, true) {
+            self.context.control.send(Request::Repeat { room: self.room.clone() }).await?;
         }
         let mut leaving = self.context.leaving.clone();
         let mut told = false;

@@ -1,7 +1,7 @@
 //! The connection the node offers: the subscriber of `/rtc` (JSEP offerer, RFC 8829 section 5.2).
 //! **At most one offer is outstanding**; what changes meanwhile goes into the next.
 
-use shared::control::{ClientTraits, Description, MidTrack, TrackKind};
+use shared::control::{ClientTraits, Description, DescriptionKind, MidTrack, TrackKind};
 
 use super::allocator::Allocator;
 use super::codec::{CodecFormat, Feedback, offered};
@@ -24,8 +24,8 @@ pub(crate) struct Offerer {
     session_id: u64,
     version: u64,
     next_id: u32,
-    /// Id of the offer the client has not answered yet.
-    outstanding: Option<u32>,
+    /// The offer the client has not answered yet.
+    outstanding: Option<Description>,
     /// The first offer is due: it has the data section only.
     is_new: bool,
     /// An offer with new credentials is due.
@@ -90,19 +90,24 @@ impl Offerer {
         self.restarts = true;
     }
 
+    /// The offer the client has not answered yet, and what it has in which section.
+    pub(crate) fn outstanding(&self) -> Option<(&Description, &[MidTrack])> {
+        self.outstanding.as_ref().map(|offer| (offer, self.shown.as_slice()))
+    }
+
     /// Media sections both sides agreed on and that carry something.
     pub(crate) fn media_sections(&self) -> Vec<&MediaSection> {
         self.answered.iter().collect()
     }
 
-    /// The next offer with its id, if one is due and none outstanding.
+    /// The next offer, if one is due and none outstanding.
     pub(crate) fn next_offer(
         &mut self,
         endpoint: &Endpoint,
         client: &ClientTraits,
         subscriptions: &mut Subscriptions,
         allocator: &mut Allocator,
-    ) -> Option<(u32, String)> {
+    ) -> Option<Description> {
         if self.outstanding.is_some() || !(self.is_new || self.restarts || subscriptions.has_changed()) {
             return None;
         }
@@ -119,7 +124,6 @@ impl Offerer {
         self.version += 1;
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1).max(1);
-        self.outstanding = Some(id);
         let header = Header {
             endpoint,
             credentials: &self.credentials,
@@ -128,7 +132,9 @@ impl Offerer {
             setup: "actpass",
             extmap_allow_mixed: true,
         };
-        Some((id, writer::write(&header, &sections)))
+        let offer = Description { kind: DescriptionKind::Offer, id, sdp: writer::write(&header, &sections) };
+        self.outstanding = Some(offer.clone());
+        Some(offer)
     }
 
     /// Takes the client's answer; its fingerprint and credentials, where they are the first or others than before.
@@ -141,15 +147,17 @@ impl Offerer {
         client: &ClientTraits,
         subscriptions: &Subscriptions,
     ) -> Result<AnswerNews, DescriptionError> {
-        if !self.outstanding.is_some_and(|outstanding| id == 0 || id == outstanding) {
+        if !self.outstanding.as_ref().is_some_and(|outstanding| id == 0 || id == outstanding.id) {
             return Err(DescriptionError::NoOffer);
+        }
+        let parsed = RemoteDescription::parse(sdp);
+        if parsed.as_ref().is_ok_and(|remote| remote.sections.len() != self.kinds.len() + 1) {
+            // Native clients do not say which offer they answer: it was the one before, and the other answer is to come.
+            return Err(DescriptionError::SectionsChanged);
         }
         // Also when it cannot be used: the next change makes a new offer.
         self.outstanding = None;
-        let remote = RemoteDescription::parse(sdp)?;
-        if remote.sections.len() != self.kinds.len() + 1 {
-            return Err(DescriptionError::SectionsChanged);
-        }
+        let remote = parsed?;
         let agreed = |(kind, mid): (&TrackKind, usize)| {
             let LocalSection::Media(mut section) = offer_section(*kind, mid, client, subscriptions) else {
                 return None;

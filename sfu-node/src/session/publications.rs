@@ -1,5 +1,7 @@
 //! What a participant publishes: announced tracks, the sections they arrive in, and what is known of their layers.
 
+use std::collections::VecDeque;
+
 use arrayvec::ArrayVec;
 use shared::control::{AnnouncedTrack, LayerMedia, PublishedTrack, TrackMedia};
 use shared::ids::TrackSid;
@@ -47,6 +49,8 @@ pub(crate) struct Publications {
     /// Sections whose publication the room ended; not to be matched again while they send the same track.
     retracted: Vec<(String, Option<String>)>,
     ended: Vec<TrackSid>,
+    /// Those that ended last, the newest last: the room may not have heard of it.
+    past: VecDeque<TrackSid>,
     /// Where tracks arrived on another node: goes for the first offer.
     known: Vec<PublishedTrack>,
 }
@@ -104,10 +108,16 @@ impl Publications {
             let gone = track.arrival.as_ref().is_some_and(|arrival| {
                 sending(&arrival.mid).is_none_or(|section| self.is_taken_over(track, &arrival.sdp_cid, section))
             });
-            if gone {
-                self.ended.push(self.tracks.remove(index).announced.sid);
-            } else {
+            if !gone {
                 index += 1;
+            } else if remote.sections.iter().any(|section| is_sending(section) && names(section, track)) {
+                // It had a section that another track was in, whose announcement was lost.
+                if let Some(track) = self.tracks.get_mut(index) {
+                    track.arrival = None;
+                }
+                index += 1;
+            } else {
+                self.ended.push(self.tracks.remove(index).announced.sid);
             }
         }
         self.match_by_section(remote);
@@ -184,7 +194,22 @@ impl Publications {
 
     /// Tracks that ended since the last call.
     pub(crate) fn take_ended(&mut self) -> Vec<TrackSid> {
-        std::mem::take(&mut self.ended)
+        let ended = std::mem::take(&mut self.ended);
+        self.past.extend(ended.iter().cloned());
+        let excess = self.past.len().saturating_sub(MAX_PUBLICATIONS);
+        self.past.drain(..excess);
+        ended
+    }
+
+    /// Tracks that ended lately. Ids are not used again.
+    pub(crate) fn past(&self) -> impl Iterator<Item = &TrackSid> {
+        self.past.iter()
+    }
+
+    /// The room may not know of any track.
+    pub(crate) fn doubt(&mut self) {
+        let arrivals = self.tracks.iter_mut().flat_map(|track| [&mut track.arrival, &mut track.backup]).flatten();
+        arrivals.for_each(|arrival| arrival.reported = false);
     }
 
     /// What the shard is to receive, from the sections as answered.
@@ -306,6 +331,11 @@ impl Arrival {
 
 fn is_sending(section: &RemoteSection) -> bool {
     matches!(section.kind, SectionKind::Media(_)) && !section.unusable && section.direction.sends()
+}
+
+/// The section calls what it sends as the track was announced.
+fn names(section: &RemoteSection, track: &Publication) -> bool {
+    section.msid_track.as_deref().is_some_and(|cid| has_cid(track, cid))
 }
 
 fn has_cid(track: &Publication, cid: &str) -> bool {

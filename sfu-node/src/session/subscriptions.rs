@@ -23,8 +23,8 @@ pub(crate) struct Downtrack {
     pub(crate) source: TrackKey,
     /// The section it has.
     pub(crate) place: Option<Placement>,
-    /// Which of its codecs the room knows to be taken.
-    told: Option<u8>,
+    /// Which of its codecs the room knows to be taken; `None`: who knows what it knows.
+    told: Option<Option<u8>>,
 }
 
 /// A section given to a subscription.
@@ -58,7 +58,7 @@ impl Subscriptions {
         if self.downtracks.len() >= MAX_SUBSCRIPTIONS {
             return false;
         }
-        self.downtracks.push(Downtrack { subscription, source, place: None, told: Some(PRIMARY) });
+        self.downtracks.push(Downtrack { subscription, source, place: None, told: Some(Some(PRIMARY)) });
         self.changed = true;
         true
     }
@@ -194,11 +194,23 @@ impl Subscriptions {
             let place = downtrack.place.as_ref();
             let section = negotiated.iter().find(|section| place.is_some_and(|place| place.is_in(section)));
             let Some(codec) = section.map(|section| downtrack.codec_in(section)) else { continue };
-            if std::mem::replace(&mut downtrack.told, codec) != codec {
+            if downtrack.told.replace(codec) != Some(codec) {
                 news.push((downtrack.subscription.track.clone(), codec));
             }
         }
         news
+    }
+
+    /// The room may not know which tracks flow, and in which codec those do that have several.
+    pub(crate) fn doubt(&mut self) {
+        for downtrack in &mut self.downtracks {
+            if downtrack.subscription.codecs.len() > 1 {
+                downtrack.told = None;
+            }
+            if let Some(place) = &mut downtrack.place {
+                place.bound = false;
+            }
+        }
     }
 
     /// Tracks whose packets flow now in `negotiated`, each once for each section it gets.

@@ -13,6 +13,7 @@ use crate::media::api::{ShardIndex, SsrcPair, TransportConfig};
 mod backup;
 mod dual;
 mod hostile;
+mod lost;
 mod moved;
 
 const JS_JOIN: &str = include_str!("../../tests/fixtures/js_single_join_offer.sdp");
