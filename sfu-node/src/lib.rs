@@ -15,6 +15,9 @@ mod metrics;
 mod node;
 mod probe;
 mod session;
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub mod simulated;
 mod tls;
 
 use std::io::{IsTerminal, stderr};

@@ -16,6 +16,7 @@ pub mod progress;
 pub mod repo;
 pub mod secrets;
 pub mod setup;
+pub mod sim;
 pub mod stack;
 pub mod suite;
 pub mod wasm;

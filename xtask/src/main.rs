@@ -12,6 +12,7 @@ use xtask::operator::rotate::Rotate;
 use xtask::operator::{Fleet, MakeSecrets};
 use xtask::package::{Image, Package};
 use xtask::pin::Pin;
+use xtask::sim::Sim;
 use xtask::suite::Suite;
 use xtask::{page, setup, wasm};
 
@@ -28,6 +29,7 @@ enum Task {
     Test(Suite),
     Bench(Bench),
     Fuzz(Fuzz),
+    Sim(Sim),
     Deploy(Deploy),
     Secrets(MakeSecrets),
     Rotate(Rotate),
@@ -59,6 +61,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Test(suite) => suite.run(),
         Task::Bench(bench) => bench.run(),
         Task::Fuzz(fuzz) => fuzz.run(),
+        Task::Sim(sim) => sim.run(),
         Task::Deploy(deploy) => deploy.run(),
         Task::Secrets(secrets) => secrets.run(),
         Task::Rotate(rotate) => rotate.run(),

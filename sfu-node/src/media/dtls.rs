@@ -159,6 +159,12 @@ impl Dtls {
         }
     }
 
+    /// Whether a peer with this certificate would be taken.
+    #[cfg(feature = "sim")]
+    pub(super) fn expects(&self, fingerprint: Fingerprint) -> bool {
+        self.expected == Some(fingerprint) && !matches!(self.phase, Phase::Over)
+    }
+
     /// Takes a datagram from the peer; the caller then drains [`Dtls::poll_transmit`].
     pub fn handle_datagram(&mut self, now: Instant, datagram: &[u8], events: &mut Vec<DtlsEvent>) {
         let Some(has_handshake) = hello::has_handshake(datagram) else { return };

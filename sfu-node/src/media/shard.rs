@@ -13,6 +13,8 @@ mod rings;
 mod table;
 pub mod thread;
 
+#[cfg(feature = "sim")]
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,16 +24,20 @@ use self::crossings::RoomMessage;
 pub use self::crossings::{Crossings, Frame, frames};
 use self::overload::{Load, Overload};
 use self::table::Table;
+#[cfg(feature = "sim")]
+use super::api::Fingerprint;
+#[cfg(test)]
+use super::api::TransportKey;
 use super::api::{Command, Event, FailReason, ShardIndex, ShardStats, TransportConfig};
 use super::batch::{Route, SendBatch};
 use super::demux::{Protocol, classify};
 use super::dtls::Identity;
 use super::forward::Forwarder;
 use super::socket::Sent;
+#[cfg(any(test, feature = "sim"))]
+use super::srtp::Srtp;
 use super::srtp::SrtpError;
 use super::transport::Happening;
-#[cfg(test)]
-use super::{api::TransportKey, srtp::Srtp};
 
 /// Transports and forwarder.
 pub struct Shard {
@@ -320,6 +326,19 @@ impl Shard {
         let Some((transport, _)) = self.table.transport(index) else { return };
         let connected = transport.skip_dtls(srtp);
         self.carry_out(now, index, vec![connected]);
+    }
+
+    /// As if a client with this certificate had finished DTLS from there. False: it would not have.
+    #[cfg(feature = "sim")]
+    pub(crate) fn shake_hands(&mut self, now: Instant, from: SocketAddr, peer: Fingerprint, srtp: Srtp) -> bool {
+        let Some(index) = self.table.index_at(from) else { return false };
+        let Some((transport, _)) = self.table.transport(index) else { return false };
+        if transport.is_connected() || !transport.expects(peer) {
+            return false;
+        }
+        let connected = transport.skip_dtls(srtp);
+        self.carry_out(now, index, vec![connected]);
+        true
     }
 
     /// A packet that comes from where nobody is known to be: dropped unless it has the keys of a session.

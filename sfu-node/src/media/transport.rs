@@ -52,12 +52,12 @@ pub struct Transport {
     srtp: Option<Srtp>,
     connect_by: Instant,
     /// SCTP packets go as they are, behind the first byte of a DTLS record of application data.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     plain: bool,
 }
 
 /// See [`Transport::plain`].
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 pub(super) const PLAIN: u8 = 23;
 
 impl Transport {
@@ -73,7 +73,7 @@ impl Transport {
             dtls: Dtls::new(identity, config.fingerprint),
             srtp: None,
             connect_by: now + CONNECT_LIMIT,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             plain: false,
         }
     }
@@ -84,8 +84,14 @@ impl Transport {
         self.srtp.is_some()
     }
 
+    /// Whether DTLS would take a peer with this certificate.
+    #[cfg(feature = "sim")]
+    pub(super) fn expects(&self, fingerprint: Fingerprint) -> bool {
+        self.dtls.expects(fingerprint)
+    }
+
     /// As if DTLS had come up with these keys.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     pub(super) fn skip_dtls(&mut self, srtp: Srtp) -> Happening {
         self.srtp = Some(srtp);
         self.plain = true;
@@ -102,7 +108,7 @@ impl Transport {
     /// Takes a DTLS datagram from a validated address.
     pub fn handle_dtls(&mut self, now: Instant, datagram: &[u8], crypto: &dyn RTCCrypto) -> Vec<Happening> {
         let mut events = Vec::new();
-        #[cfg(test)]
+        #[cfg(any(test, feature = "sim"))]
         if self.plain {
             events.push(DtlsEvent::Data(datagram.get(1..).unwrap_or_default().into()));
             return self.handle_dtls_events(now, events, crypto);
@@ -181,7 +187,7 @@ impl Transport {
     /// Moves what SCTP and DTLS have to send into the batch.
     pub fn flush(&mut self, now: Instant, slot: usize, batch: &mut SendBatch) {
         while let Some(packet) = self.data.poll_transmit(now) {
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             if let Some(to) = self.ice.selected().filter(|_| self.plain) {
                 push_plain(slot, to, &[&[PLAIN], &packet[..]].concat(), batch);
                 continue;

@@ -1,0 +1,224 @@
+//! The fleet object around the real fleet machine, as `edge-signal/src/objects/fleet.rs` is: links, tables, placements.
+//! Keys and tokens are left out; what they claim is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use edge_signal::fleet::Fleet;
+use serde::{Deserialize, Serialize};
+use shared::claims::{SESSION_TTL_SECS, SessionClaims, TICKET_TTL_SECS};
+use shared::control::{FirstSession, FleetToNode, NodeInfo, NodeToFleet, OpenSession, PlaceRequest, PlaceResponse};
+use shared::ids::{NodeId, RegionName, RoomName};
+
+use crate::net::{Call, End, Frame, Net, Reply, Socket};
+
+/// What stands in a ticket.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Ticket {
+    /// For this node,
+    pub(crate) node: NodeId,
+    /// into this room,
+    pub(crate) room: RoomName,
+    /// once,
+    pub(crate) jti: u64,
+    /// until then, Unix seconds.
+    pub(crate) exp: u64,
+    /// The node's.
+    pub(crate) region: RegionName,
+}
+
+impl Ticket {
+    /// Mints one, good for so many seconds.
+    #[must_use]
+    pub(crate) fn mint(net: &mut Net, node: &NodeId, room: &RoomName, region: &RegionName, ttl_secs: u64) -> String {
+        let (jti, exp) = (net.pick(0, u64::MAX), net.unix().secs() + ttl_secs);
+        let ticket = Self { node: node.clone(), room: room.clone(), jti, exp, region: region.clone() };
+        serde_json::to_string(&ticket).unwrap_or_default()
+    }
+}
+
+/// A session with its token, which is its claims.
+#[must_use]
+pub(crate) fn open_session(net: &mut Net, node: &NodeId, room: &RoomName, session: FirstSession) -> OpenSession {
+    let claims = SessionClaims {
+        aud: node.clone(),
+        room: room.clone(),
+        sub: session.participant,
+        identity: session.identity,
+        generation: session.generation,
+        grants: session.grants,
+        jti: net.pick(0, u64::MAX).to_string(),
+        exp: net.unix().secs() + SESSION_TTL_SECS,
+    };
+    OpenSession { token: serde_json::to_string(&claims).unwrap_or_default(), ..session.open }
+}
+
+struct Link {
+    socket: Socket,
+    /// Kept with the socket through an eviction.
+    info: Option<NodeInfo>,
+    draining: bool,
+}
+
+/// The object.
+#[derive(Default)]
+pub(crate) struct FleetObject {
+    fleet: Fleet,
+    links: BTreeMap<NodeId, Link>,
+    /// Table: rooms that nodes were let into.
+    pub(crate) room_links: BTreeSet<(RoomName, NodeId)>,
+    /// Table: nodes that an operator drains.
+    drained: BTreeSet<NodeId>,
+    /// Which node an end of a link is.
+    ids: Vec<NodeId>,
+}
+
+impl FleetObject {
+    /// Of these nodes, none of which has dialed.
+    pub(crate) fn of(ids: Vec<NodeId>) -> Self {
+        Self { ids, ..Self::default() }
+    }
+
+    /// It loses its memory, its sockets stay.
+    pub(crate) fn evict(&mut self, net: &Net) {
+        self.fleet = Fleet::default();
+        if self.links.is_empty() {
+            self.fleet.gather(net.unix());
+        }
+        for (node, link) in &self.links {
+            let Some(info) = link.info.clone() else { continue };
+            let _ = self.fleet.hello(net.unix(), node.clone(), info);
+            if link.draining {
+                self.fleet.draining(node);
+            }
+            self.fleet.drain(node, self.drained.contains(node));
+        }
+    }
+
+    /// It starts again: every socket broke.
+    pub(crate) fn reset(&mut self, net: &mut Net) {
+        for socket in net.sockets(|end| *end == End::Fleet) {
+            net.snap(socket);
+        }
+        self.links.clear();
+        self.evict(net);
+    }
+
+    /// An operator drains a node, or takes that back.
+    pub(crate) fn drain(&mut self, net: &mut Net, node: &NodeId, draining: bool) {
+        if draining {
+            self.drained.insert(node.clone());
+        } else {
+            self.drained.remove(node);
+        }
+        self.fleet.drain(node, draining);
+        if let Some(link) = self.links.get(node) {
+            net.send(&End::Fleet, link.socket, Frame::FromFleet(Box::new(FleetToNode::Drain { draining })));
+        }
+    }
+
+    /// Answers a request.
+    pub(crate) fn call(&mut self, net: &mut Net, call: Call) {
+        match call {
+            Call::FleetLink { node, dial } => self.link(net, node, dial),
+            Call::Place { room, life, request } => {
+                let mut response = self.place(net, &request);
+                if net.fails() {
+                    // Nobody says that the node is lost.
+                    let nobody = PlaceResponse::NoNode;
+                    response = if request.lost.is_some() { PlaceResponse::StillThere } else { nobody };
+                }
+                net.note(|| format!("fleet: {room} asks (lost {:?}): {response:?}", request.lost));
+                net.reply_inside(Reply::Placed { room, life, response });
+            }
+            Call::Admit { room, life, node } => {
+                self.room_links.insert((room.clone(), node));
+                let admitted = Some(true).filter(|_| !net.fails());
+                net.reply_inside(Reply::Admitted { room, life, admitted });
+            }
+            Call::RoomOver { room, life } => {
+                self.room_links.retain(|(known, _)| *known != room);
+                let done = !net.fails();
+                net.reply_inside(Reply::LinksEnded { room, life, done });
+            }
+            Call::Join { .. } | Call::RoomLink { .. } | Call::Directory { .. } | Call::NodeSilent { .. } => {}
+        }
+    }
+
+    fn link(&mut self, net: &mut Net, index: usize, dial: u64) {
+        let Some(node) = self.ids.get(index).cloned() else { return };
+        self.drop_link(net, &node);
+        let socket = net.connect(End::Fleet, End::Node(index));
+        self.links.insert(node, Link { socket, info: None, draining: false });
+        net.reply(End::Node(index), dial, Ok(socket));
+    }
+
+    /// A frame of a node.
+    pub(crate) fn frame(&mut self, net: &mut Net, socket: Socket, frame: Frame) {
+        let Some((node, link)) = self.links.iter_mut().find(|(_, link)| link.socket == socket) else { return };
+        let node = node.clone();
+        match frame {
+            Frame::ToFleet(message) => match *message {
+                NodeToFleet::Hello(info) => {
+                    link.info = Some(info.clone());
+                    let draining = self.drained.contains(&node);
+                    let _ = self.fleet.hello(net.unix(), node.clone(), info);
+                    self.fleet.drain(&node, draining);
+                    let welcome = FleetToNode::Welcome { node, draining };
+                    net.send(&End::Fleet, socket, Frame::FromFleet(Box::new(welcome)));
+                }
+                NodeToFleet::Heartbeat(load) => {
+                    self.fleet.heartbeat(net.unix(), &node, load);
+                    self.sweep(net);
+                }
+                NodeToFleet::Draining => {
+                    link.draining = true;
+                    self.fleet.draining(&node);
+                }
+            },
+            Frame::Closed => {
+                self.fleet.gone(&node);
+                self.links.remove(&node);
+            }
+            _ => {}
+        }
+    }
+
+    fn place(&mut self, net: &mut Net, request: &PlaceRequest) -> PlaceResponse {
+        self.sweep(net);
+        if request.lost.as_ref().is_some_and(|lost| self.fleet.may_have(net.unix(), lost)) {
+            return PlaceResponse::StillThere;
+        }
+        while let Some((node, region)) = self.fleet.place(request) {
+            let Some(link) = self.links.get(&node) else {
+                self.fleet.gone(&node);
+                continue;
+            };
+            let socket = link.socket;
+            let ticket = Ticket::mint(net, &node, &request.room, &region, TICKET_TTL_SECS);
+            let first = request.first.clone().map(|first| Box::new(open_session(net, &node, &request.room, first)));
+            let attach = FleetToNode::Attach { room: request.room.clone(), ticket, first };
+            net.send(&End::Fleet, socket, Frame::FromFleet(Box::new(attach)));
+            return PlaceResponse::Placed { node, region };
+        }
+        PlaceResponse::NoNode
+    }
+
+    fn sweep(&mut self, net: &mut Net) {
+        for node in self.fleet.sweep(net.unix()) {
+            net.note(|| format!("fleet: {node} is silent"));
+            self.drop_link(net, &node);
+            let rooms: Vec<RoomName> =
+                self.room_links.iter().filter(|(_, known)| *known == node).map(|(room, _)| room.clone()).collect();
+            for room in rooms {
+                net.call_inside(Call::NodeSilent { room, node: node.clone() });
+            }
+        }
+    }
+
+    fn drop_link(&mut self, net: &mut Net, node: &NodeId) {
+        self.fleet.gone(node);
+        if let Some(link) = self.links.remove(node) {
+            net.close(&End::Fleet, link.socket);
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Rules that can be broken on purpose: a run that goes without one must be found out.
+
+use clap::ValueEnum;
+
+/// A rule that a run goes without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rule {
+    /// A room drops what a node says of an older session.
+    Generations,
+    /// A node closes the sessions that the room ends, or does not name in its welcome.
+    Closings,
+    /// A node whose room link broke says again what may be lost. **Shows in few seeds only.**
+    Repetition,
+    /// What the directory did not take it is told again.
+    DirectoryRetries,
+}
