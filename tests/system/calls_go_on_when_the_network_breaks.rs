@@ -155,11 +155,21 @@ async fn of_two_connections_when_signaling_breaks() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_the_address_changes() -> Result<()> {
+async fn of_two_connections_when_the_address_changes() -> Result<()> {
+    goes_on_through(Break::Address, Mode::Dual).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_connections_when_both_happen() -> Result<()> {
+    goes_on_through(Break::Both, Mode::Dual).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_one_connection_when_the_address_changes() -> Result<()> {
     goes_on_through(Break::Address, Mode::Single).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_both_happen() -> Result<()> {
+async fn of_one_connection_when_both_happen() -> Result<()> {
     goes_on_through(Break::Both, Mode::Single).await
 }
