@@ -4,6 +4,7 @@
 mod forward_tsn;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod handshake;
 pub mod packet;
 
 use std::collections::VecDeque;
@@ -139,6 +140,8 @@ pub struct DataChannels {
     taken_over: ChannelStreams,
     /// The association that was started from here.
     own: Option<AssociationHandle>,
+    /// The client's tag in it, once its cookie is on its way back.
+    echoed: Option<u32>,
     /// The client has opened channels since they were last asked for.
     opened: bool,
     /// The library gave up on what the peer sent.
@@ -164,6 +167,7 @@ impl DataChannels {
             acknowledged: Acknowledged::default(),
             taken_over: ChannelStreams::new(),
             own: None,
+            echoed: None,
             opened: false,
             broken: false,
             uncounted: false,
@@ -230,7 +234,10 @@ impl DataChannels {
     }
 
     fn take_packet(&mut self, now: Instant, packet: Bytes, received: &mut Vec<Message>) {
-        if !self.acknowledged.lets_in(&packet) {
+        // Both have started the one association: the cookie that is under way brings it up at the client, whatever INITs of
+        // its own were on the way (RFC 9260 section 5.2.1).
+        let is_collision = self.echoed.is_some() && handshake::initiate_tag(&packet) == self.echoed;
+        if is_collision || !self.acknowledged.lets_in(&packet) {
             return;
         }
         match self.endpoint.handle(now, PEER, None, packet) {
@@ -288,6 +295,8 @@ impl DataChannels {
         let packet = self.outgoing.pop_front()?;
         if self.established {
             self.acknowledged.note(&packet);
+        } else {
+            self.echoed = handshake::echoed_to(&packet).or(self.echoed);
         }
         Some(packet)
     }

@@ -87,6 +87,11 @@ fn mutate(rng: &mut StdRng, packet: &Bytes) -> Bytes {
         1 => bytes.extend_from_within(12..),
         _ => {}
     }
+    sealed(bytes)
+}
+
+/// With a right checksum.
+fn sealed(mut bytes: Vec<u8>) -> Bytes {
     bytes[8..12].fill(0);
     let checksum = crc32c(&bytes).to_le_bytes();
     bytes[8..12].copy_from_slice(&checksum);
@@ -246,4 +251,43 @@ fn a_client_that_starts_over_by_itself_is_followed() {
     client.run(now, &mut node, &mut received, |_, _| {});
     assert_eq!(received, [Message { label: Label::Reliable, data: Bytes::from_static(b"here") }]);
     assert_eq!(node.send(now, Label::Reliable, &Bytes::from_static(b"there")), Ok(()));
+}
+
+#[test]
+fn an_init_of_the_client_that_crosses_its_cookie_ends_nothing() {
+    let (now, mut received) = (Instant::now(), Vec::new());
+    let (mut node, mut client) = (DataChannels::new(DataRole::Both), DataChannels::new(DataRole::Both));
+    [&mut node, &mut client].into_iter().for_each(|end| end.take_over([(Label::Reliable, 2)].into_iter().collect()));
+    node.start(now);
+    client.handle_packet(now, node.poll_transmit(now).unwrap(), &mut received);
+    node.handle_packet(now, client.poll_transmit(now).unwrap(), &mut received);
+    let cookie = node.poll_transmit(now).unwrap();
+    // The client had started it as well, with the tag that its answer had: the INIT was late.
+    let Payload::RawEncode(inits) = Client::dial(now).association.poll_transmit(now).unwrap().message else { panic!() };
+    let mut init = inits[0].to_vec();
+    init[16..20].copy_from_slice(&cookie[4..8]);
+    node.handle_packet(now, sealed(init), &mut received);
+    assert_eq!(node.poll_transmit(now), None, "the cookie is answer enough");
+    client.handle_packet(now, cookie, &mut received);
+    exchange(now, [&mut node, &mut client]);
+    let message = Message { label: Label::Reliable, data: Bytes::from_static(b"on") };
+    client.send(now, Label::Reliable, &message.data).unwrap();
+    assert_eq!(exchange(now, [&mut node, &mut client])[0], [message]);
+}
+
+#[test]
+fn a_client_that_starts_over_while_its_cookie_is_under_way_is_followed() {
+    let (now, mut received) = (Instant::now(), Vec::new());
+    let (mut node, mut before) = (DataChannels::new(DataRole::Both), DataChannels::new(DataRole::Both));
+    node.take_over([(Label::Reliable, 2)].into_iter().collect());
+    node.start(now);
+    before.handle_packet(now, node.poll_transmit(now).unwrap(), &mut received);
+    node.handle_packet(now, before.poll_transmit(now).unwrap(), &mut received);
+    assert!(node.poll_transmit(now).is_some(), "a cookie for a tag that the client has forgotten");
+    let mut client = Client::dial(now);
+    client.run(now, &mut node, &mut received, |_, _| {});
+    client.association.open_stream(2, PayloadProtocolIdentifier::Binary).unwrap();
+    client.say(now, b"here");
+    client.run(now, &mut node, &mut received, |_, _| {});
+    assert_eq!(received, [Message { label: Label::Reliable, data: Bytes::from_static(b"here") }]);
 }
