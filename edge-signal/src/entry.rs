@@ -13,6 +13,7 @@ use crate::api::route::Route;
 use crate::refusal::{Reason, Refusal};
 use crate::runtime;
 
+mod agent;
 mod node;
 mod rtc;
 mod token;
@@ -77,6 +78,7 @@ async fn answer(route: Route, request: Request, env: &Env) -> Result<std::result
         Route::Rtc(signaling) => rtc::upgrade(signaling, &request, env, &deployment).await?,
         Route::Validate(signaling) => rtc::validate(signaling, &request, env, &deployment).await?,
         Route::Twirp => Ok(twirp::call(request, env, &deployment).await?),
+        Route::Agent => agent::upgrade(&request, env, &deployment).await?,
         Route::Token => token::mint(request, env, &deployment).await?,
         Route::Jwks => token::jwks(&deployment).map(Ok)?,
         Route::Address => node::address(&request)?,

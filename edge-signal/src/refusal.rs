@@ -78,6 +78,8 @@ reasons! {
     GrantMissing = "grant_missing", 401;
     /// No `roomJoin`.
     JoinNotGranted = "join_not_granted", 401;
+    /// No `agent`, and a worker asks.
+    AgentNotGranted = "agent_not_granted", 401;
     /// No `canPublish`, and the request is to publish only.
     PublishNotGranted = "publish_not_granted", 401;
     /// No `canUpdateOwnMetadata`, and the join brings metadata or attributes.
@@ -121,6 +123,9 @@ reasons! {
     RowsNewer = "rows_newer", 503;
     /// No media node is up, or all are full.
     NoNode = "no_node", 503;
+
+    /// There are as many agent workers as there may be.
+    TooManyWorkers = "too_many_workers", 503;
 
     /// A link of a node that is not enrolled.
     NodeUnknown = "node_unknown", 403;

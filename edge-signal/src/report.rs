@@ -59,7 +59,7 @@ pub enum Report<'a> {
     },
     /// A WebSocket was closed on bad input.
     Closed {
-        /// Whose: `client`, `node` or `fleet`.
+        /// Whose: `client`, `node`, `fleet` or `agent`.
         socket: &'static str,
         /// The close code.
         code: u16,
@@ -106,6 +106,11 @@ pub enum Report<'a> {
         nodes: u32,
         /// Why so many.
         why: NeedReason,
+    },
+    /// Something about an agent's worker that an operator may have to look at.
+    Agents {
+        /// What.
+        reason: &'static str,
     },
     /// An object's rows were written by an older version and are written anew.
     Migrated {
@@ -164,6 +169,7 @@ impl Report<'_> {
             Self::Need { region, wanted, nodes, why } => {
                 json!({ "event": event, "region": region, "wanted": wanted, "nodes": nodes, "reason": why })
             }
+            Self::Agents { reason } => json!({ "event": event, "reason": reason }),
             Self::Migrated { rows } => json!({ "event": event, "rows": rows }),
         };
         line.to_string()
@@ -181,6 +187,7 @@ impl Report<'_> {
             Self::WebhookFailed { .. } => "webhook_failed",
             Self::WebhookLost { .. } => "webhook_lost",
             Self::Need { .. } => "need",
+            Self::Agents { .. } => "agents",
             Self::Migrated { .. } => "migrated",
         }
     }
@@ -199,6 +206,7 @@ impl Report<'_> {
             Self::WebhookFailed { status, .. } => {
                 (status.map_or("no_answer".to_owned(), |status| status.to_string()), String::new(), "")
             }
+            Self::Agents { reason } => ((*reason).to_owned(), String::new(), ""),
             Self::WebhookLost { reason, .. } => ((*reason).to_owned(), String::new(), ""),
             Self::Need { region, why, .. } => (why_of(*why).to_owned(), region.to_string(), ""),
             Self::RoomOver { .. } | Self::Migrated { .. } => (String::new(), String::new(), ""),
@@ -282,6 +290,7 @@ mod tests {
                 single_use: true,
                 seconds: 60,
             },
+            Report::Agents { reason: "job_lost" },
         ];
         let lines: Vec<Value> =
             reports.iter().map(|report| serde_json::from_str(&report.log_line()).unwrap()).collect();

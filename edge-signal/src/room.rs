@@ -6,10 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use shared::control::Description;
-use shared::ids::{Identity, NodeId, ParticipantSid, RoomName, RoomSid, TrackSid};
+use shared::ids::{DispatchId, Identity, JobId, NodeId, ParticipantSid, RoomName, RoomSid, TrackSid};
 
+use dispatch::Dispatch;
 use effect::Effect;
 use event::{ConnectionId, Context, Event, UnixMs};
+use job::Job;
 use node::Node;
 use participant::Participant;
 use publication::Publication;
@@ -23,9 +25,11 @@ use turn::Turn;
 pub mod admit;
 mod delivery;
 pub mod depart;
+pub mod dispatch;
 pub mod dynacast;
 pub mod effect;
 pub mod event;
+pub mod job;
 pub mod join;
 pub mod metadata;
 pub mod migrate;
@@ -68,6 +72,8 @@ pub struct Room {
     nodes: BTreeMap<NodeId, Node>,
     /// Who left lately.
     departed: BTreeMap<ParticipantSid, Departed>,
+    dispatches: BTreeMap<DispatchId, Dispatch>,
+    jobs: BTreeMap<JobId, Job>,
     connections: HashMap<ConnectionId, ParticipantSid>,
     identities: HashMap<Identity, ParticipantSid>,
     changed: BTreeSet<RowKey>,
@@ -89,6 +95,10 @@ pub struct Counters {
     pub rejected_descriptions: u64,
     /// Sessions that a node did not open.
     pub refused_sessions: u64,
+    /// Agents' jobs that failed.
+    pub failed_jobs: u64,
+    /// Agents' jobs over [`job::MAX_JOBS`].
+    pub refused_jobs: u64,
 }
 
 impl Counters {
@@ -101,6 +111,8 @@ impl Counters {
             ("session_moved", self.moves, earlier.moves),
             ("rejected_description", self.rejected_descriptions, earlier.rejected_descriptions),
             ("refused_session", self.refused_sessions, earlier.refused_sessions),
+            ("failed_job", self.failed_jobs, earlier.failed_jobs),
+            ("refused_job", self.refused_jobs, earlier.refused_jobs),
         ];
         counted.into_iter().map(|(name, now, then)| (name, now.saturating_sub(then))).filter(|(_, count)| *count > 0)
     }
@@ -121,6 +133,8 @@ impl Room {
             subscriptions: BTreeMap::new(),
             nodes: BTreeMap::new(),
             departed: BTreeMap::new(),
+            dispatches: BTreeMap::new(),
+            jobs: BTreeMap::new(),
             connections: HashMap::new(),
             identities: HashMap::new(),
             changed: BTreeSet::new(),
@@ -153,6 +167,8 @@ impl Room {
             Event::NodeLost { node } => self.confirm_loss(&mut turn, &node),
             Event::NodeStillThere => self.node_still_there(turn.now),
             Event::Placed { node } => self.placed(&mut turn, node),
+            Event::AgentsGranted { wishes, granted } => self.agents_granted(&mut turn, &wishes, *granted),
+            Event::AgentsNews(news) => self.agents_news(&mut turn, *news),
             Event::Alarm => self.alarm(&mut turn),
         }
         if !self.changed.is_empty() {

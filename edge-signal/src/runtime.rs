@@ -21,13 +21,15 @@ use crate::room::event::{Context, UnixMs};
 pub(crate) const ROOM: &str = "ROOM";
 /// Binding of the fleet objects.
 pub(crate) const FLEET: &str = "FLEET";
+/// Binding of the object of agents' workers.
+pub(crate) const AGENTS: &str = "AGENTS";
 /// Binding of the directory object.
 pub(crate) const DIRECTORY: &str = "DIRECTORY";
 /// Binding of the dataset that data points go to; a deployment may have none.
 const ANALYTICS: &str = "ANALYTICS";
 /// The reason's code on an object's refusal.
 const REASON_HEADER: &str = "x-meridian-reason";
-/// Name of the one fleet object and the one directory object.
+/// Name of the one fleet object, the one directory object and the one agents' object.
 pub(crate) const WHOLE: &str = "whole";
 
 thread_local! {

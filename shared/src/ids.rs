@@ -113,6 +113,18 @@ text_type!(
     /// `ND_…`: one node, for as long as it keeps its key.
     NodeId, |t| check_sid(t, "ND_", RANDOM_LEN));
 text_type!(
+    /// `AD_…`: one wish of a room for an agent.
+    DispatchId, |t| check_sid(t, "AD_", RANDOM_LEN));
+text_type!(
+    /// `AJ_…`: one piece of work for an agent.
+    JobId, |t| check_sid(t, "AJ_", RANDOM_LEN));
+text_type!(
+    /// `AW_…`: one connection of an agent worker.
+    WorkerId, |t| check_sid(t, "AW_", RANDOM_LEN));
+text_type!(
+    /// What workers of one program call themselves; empty: they are dispatched to every room.
+    AgentName, |t| if t.len() > MAX_NAME_LEN { Err(IdError::TooLong) } else { Ok(()) });
+text_type!(
     /// A region's name, such as `eu-central`.
     RegionName, check_name);
 
@@ -137,6 +149,44 @@ impl NodeId {
     #[must_use]
     pub fn from_random(random: [u8; RANDOM_LEN]) -> Self {
         Self(format!("ND_{}", random_part(random)))
+    }
+}
+
+impl DispatchId {
+    /// A new id from random bytes.
+    #[must_use]
+    pub fn from_random(random: [u8; RANDOM_LEN]) -> Self {
+        Self(format!("AD_{}", random_part(random)))
+    }
+}
+
+impl JobId {
+    /// A new id from random bytes.
+    #[must_use]
+    pub fn from_random(random: [u8; RANDOM_LEN]) -> Self {
+        Self(format!("AJ_{}", random_part(random)))
+    }
+}
+
+impl WorkerId {
+    /// A new id from random bytes.
+    #[must_use]
+    pub fn from_random(random: [u8; RANDOM_LEN]) -> Self {
+        Self(format!("AW_{}", random_part(random)))
+    }
+}
+
+impl AgentName {
+    /// The name of workers that have none.
+    #[must_use]
+    pub fn unnamed() -> Self {
+        Self(String::new())
+    }
+
+    /// Whether workers of this name are dispatched to every room.
+    #[must_use]
+    pub fn is_unnamed(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

@@ -2,6 +2,7 @@
 //! one peer connection and with two, and judged by what the SDK reports. `docs/compat.md` is made from the table below.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may panic")]
 
+mod agents;
 mod call;
 mod data;
 mod grants;
@@ -163,6 +164,8 @@ rows! {
             "`livekit-server-sdk`: rooms are made, listed, changed and deleted; what was answered is listed at once.";
         the_server_sdk_drives_participants: crate::server_api::participants,
             "`livekit-server-sdk`: each method of participants, tracks and data, with what clients see of it.";
+        the_server_sdk_dispatches_agents: crate::agents::dispatched,
+            "`AgentDispatchClient`: an agent of `livekit-agents` comes, is seen as such, answers, and goes.";
     }
     "Data" {
         data_reaches_everyone: crate::data::to_everyone, "Reliable and lossy packets, with and without topics.";

@@ -2,18 +2,19 @@
 
 import { deepEqual } from "node:assert/strict";
 import { createServer } from "node:http";
-import { DataPacket_Kind, RoomServiceClient, WebhookReceiver } from "livekit-server-sdk";
+import { AgentDispatchClient, DataPacket_Kind, RoomServiceClient, WebhookReceiver } from "livekit-server-sdk";
 
 import { serve } from "../driven.mjs";
 
 const [apiKey, apiSecret] = process.argv.slice(2);
+const clients = { AgentDispatchClient, RoomServiceClient };
 const heard = [];
 const waiting = new Set();
 
 const methods = {
-  /** Calls a method of `RoomServiceClient`. */
-  async call({ url, name, args }) {
-    const answer = await new RoomServiceClient(url, apiKey, apiSecret)[name](...args);
+  /** Calls a method of one of the SDK's clients. */
+  async call({ client, url, name, args }) {
+    const answer = await new clients[client](url, apiKey, apiSecret)[name](...args);
     return Array.isArray(answer) ? answer.map((one) => one.toJson()) : answer?.toJson();
   },
   /** `sendData` of a text, reliably. */

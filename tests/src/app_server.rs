@@ -97,24 +97,42 @@ impl AppServer {
     }
 
     fn without_token(url: &str) -> Self {
-        Self { base: format!("{url}/twirp/livekit.RoomService"), token: None, client: reqwest::Client::new() }
+        Self { base: format!("{url}/twirp"), token: None, client: reqwest::Client::new() }
     }
 
-    /// Calls a method.
+    /// Its token.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        self.token.as_deref().unwrap_or_default()
+    }
+
+    /// Calls a method of `RoomService`.
     ///
     /// # Errors
     /// Nobody answers, or not in JSON.
     pub async fn call(&self, method: &str, body: Value) -> Result<Answered> {
-        let raw = self.post(method, Format::Json.content_type(), body.to_string().into()).await?;
+        self.call_of("RoomService", method, body).await
+    }
+
+    /// Calls a method of a service.
+    ///
+    /// # Errors
+    /// Nobody answers, or not in JSON.
+    pub async fn call_of(&self, service: &str, method: &str, body: Value) -> Result<Answered> {
+        let raw = self.post_to(service, method, Format::Json.content_type(), body.to_string().into()).await?;
         Ok(Answered { status: raw.status, body: serde_json::from_slice(&raw.body)? })
     }
 
-    /// Calls a method with any body of any type; an empty type is none.
+    /// Calls a method of `RoomService` with any body of any type; an empty type is none.
     ///
     /// # Errors
     /// Nobody answers.
     pub async fn post(&self, method: &str, content_type: &str, body: Vec<u8>) -> Result<Raw> {
-        let mut request = self.client.post(format!("{}/{method}", self.base)).body(body);
+        self.post_to("RoomService", method, content_type, body).await
+    }
+
+    async fn post_to(&self, service: &str, method: &str, content_type: &str, body: Vec<u8>) -> Result<Raw> {
+        let mut request = self.client.post(format!("{}/livekit.{service}/{method}", self.base)).body(body);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }

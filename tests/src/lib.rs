@@ -1,6 +1,7 @@
 //! Harness of the whole-system tests: a LiveKit signaling client, a media client that shares no code with the node,
 //! LiveKit's own SDKs, and what the benchmarks share.
 
+pub mod agent;
 pub mod app_server;
 pub mod bench;
 pub mod booted;
@@ -11,6 +12,7 @@ pub mod door;
 pub mod driver;
 pub mod edge_impostor;
 pub mod front;
+pub mod guide;
 pub mod load;
 pub mod machine;
 pub mod native_crowd;

@@ -245,6 +245,16 @@ impl Scene {
         self.join_publishing(identity, Vec::new()).await
     }
 
+    /// Whoever a token is for joins with it, and waits for its media connection.
+    ///
+    /// # Errors
+    /// As [`Self::join`].
+    pub async fn join_by_token(&self, token: &str) -> anyhow::Result<Client> {
+        let mut client = Client::join(ClientOptions::new(self.url(), token)).await?;
+        client.connected().await?;
+        Ok(client)
+    }
+
     /// As [`Self::join`], with tracks of its own from the start.
     ///
     /// # Errors

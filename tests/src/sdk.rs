@@ -222,6 +222,14 @@ impl SdkClient {
         self.join_with(scene, &token, options).await
     }
 
+    /// Joins with a token that somebody minted.
+    ///
+    /// # Errors
+    /// When the SDK cannot connect.
+    pub async fn join_by_token(&self, scene: &Scene, token: &str, mode: Mode) -> Result<()> {
+        self.join_with(scene, token, json!({ "singlePeerConnection": mode == Mode::Single })).await
+    }
+
     /// Joins with a token of one's own (browsers only).
     ///
     /// # Errors
@@ -395,6 +403,16 @@ impl SdkClient {
         let options = json!({ "kinds": ["audio", "video"], "timeoutMs": u64::try_from(PATIENCE.as_millis())? });
         let stats = self.call("waitForMedia", json!([identity, options])).await;
         stats.with_context(|| format!("{} waits for {identity}'s media", self.identity))
+    }
+
+    /// Waits until more sound of somebody is heard.
+    ///
+    /// # Errors
+    /// When nothing comes in [`PATIENCE`].
+    pub async fn hears_audio_of(&self, identity: &str) -> Result<Stats> {
+        let options = json!({ "kinds": ["audio"], "timeoutMs": u64::try_from(PATIENCE.as_millis())? });
+        let stats = self.call("waitForMedia", json!([identity, options])).await;
+        stats.with_context(|| format!("{} waits for {identity}'s voice", self.identity))
     }
 
     /// Asks for "low", "medium" or "high" quality of somebody's camera, as an app does that knows how large it shows it.

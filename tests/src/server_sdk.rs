@@ -29,7 +29,16 @@ impl ServerSdk {
     /// # Errors
     /// What the SDK throws.
     pub async fn call(&self, url: &str, name: &str, args: Value) -> Result<Value> {
-        self.driver.ask(json!({ "method": "call", "url": url, "name": name, "args": args })).await
+        self.call_of("RoomServiceClient", url, name, args).await
+    }
+
+    /// The same of another client of the SDK.
+    ///
+    /// # Errors
+    /// What the SDK throws.
+    pub async fn call_of(&self, client: &str, url: &str, name: &str, args: Value) -> Result<Value> {
+        let request = json!({ "method": "call", "client": client, "url": url, "name": name, "args": args });
+        self.driver.ask(request).await
     }
 
     /// Sends a text with a topic, to all or to some.

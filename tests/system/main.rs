@@ -8,6 +8,7 @@ mod a_machine_boots_into_a_node;
 mod a_room_spreads_over_shards;
 mod a_room_waits_for_a_node;
 mod a_switch_a_second_freezes_nothing;
+mod agents_join_rooms;
 mod app_servers_ask;
 mod app_servers_hear_of_calls;
 mod bad_frames_hurt_nobody_else;

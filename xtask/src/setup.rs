@@ -40,6 +40,8 @@ const COTURN: Step = Step { name: "TURN server", done: coturn::is_present, act: 
 const CARGO_DEB: Step = Step { name: "cargo-deb", done: cargo_deb::is_done, act: cargo_deb::install };
 const CARGO_FUZZ: Step = Step { name: "cargo-fuzz", done: cargo_fuzz::is_done, act: cargo_fuzz::install };
 const PYTHON: Step = Step { name: "Python clients", done: || python::SDKS.is_done(), act: || python::SDKS.install() };
+const AGENTS: Step =
+    Step { name: "Agents framework", done: || python::AGENTS.is_done(), act: || python::AGENTS.install() };
 const INFRA_PROGRAMS: Step =
     Step { name: "programs that check what is deployed", done: infra::is_done, act: infra::install };
 const CHECKOV: Step = Step { name: "checkov", done: || python::CHECKOV.is_done(), act: || python::CHECKOV.install() };
@@ -67,7 +69,7 @@ pub fn for_wrangler() -> Result<()> {
 /// The first step that fails, in one line.
 pub fn for_tests() -> Result<()> {
     for_wrangler()?;
-    run(&[CHROMIUM, COTURN, PYTHON])
+    run(&[CHROMIUM, COTURN, PYTHON, AGENTS])
 }
 
 /// What fuzzing needs.

@@ -60,6 +60,17 @@ pub fn server(keys: &ApiKeys, authorization: Option<&str>) -> Result<AccessClaim
     keys.verify(token).map_err(|error| Refusal::token(&error))
 }
 
+/// Verifies the token of an agent worker.
+///
+/// # Errors
+/// What LiveKit answers.
+pub fn agent_worker(keys: &ApiKeys, token: Option<&str>) -> Result<(), Refusal> {
+    let token = token.ok_or_else(|| Refusal::new(Reason::TokenMissing, NO_PERMISSIONS))?;
+    let claims = keys.verify(token).map_err(|error| Refusal::token(&error))?;
+    let granted = claims.video.is_some_and(|grant| grant.agent);
+    granted.then_some(()).ok_or_else(|| Refusal::new(Reason::AgentNotGranted, NO_PERMISSIONS))
+}
+
 /// `publish`, the second connection of very old clients: another identity that only publishes.
 ///
 /// # Errors
@@ -180,6 +191,20 @@ mod tests {
         ];
         for (token, reason, text) in cases {
             assert_eq!(refused(token.as_deref()), (reason, text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn workers_need_the_agent_grant() {
+        let agent = VideoGrant { agent: true, ..VideoGrant::default() };
+        assert_eq!(agent_worker(&keys(), Some(&token("", Some(agent)))), Ok(()));
+        for (refused, reason) in [
+            (None, Reason::TokenMissing),
+            (Some(token("", grant("den"))), Reason::AgentNotGranted),
+            (Some(token("", None)), Reason::AgentNotGranted),
+            (Some("abc".to_owned()), Reason::TokenMalformed),
+        ] {
+            assert_eq!(agent_worker(&keys(), refused.as_deref()).unwrap_err().reason, reason);
         }
     }
 

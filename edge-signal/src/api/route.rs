@@ -16,6 +16,8 @@ pub enum Route {
     Validate(Signaling),
     /// The server API.
     Twirp,
+    /// An agent worker's WebSocket.
+    Agent,
     /// Mints access tokens.
     Token,
     /// The public keys of session tokens.
@@ -95,6 +97,7 @@ impl Route {
             "/rtc/v1/validate" => Self::Validate(Signaling::Single),
             "/rtc/validate" => Self::Validate(Signaling::Dual),
             _ if path.starts_with(twirp::PREFIX) => Self::Twirp,
+            "/agent" => Self::Agent,
             "/token" => Self::Token,
             "/.well-known/jwks.json" => Self::Jwks,
             ADDRESS_PATH => Self::Address,
@@ -118,7 +121,7 @@ impl Route {
     #[must_use]
     pub fn limit(self) -> Option<&'static str> {
         match self {
-            Self::Rtc(_) | Self::Validate(_) | Self::Token => Some("JOIN_LIMIT"),
+            Self::Rtc(_) | Self::Validate(_) | Self::Agent | Self::Token => Some("JOIN_LIMIT"),
             Self::Address | Self::Admit | Self::Enrol | Self::Revoke | Self::Drain | Self::Nodes | Self::Need => {
                 Some("DOOR_LIMIT")
             }
@@ -140,7 +143,9 @@ impl Route {
             }
             Self::Jwks | Self::Address | Self::Health | Self::Description => Some("GET, HEAD"),
             Self::FleetLink | Self::RoomLink => Some("GET"),
-            Self::Rtc(_) | Self::Validate(_) | Self::Twirp | Self::Regions | Self::Root | Self::Asset => None,
+            Self::Rtc(_) | Self::Validate(_) | Self::Agent | Self::Twirp | Self::Regions | Self::Root | Self::Asset => {
+                None
+            }
         }
     }
 
@@ -159,6 +164,7 @@ impl Route {
             Self::Validate(Signaling::Single) => "rtc_v1_validate",
             Self::Validate(Signaling::Dual) => "rtc_validate",
             Self::Twirp => "twirp",
+            Self::Agent => "agent",
             Self::Token => "token",
             Self::Jwks => "jwks",
             Self::Address => "node_address",

@@ -4,9 +4,12 @@ use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use shared::claims::VideoGrant;
 
 use super::json::parse as object;
+use room_service::Ask;
 
+pub mod agent_dispatch_service;
 pub mod room_service;
 
 /// Where every method is.
@@ -153,7 +156,28 @@ impl Encoding {
 /// Whether the path is one of a service there is.
 #[must_use]
 pub fn is_service(path: &str) -> bool {
-    service_of(path).is_some_and(|(service, _)| service == room_service::NAME)
+    service_of(path).is_some_and(|(service, _)| methods(service).is_some())
+}
+
+/// The methods of a service there is. **No two services have one of the same name.**
+fn methods(service: &str) -> Option<&'static [&'static str]> {
+    match service {
+        room_service::NAME => Some(&room_service::METHODS),
+        agent_dispatch_service::NAME => Some(&agent_dispatch_service::METHODS),
+        _ => None,
+    }
+}
+
+/// Checks a call of any service.
+///
+/// # Errors
+/// The grant is missing, or the request is not what it must be.
+pub fn ask(method: &str, encoding: Encoding, body: &[u8], grant: &VideoGrant) -> Result<Ask, Error> {
+    if agent_dispatch_service::METHODS.contains(&method) {
+        agent_dispatch_service::ask(method, encoding, body, grant)
+    } else {
+        room_service::ask(method, encoding, body, grant)
+    }
 }
 
 fn service_of(path: &str) -> Option<(&str, &str)> {
@@ -178,9 +202,9 @@ pub fn route<'a>(method: &str, path: &'a str, content_type: &str) -> Result<(&'a
         "application/json" => Encoding::Json,
         _ => return Err(bad(format!("unexpected Content-Type: {content_type:?}"))),
     };
-    let name = service_of(path).filter(|(service, _)| *service == room_service::NAME).map(|(_, name)| name);
-    match name.filter(|name| room_service::METHODS.contains(name)) {
-        Some(name) => Ok((name, encoding)),
+    let known = service_of(path).filter(|(service, name)| methods(service).is_some_and(|all| all.contains(name)));
+    match known {
+        Some((_, name)) => Ok((name, encoding)),
         None => Err(bad(format!("no handler for path {path:?}"))),
     }
 }

@@ -36,7 +36,7 @@ pub(super) async fn call(mut request: Request, env: &Env, deployment: &Deploymen
         Ok(bytes) => bytes,
         Err(_) => return refuse(&Error::new(Code::ResourceExhausted, "request body too large"), env),
     };
-    let answered = match room_service::ask(name, encoding, &bytes, &claims.video.unwrap_or_default()) {
+    let answered = match twirp::ask(name, encoding, &bytes, &claims.video.unwrap_or_default()) {
         Ok(ask) => carry_out(ask, encoding, env).await?,
         Err(error) => Err(error),
     };

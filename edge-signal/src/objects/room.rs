@@ -25,6 +25,7 @@ use crate::room::snapshot::{self, RestoreError, StoredRow};
 use crate::room::{Counters, Room};
 use crate::runtime;
 
+mod agents;
 mod effects;
 mod frames;
 mod join;
@@ -52,6 +53,8 @@ pub(crate) const SERVICE_PATH: &str = "/service";
 pub(crate) const NODE_REVOKED_PATH: &str = "/node-revoked";
 /// Where the fleet posts the id of a node that has missed its heartbeats.
 pub(crate) const NODE_SILENT_PATH: &str = "/node-silent";
+/// Where the agents' object posts its news.
+pub(crate) const AGENTS_PATH: &str = "/agents";
 /// The verified claims: URL-safe base64 of JSON.
 pub(crate) const CLAIMS_HEADER: &str = "x-meridian-claims";
 /// Where the client is: JSON of a place, or empty.
@@ -100,6 +103,7 @@ impl DurableObject for RoomObject {
             VALIDATE_PATH => self.shell.validate(&request).await,
             NODE_LINK_PATH => self.shell.link(&request).await,
             SERVICE_PATH => self.shell.serve(&mut request).await,
+            AGENTS_PATH => self.shell.agents_news(&mut request).await,
             NODE_REVOKED_PATH => self.shell.node_revoked(&mut request).await,
             NODE_SILENT_PATH => self.shell.node_silent(&mut request).await,
             _ => runtime::text(404, "not found"),
@@ -150,6 +154,12 @@ struct Shell {
     alarm: Cell<Option<u64>>,
     /// Once at a time.
     telling_directory: Mutex<()>,
+    /// Once at a time.
+    telling_agents: Mutex<()>,
+    /// Until when the agents' object is not asked again.
+    agents_deaf_until: Cell<UnixMs>,
+    /// Whether the agents' object is to forget a room; `None`: not looked yet.
+    agents_over_used: Cell<Option<bool>>,
     deliveries: Deliveries,
     /// Whether webhooks wait; `None`: not looked yet.
     outbox_used: Cell<Option<bool>>,
@@ -168,6 +178,9 @@ impl Shell {
             placing: Mutex::new(()),
             alarm: Cell::new(None),
             telling_directory: Mutex::new(()),
+            telling_agents: Mutex::new(()),
+            agents_deaf_until: Cell::new(UnixMs(0)),
+            agents_over_used: Cell::new(None),
             deliveries: Deliveries::default(),
             outbox_used: Cell::new(None),
             refused: Cell::new(false),
@@ -331,7 +344,8 @@ impl Shell {
         }
         let retry = pending.then(|| runtime::now().after(DIRECTORY_RETRY_MS));
         let webhooks = self.deliver_webhooks()?;
-        let Some(UnixMs(due)) = [deadline, retry, webhooks].into_iter().flatten().min() else {
+        let agents = self.tell_agents()?;
+        let Some(UnixMs(due)) = [deadline, retry, webhooks, agents].into_iter().flatten().min() else {
             if !exists && self.alarm.replace(None).is_some() {
                 self.state.storage().delete_alarm().await?;
             }

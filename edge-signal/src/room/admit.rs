@@ -8,6 +8,7 @@ use shared::control::{
 use shared::ids::{Generation, IdError, Identity, ParticipantSid, RegionName};
 
 use super::Room;
+use super::dispatch::check_agents;
 use super::event::{Admission, Context, JoinAttempt};
 use super::metadata::{self, MAX_ATTRIBUTES_LEN};
 use super::participant::{self, Client, is_dependent, media_grants};
@@ -17,7 +18,7 @@ use crate::refusal::{Reason, Refusal};
 /// Most participants of a room object: each has a socket, and an object holds 32,768 of them.
 pub const MAX_PARTICIPANTS: u32 = 10_000;
 /// The fields of a `RoomConfiguration` that a room heeds, in both spellings of proto3 JSON.
-const ROOM_CONFIG_FIELDS: [&str; 7] = [
+const ROOM_CONFIG_FIELDS: [&str; 8] = [
     "emptyTimeout",
     "empty_timeout",
     "departureTimeout",
@@ -25,6 +26,7 @@ const ROOM_CONFIG_FIELDS: [&str; 7] = [
     "maxParticipants",
     "max_participants",
     "metadata",
+    "agents",
 ];
 /// Signal protocol from which the subscriber connection can be primary.
 const SUBSCRIBER_PRIMARY_PROTOCOL: i32 = 3;
@@ -137,8 +139,13 @@ pub(super) fn room_config(attempt: &JoinAttempt) -> Result<proto::RoomConfigurat
         // What later versions of the protocol add is no fault of the token.
         fields.retain(|field, _| ROOM_CONFIG_FIELDS.contains(&field.as_str()));
     }
+    let refused = |error: &dyn std::fmt::Display| {
+        Refusal::new(Reason::RoomConfigMalformed, &format!("roomConfig of the token: {error}"))
+    };
     let config = <proto::RoomConfiguration as serde::Deserialize>::deserialize(known);
-    config.map_err(|error| Refusal::new(Reason::RoomConfigMalformed, &format!("roomConfig of the token: {error}")))
+    let config = config.map_err(|error| refused(&error))?;
+    check_agents(&config.agents).map_err(|error| refused(&error.text))?;
+    Ok(config)
 }
 
 /// The offer inside a join request.

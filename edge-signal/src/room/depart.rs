@@ -56,6 +56,7 @@ impl Room {
         let watched: Vec<TrackSid> = self.served_to(sid).into_iter().map(|served| served.track).collect();
         let gone = self.participant_info(sid).map(|info| departed(info, reason));
         let Some((participant, _)) = self.take_participant(sid) else { return };
+        self.agents_without(turn.now, &participant.identity, reason);
         let seconds = turn.now.secs_since(participant.joined_at);
         turn.effects.push(Effect::Left { participant: sid.clone(), reason, seconds });
         watched.iter().for_each(|track| self.want_less(turn, track));
@@ -115,6 +116,9 @@ impl Room {
         }
         self.record_mut().over = true;
         self.hook_finished(turn, end_reason(reason));
+        if self.involves_agents() {
+            turn.effects.push(Effect::AgentsOver { sid: self.record.sid.clone() });
+        }
         turn.effects.push(Effect::Directory(None));
     }
 }

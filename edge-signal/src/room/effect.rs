@@ -6,7 +6,7 @@ use livekit_protocol as proto;
 use livekit_protocol::{DisconnectReason, SignalResponse};
 use shared::claims::AccessClaims;
 use shared::control::{FirstSession, PlaceRequest, RoomToNode};
-use shared::ids::{Identity, NodeId, ParticipantSid};
+use shared::ids::{Identity, NodeId, ParticipantSid, RoomSid};
 
 use super::event::ConnectionId;
 use super::service::{Answer, Error};
@@ -71,6 +71,11 @@ pub enum Effect {
     Webhook(Box<proto::WebhookEvent>),
     /// Answer to the `Event::Request` at hand.
     Answer(Box<Result<Answer, Error>>),
+    /// The room is over: the agents' object is to forget it. **Told even though the rows are gone.**
+    AgentsOver {
+        /// Which life of it.
+        sid: RoomSid,
+    },
     /// The room's line in the directory changed (or, with `None`, the room ended).
     Directory(Option<DirectoryEntry>),
 }
@@ -112,8 +117,18 @@ impl DirectoryEntry {
 }
 
 /// Every table a [`RowChange`] may name.
-pub const TABLES: [&str; 8] =
-    ["room", "participant", "session", "description", "publication", "subscription", "node", "departed"];
+pub const TABLES: [&str; 10] = [
+    "room",
+    "participant",
+    "session",
+    "description",
+    "publication",
+    "subscription",
+    "node",
+    "departed",
+    "dispatch",
+    "job",
+];
 
 /// One row to write (`Some`) or delete (`None`).
 #[derive(Debug, Clone, PartialEq, Eq)]

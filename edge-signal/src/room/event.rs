@@ -8,6 +8,7 @@ use shared::geo::Place;
 use shared::ids::{NodeId, ParticipantSid, RegionName, RoomName};
 
 use super::service::Request;
+use crate::agents::link::{Granted, News, Wishes};
 
 /// Milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -140,6 +141,15 @@ pub enum Event {
         /// The node chosen; `None`: no node is up.
         node: Option<(NodeId, RegionName)>,
     },
+    /// The agents' object has the room's wishes.
+    AgentsGranted {
+        /// What it was told.
+        wishes: Box<Wishes>,
+        /// What it answered.
+        granted: Box<Granted>,
+    },
+    /// The agents' object says how workers and jobs stand.
+    AgentsNews(Box<News>),
     /// `deadline()` has come.
     Alarm,
 }

@@ -54,16 +54,14 @@ impl Room {
         let Ok(identity) = identity_of(&admission.attempt) else {
             return dismiss(turn, connection, leave(protocol, DisconnectReason::JoinFailure, Action::Disconnect));
         };
-        let is_new = self.create_for(turn.now, &admission);
-        if is_new {
-            self.hook_started(turn);
-        }
+        let is_new = self.create_for(turn, &admission);
         if self.is_full_for(self.record.max_participants, &identity, is_dependent(&admission.attempt.claims)) {
             // Others came in between this client's admission and its socket.
             let refused = leave(protocol, DisconnectReason::JoinFailure, Action::Disconnect);
             return dismiss(turn, connection, refused);
         }
-        if !self.record.joined {
+        // A room that only agents are in still waits for the first of those who they are for.
+        if !self.record.joined && !is_dependent(&admission.attempt.claims) {
             self.record_mut().joined = true;
         }
         let superseded = self.supersede(turn, &identity);
@@ -81,6 +79,7 @@ impl Room {
         participant.relayed = relayed;
         participant.region =
             self.usable_node().and_then(|id| self.nodes.get(id)).map(|n| n.region.to_string()).unwrap_or_default();
+        self.agents_with(&participant.identity);
         self.put_participant(participant, session);
         self.put_description(&sid, Side::ClientOffer, offer);
 
@@ -103,23 +102,25 @@ impl Room {
     }
 
     /// The first join creates the room, with the configuration its token brings.
-    fn create_for(&mut self, now: UnixMs, admission: &Admission) -> bool {
+    fn create_for(&mut self, turn: &mut Turn, admission: &Admission) -> bool {
         if self.record.created {
             return false;
         }
         let config = room_config(&admission.attempt).unwrap_or_default();
         let region = self.region_for(&admission.attempt).unwrap_or_default();
-        self.create_as(now, &config);
+        self.create_as(turn, &config);
         self.record_mut().region = region;
         true
     }
 
-    /// From here on it has rows.
-    pub(super) fn create_as(&mut self, now: UnixMs, config: &proto::RoomConfiguration) {
+    /// Makes the room with a configuration. From here on it has rows.
+    pub(super) fn create_as(&mut self, turn: &mut Turn, config: &proto::RoomConfiguration) {
         let record = self.record_mut();
         record.created = true;
-        record.created_at = now;
+        record.created_at = turn.now;
         record.configure(config);
+        self.hook_started(turn);
+        self.configure_agents(turn, &config.agents);
     }
 
     /// Tracks that are not part of the first answer wait until the client surely hears of them.

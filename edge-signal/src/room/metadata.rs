@@ -91,7 +91,7 @@ impl Room {
 }
 
 /// Whether metadata is within its limits.
-pub(super) fn fits_metadata(text: &str) -> bool {
+pub(crate) fn fits_metadata(text: &str) -> bool {
     text.len() <= MAX_METADATA_LEN && text.bytes().map(stored_len).sum::<usize>() <= MAX_STORED_METADATA_LEN
 }
 
@@ -105,6 +105,6 @@ fn stored_len(byte: u8) -> usize {
 }
 
 /// Bytes of all keys and values.
-pub(super) fn attributes_len(attributes: &HashMap<String, String>) -> usize {
+pub(crate) fn attributes_len(attributes: &HashMap<String, String>) -> usize {
     attributes.iter().map(|(key, value)| key.len() + value.len()).sum()
 }

@@ -358,6 +358,7 @@ impl Room {
             participant.active = true;
         }
         self.hook_joined(turn, sid);
+        self.call_agents(turn);
         self.publish_update(turn, sid);
         self.offer_all_tracks(turn, sid);
     }

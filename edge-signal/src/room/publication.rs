@@ -150,6 +150,7 @@ impl Room {
         }
         if is_new {
             self.hook_published(turn, track);
+            self.call_agents(turn);
         }
         if is_new || is_news {
             self.publish_update(turn, sid);

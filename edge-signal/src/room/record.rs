@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use shared::ids::{NodeId, RegionName, RoomName, RoomSid};
 
 use super::event::UnixMs;
+use super::job::Known;
 
 /// Version of all rows of a room. **Count it up, and add a step to `migrate`, with every change that rows written before it
 /// cannot be read with, or that an older version would read wrongly.**
@@ -51,6 +52,9 @@ pub(super) struct Record {
     pub(super) placing: Placing,
     /// The node lost last, and when: placements avoid it for [`AVOID_LOST_NODE_MS`].
     pub(super) lost_node: Option<(NodeId, UnixMs)>,
+    /// What it knows of agents' workers.
+    #[serde(default)]
+    pub(super) agents: Known,
     pub(super) over: bool,
 }
 
@@ -99,6 +103,7 @@ impl Record {
             told_at: UnixMs(0),
             placing: Placing::Idle,
             lost_node: None,
+            agents: Known::default(),
             over: false,
         }
     }

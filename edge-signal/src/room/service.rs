@@ -12,6 +12,7 @@ use shared::control::RoomToNode;
 use shared::ids::{Identity, ParticipantSid, TrackSid};
 
 use super::Room;
+use super::dispatch::check_agents;
 use super::effect::Effect;
 use super::metadata::{Excess, fits_metadata};
 use super::node::Link;
@@ -48,6 +49,12 @@ pub enum Request {
     UpdateMetadata(String),
     /// `SendData`.
     SendData(proto::SendDataRequest),
+    /// `AgentDispatchService.CreateDispatch`.
+    CreateDispatch(Box<proto::CreateAgentDispatchRequest>),
+    /// `AgentDispatchService.DeleteDispatch`, by its id.
+    DeleteDispatch(String),
+    /// `AgentDispatchService.ListDispatch`: all, or the one of this id.
+    ListDispatch(String),
 }
 
 /// What a request is answered with.
@@ -61,6 +68,10 @@ pub enum Answer {
     Participant(Box<proto::ParticipantInfo>),
     /// One of their tracks.
     Track(Box<proto::TrackInfo>),
+    /// A dispatch of an agent.
+    Dispatch(Box<proto::AgentDispatch>),
+    /// All of them.
+    Dispatches(Vec<proto::AgentDispatch>),
     /// Nothing.
     Done,
 }
@@ -74,6 +85,8 @@ pub enum Code {
     InvalidArgument,
     /// It cannot be done now.
     FailedPrecondition,
+    /// There is no place for more.
+    ResourceExhausted,
 }
 
 /// Why a request was not carried out.
@@ -93,7 +106,7 @@ impl Error {
     }
 
     /// A field over its limit; LiveKit repeats the text less the number as the argument's name.
-    fn over(limit: &str, max: usize) -> Self {
+    pub(super) fn over(limit: &str, max: usize) -> Self {
         let text = format!("{limit} {max}");
         Self { code: Code::InvalidArgument, text, argument: Some(limit.to_owned()) }
     }
@@ -104,6 +117,10 @@ impl Error {
 
     fn no_participant() -> Self {
         Self::new(Code::NotFound, "participant does not exist")
+    }
+
+    pub(super) fn no_dispatch() -> Self {
+        Self::new(Code::NotFound, "agent dispatch does not exist")
     }
 }
 
@@ -132,6 +149,9 @@ impl Room {
                 Ok(Answer::Done)
             }
             Request::SendData(request) => self.send_data(turn, request),
+            Request::CreateDispatch(request) => self.create_dispatch(turn, *request),
+            Request::DeleteDispatch(id) => self.delete_dispatch(turn, &id),
+            Request::ListDispatch(id) => Ok(self.list_dispatches(&id)),
             Request::UpdateMetadata(metadata) => self.update_room_metadata(turn, metadata),
             Request::ListParticipants => {
                 let all = self.participants.keys().filter_map(|sid| self.participant_info(sid));
@@ -155,19 +175,25 @@ impl Room {
         if !fits_metadata(&request.metadata) {
             return Err(Excess::Metadata.into());
         }
+        check_agents(&request.agents)?;
+        let config = proto::RoomConfiguration {
+            empty_timeout: request.empty_timeout,
+            departure_timeout: request.departure_timeout,
+            max_participants: request.max_participants,
+            metadata: request.metadata.clone(),
+            agents: request.agents.clone(),
+            ..Default::default()
+        };
+        self.create_unless_there(turn, &config);
+        Ok(Answer::Room(Box::new(self.info())))
+    }
+
+    /// A room that exists is left as it is.
+    pub(super) fn create_unless_there(&mut self, turn: &mut Turn, config: &proto::RoomConfiguration) {
         if !self.record.created {
-            let config = proto::RoomConfiguration {
-                empty_timeout: request.empty_timeout,
-                departure_timeout: request.departure_timeout,
-                max_participants: request.max_participants,
-                metadata: request.metadata.clone(),
-                ..Default::default()
-            };
-            self.create_as(turn.now, &config);
-            self.hook_started(turn);
+            self.create_as(turn, config);
             self.note_counts(turn);
         }
-        Ok(Answer::Room(Box::new(self.info())))
     }
 
     fn update_room_metadata(&mut self, turn: &mut Turn, metadata: String) -> Result<Answer, Error> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shared::control::Description;
-use shared::ids::{NodeId, ParticipantSid, RoomName, TrackSid};
+use shared::ids::{DispatchId, JobId, NodeId, ParticipantSid, RoomName, TrackSid};
 
 use super::effect::RowChange;
 use super::event::{ConnectionId, UnixMs};
@@ -25,6 +25,8 @@ pub(super) enum RowKey {
     Subscription(ParticipantSid, TrackSid),
     Node(NodeId),
     Departed(ParticipantSid),
+    Dispatch(DispatchId),
+    Job(JobId),
 }
 
 /// A row as it is stored: table, key, JSON.
@@ -125,6 +127,8 @@ impl Room {
             }
             RowKey::Node(id) => ("node", id.to_string(), json(self.nodes.get(id))),
             RowKey::Departed(sid) => ("departed", sid.to_string(), json(self.departed.get(sid))),
+            RowKey::Dispatch(id) => ("dispatch", id.to_string(), json(self.dispatches.get(id))),
+            RowKey::Job(id) => ("job", id.to_string(), json(self.jobs.get(id))),
         };
         RowChange { table, key, value }
     }
@@ -140,6 +144,8 @@ struct Tables {
     subscriptions: BTreeMap<ParticipantSid, BTreeMap<TrackSid, super::subscription::Subscription>>,
     nodes: BTreeMap<NodeId, super::node::Node>,
     departed: BTreeMap<ParticipantSid, super::resume::Departed>,
+    dispatches: BTreeMap<DispatchId, super::dispatch::Dispatch>,
+    jobs: BTreeMap<JobId, super::job::Job>,
 }
 
 impl Tables {
@@ -172,15 +178,25 @@ impl Tables {
             "departed" => {
                 self.departed.insert(id("departed", key)?, parse("departed", value)?);
             }
+            "dispatch" => {
+                self.dispatches.insert(id("dispatch", key)?, parse("dispatch", value)?);
+            }
+            "job" => {
+                self.jobs.insert(id("job", key)?, parse("job", value)?);
+            }
             other => return Err(RestoreError::UnknownTable(other.to_owned())),
         }
         Ok(())
     }
 
-    fn into_room(self) -> Result<Room, RestoreError> {
+    fn into_room(mut self) -> Result<Room, RestoreError> {
+        let record = self.record.ok_or(RestoreError::NoRoom)?;
+        // An edge that knows no agents left those of an earlier room of this name.
+        self.dispatches.retain(|_, dispatch| dispatch.room == record.sid);
+        self.jobs.retain(|_, job| job.room == record.sid);
         let connected = self.participants.values().filter_map(|p| Some((p.connection.clone()?, p.sid.clone())));
         Ok(Room {
-            record: self.record.ok_or(RestoreError::NoRoom)?,
+            record,
             connections: connected.collect::<HashMap<_, _>>(),
             identities: self.participants.values().map(|p| (p.identity.clone(), p.sid.clone())).collect(),
             participants: self.participants,
@@ -190,6 +206,8 @@ impl Tables {
             subscriptions: self.subscriptions,
             nodes: self.nodes,
             departed: self.departed,
+            dispatches: self.dispatches,
+            jobs: self.jobs,
             changed: BTreeSet::new(),
             counters: Counters::default(),
         })

@@ -8,6 +8,7 @@
     reason = "a test may panic"
 )]
 
+mod agents;
 mod app_server;
 mod crowd;
 mod departures;

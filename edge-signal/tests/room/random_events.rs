@@ -1,13 +1,14 @@
 //! Anything may happen in any order. The world checks every event; a seed that ever failed is kept in `SEEDS`.
 
+use edge_signal::agents::link::{Ending, JobKind, Standing};
 use edge_signal::room::event::{ConnectionId, Event};
-use edge_signal::room::service::Request;
+use edge_signal::room::service::{Answer, Request};
 use livekit_protocol as proto;
 use livekit_protocol::signal_request::Message as Asked;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use shared::control::{MediaState, NodeToRoom, RefusalReason, SessionQuality, Speaking};
-use shared::ids::{NodeId, SessionKey, TrackSid};
+use shared::ids::{Identity, NodeId, SessionKey, TrackSid, WorkerId};
 
 use crate::world::{
     Who, World, camera, description, media, microphone, mid_tracks, node_id, region, session_description,
@@ -45,7 +46,8 @@ impl Chaos {
     }
 
     fn one_event(&mut self) {
-        match self.below(20) {
+        match self.below(22) {
+            20 | 21 => self.agents_happen(),
             0 | 1 if self.below(4) == 0 => self.resume(),
             0 | 1 => self.join(),
             2..=8 => self.client_speaks(),
@@ -179,7 +181,20 @@ impl Chaos {
     fn app_server_asks(&mut self) {
         let identity = ["ada", "bob", "eve", "dan", "old", "nobody"][self.below(6)].to_owned();
         let (flag, track_sid) = (self.below(2) == 0, self.any_track().to_string());
-        let request = match self.below(24) {
+        let request = match self.below(28) {
+            24 | 25 => {
+                let agent_name = ["", "scribe", "helper"][self.below(3)].to_owned();
+                let restart_policy = self.below(2) as i32;
+                let request = proto::CreateAgentDispatchRequest { agent_name, restart_policy, ..Default::default() };
+                Request::CreateDispatch(Box::new(request))
+            }
+            26 => match self.world.ask(Request::ListDispatch(String::new())) {
+                Ok(Answer::Dispatches(all)) if !all.is_empty() => {
+                    Request::DeleteDispatch(all[self.below(all.len())].id.clone())
+                }
+                _ => Request::DeleteDispatch("AD_nobodyknows".into()),
+            },
+            27 => Request::ListDispatch(String::new()),
             0 => Request::RemoveParticipant(proto::RoomParticipantIdentity { identity, ..Default::default() }),
             1..=3 => Request::MuteTrack(proto::MuteRoomTrackRequest {
                 identity,
@@ -214,6 +229,34 @@ impl Chaos {
         };
         // Whatever the answer, there is one.
         let _ = self.world.ask(request);
+    }
+
+    /// The agents' object hears the room's wishes, or says how one of its jobs stands.
+    fn agents_happen(&mut self) {
+        let kinds = [JobKind::Room, JobKind::Publisher, JobKind::Participant];
+        let served = [("", kinds[self.below(3)]), ("scribe", kinds[self.below(3)]), ("helper", kinds[self.below(3)])];
+        if self.below(2) == 0 {
+            let known = self.below(4);
+            self.world.grant(&served[..known]);
+            return;
+        }
+        let Ok(Answer::Dispatches(all)) = self.world.ask(Request::ListDispatch(String::new())) else { return };
+        let jobs: Vec<_> = all.into_iter().flat_map(|dispatch| dispatch.state.unwrap().jobs).collect();
+        if jobs.is_empty() {
+            return;
+        }
+        let job = jobs[self.below(jobs.len())].id.clone();
+        let names = ["ada", "bob", "agent"];
+        let standing = match self.below(5) {
+            0 => Standing::Waiting,
+            1 => Standing::Ended(Ending::success()),
+            2 => Standing::Ended(Ending { error: Some("broke".into()), retry: self.below(2) == 0 }),
+            _ => Standing::Running {
+                worker: WorkerId::from_random([1; 12]),
+                identity: Identity::try_from(names[self.below(3)]).unwrap(),
+            },
+        };
+        self.world.job_stands(&job, standing);
     }
 
     fn node_speaks(&mut self) {

@@ -1,8 +1,9 @@
 //! Clients, nodes and a fleet around one room. Every event is handled twice: by the room that lives on, and by one
 //! restored from the rows written so far; their effects, rows and deadlines have to be the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use edge_signal::agents::link::{Granted, JobKind, News, Standing, Wishes};
 use edge_signal::refusal::{Reason, Refusal};
 use edge_signal::room::Room;
 use edge_signal::room::effect::{DirectoryEntry, Effect, RowChange, TABLES};
@@ -17,7 +18,7 @@ use shared::control::{
     CONTROL_VERSION, Delivery, Description, DescriptionKind, LayerMedia, MediaState, MidTrack, NodeToRoom,
     PlaceRequest, TrackMedia,
 };
-use shared::ids::{Identity, NodeId, ParticipantSid, RegionName, RoomName, SessionKey, TrackSid};
+use shared::ids::{AgentName, Identity, JobId, NodeId, ParticipantSid, RegionName, RoomName, SessionKey, TrackSid};
 
 use crate::app_server::AppServer;
 use crate::virtual_client::VirtualClient;
@@ -42,6 +43,8 @@ pub(crate) struct World {
     /// Who left, why, and after how many seconds, as the operator is told.
     pub(crate) left: Vec<(ParticipantSid, DisconnectReason, u64)>,
     pub(crate) app_server: AppServer,
+    /// The agents' object was told that the room is over.
+    pub(crate) agents_over: bool,
     answer: Option<Result<Answer, Error>>,
     rows: BTreeMap<(String, String), String>,
     events: u64,
@@ -140,6 +143,7 @@ impl World {
             revoked: Vec::new(),
             left: Vec::new(),
             app_server: AppServer::default(),
+            agents_over: false,
             answer: None,
             rows: BTreeMap::new(),
             events: 0,
@@ -263,6 +267,27 @@ impl World {
         self.answer.take().expect("no answer")
     }
 
+    // --- the agents' object
+
+    /// It hears what the room wants, and says what workers take. What it heard.
+    pub(crate) fn grant(&mut self, served: &[(&str, JobKind)]) -> Option<Wishes> {
+        let wishes = self.room.wishes()?;
+        let mut granted = Granted::default();
+        for name in wishes.watch.iter().flatten().cloned().chain(wishes.automatic.then(AgentName::unnamed)) {
+            let kinds = served.iter().filter(|(served, _)| *served == name.as_str()).map(|(_, kind)| *kind).collect();
+            granted.served.insert(name, kinds);
+        }
+        self.step(Event::AgentsGranted { wishes: Box::new(wishes.clone()), granted: Box::new(granted) });
+        Some(wishes)
+    }
+
+    /// It says how a job stands.
+    pub(crate) fn job_stands(&mut self, id: &str, standing: Standing) {
+        let jobs = BTreeMap::from([(JobId::try_from(id).unwrap(), standing)]);
+        let (room, sid) = (self.room.name().clone(), self.room.sid().clone());
+        self.step(Event::AgentsNews(Box::new(News { room, sid, served: None, jobs })));
+    }
+
     // --- nodes
 
     pub(crate) fn link_expected(&mut self) {
@@ -375,6 +400,7 @@ impl World {
             assert_eq!(twin.handle(context, event), effects, "a restored room acts otherwise");
             assert_eq!(parsed(&twin.changes()), parsed(&changes), "a restored room writes otherwise");
             assert_eq!(twin.deadline(), self.room.deadline(), "a restored room wakes at another time");
+            assert_eq!(twin.wishes(), self.room.wishes(), "a restored room wants other agents");
         }
         self.write(changes);
         for effect in effects {
@@ -441,6 +467,10 @@ impl World {
             Effect::Answer(answer) => assert!(self.answer.replace(*answer).is_none(), "answered twice"),
             Effect::Place(request) => self.asked_fleet.push(*request),
             Effect::Directory(entry) => self.directory.push(entry),
+            Effect::AgentsOver { sid } => {
+                assert_eq!(sid, *self.room.sid());
+                self.agents_over = true;
+            }
             Effect::Left { participant, reason, seconds } => {
                 assert!(!self.left.iter().any(|(sid, ..)| *sid == participant), "left twice");
                 self.left.push((participant, reason, seconds));
@@ -450,6 +480,9 @@ impl World {
 
     /// What holds after every event.
     fn check(&self) {
+        if !self.room.is_over() {
+            self.check_jobs();
+        }
         let row = |table: &str, key: &str| {
             let text = self.rows.get(&(table.to_owned(), key.to_owned()))?;
             Some(serde_json::from_str::<serde_json::Value>(text).unwrap())
@@ -481,6 +514,30 @@ impl World {
                 let actual: Vec<_> = session.served.keys().map(ToString::to_string).collect();
                 assert_eq!(actual, expected, "the node serves other tracks than the room believes");
             }
+        }
+    }
+
+    /// Every job is of this room, and wanted once by a dispatch, or is to end.
+    fn check_jobs(&self) {
+        let of = |wanted: &'static str| self.rows.iter().filter(move |((table, _), _)| table == wanted);
+        let parse = |text: &String| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        let mut wanted = BTreeSet::new();
+        for ((table, _), value) in of("job").chain(of("dispatch")) {
+            assert_eq!(parse(value)["room"], self.room.sid().as_str(), "a {table} of another room");
+        }
+        for ((_, key), value) in of("job") {
+            let job = parse(value);
+            let dispatch = job["dispatch"].as_str().unwrap().to_owned();
+            let is_there = self.rows.contains_key(&("dispatch".to_owned(), dispatch.clone()));
+            assert!(is_there || job["ends"] == true, "a job of no dispatch: {key}");
+            if job["ends"] == false {
+                let once = wanted.insert((dispatch, job["kind"].to_string(), job["target"].to_string()));
+                assert!(once, "two jobs for the same: {key}");
+            }
+        }
+        for job in self.room.wishes().into_iter().flat_map(|wishes| wishes.launch) {
+            assert!(self.rows.contains_key(&("job".to_owned(), job.id.clone())), "a wish without a row");
+            assert_eq!(job.room.unwrap().sid, self.room.sid().as_str());
         }
     }
 

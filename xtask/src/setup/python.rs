@@ -27,6 +27,13 @@ pub(super) const SDKS: Venv = Venv {
     directory: "venv",
     requirements: "tests/python/requirements.txt",
 };
+/// LiveKit's Agents framework, apart: it wants another version of the SDK.
+pub(super) const AGENTS: Venv = Venv {
+    packages: "LiveKit's Agents framework",
+    stamp: "python-agents",
+    directory: "venv-agents",
+    requirements: "tests/python/requirements-agents.txt",
+};
 /// The scanner of the infrastructure checks.
 pub(crate) const CHECKOV: Venv =
     Venv { packages: "checkov", stamp: "checkov", directory: "venv-infra", requirements: "terraform/requirements.txt" };
@@ -35,6 +42,12 @@ pub(crate) const CHECKOV: Venv =
 #[must_use]
 pub fn interpreter() -> PathBuf {
     SDKS.program("python")
+}
+
+/// The interpreter that has the Agents framework.
+#[must_use]
+pub fn agents_interpreter() -> PathBuf {
+    AGENTS.program("python")
 }
 
 impl Venv {

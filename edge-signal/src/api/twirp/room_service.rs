@@ -102,6 +102,8 @@ pub fn answer(encoding: Encoding, answer: Result<Answer, service::Error>) -> Res
         Answer::Participants(participants) => encoding.encode(&proto::ListParticipantsResponse { participants }),
         Answer::Participant(info) => encoding.encode(&*info),
         Answer::Track(track) => encoding.encode(&proto::MuteRoomTrackResponse { track: Some(*track) }),
+        Answer::Dispatch(dispatch) => encoding.encode(&*dispatch),
+        Answer::Dispatches(agent_dispatches) => encoding.encode(&proto::ListAgentDispatchResponse { agent_dispatches }),
         Answer::Done => Ok(encoding.nothing()),
     }
 }
@@ -111,14 +113,17 @@ fn of_room(error: service::Error) -> Error {
         service::Code::NotFound => Code::NotFound,
         service::Code::InvalidArgument => Code::InvalidArgument,
         service::Code::FailedPrecondition => Code::FailedPrecondition,
+        // The Twirp code is taken by bodies that are too large (413), and it is no matter of waiting (429).
+        service::Code::ResourceExhausted => Code::FailedPrecondition,
     };
     Error { code, text: error.text, meta: error.argument.map(|argument| ("argument", argument)) }
 }
 
-struct Call<'a> {
-    encoding: Encoding,
-    body: &'a [u8],
-    grant: &'a VideoGrant,
+/// A call whose grants are to be checked.
+pub(super) struct Call<'a> {
+    pub(super) encoding: Encoding,
+    pub(super) body: &'a [u8],
+    pub(super) grant: &'a VideoGrant,
 }
 
 impl Call<'_> {
@@ -128,7 +133,7 @@ impl Call<'_> {
     }
 
     /// `roomAdmin` of the very room that is asked.
-    fn of_room<T: Message + Default + DeserializeOwned>(
+    pub(super) fn of_room<T: Message + Default + DeserializeOwned>(
         &self,
         request: impl FnOnce(T) -> Request,
         room: impl FnOnce(&T) -> &String,

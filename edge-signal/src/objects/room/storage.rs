@@ -4,6 +4,7 @@ use serde::Deserialize;
 use shared::ids::Identity;
 use worker::{Result, SqlStorage, SqlStorageValue, State};
 
+use crate::objects::agents::Over;
 use crate::objects::directory::Line;
 use crate::room::effect::{RowChange, TABLES};
 use crate::room::event::UnixMs;
@@ -50,6 +51,7 @@ impl Storage {
             "CREATE TABLE IF NOT EXISTS revoked (identity TEXT PRIMARY KEY, before INTEGER NOT NULL, until INTEGER NOT NULL)",
             None,
         )?;
+        self.sql.exec("CREATE TABLE IF NOT EXISTS agents_over (sid TEXT PRIMARY KEY, value TEXT NOT NULL)", None)?;
         self.sql
             .exec("CREATE TABLE IF NOT EXISTS directory_line (id INTEGER PRIMARY KEY, line TEXT NOT NULL)", None)?;
         Ok(())
@@ -141,6 +143,33 @@ impl Storage {
         let rows: Vec<Row> = self.sql.exec("SELECT before FROM revoked WHERE identity = ?", identity)?.to_array()?;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds are exact in a double")]
         Ok(rows.first().map(|row| row.before as u64))
+    }
+
+    /// Keeps that the agents' object is to forget a room that ended.
+    pub(super) fn keep_agents_over(&self, over: &Over) -> Result<()> {
+        // A room of an earlier version does not have that table.
+        self.create_missing()?;
+        let values = vec![over.sid.to_string().into(), serde_json::to_string(over)?.into()];
+        self.sql.exec("INSERT OR REPLACE INTO agents_over (sid, value) VALUES (?, ?)", values)?;
+        Ok(())
+    }
+
+    /// A room that ended, of which the agents' object does not know.
+    pub(super) fn agents_over(&self) -> Result<Option<Over>> {
+        #[derive(Deserialize)]
+        struct Row {
+            value: String,
+        }
+        if !has_table(&self.sql, "agents_over")? {
+            return Ok(None);
+        }
+        let rows: Vec<Row> = self.sql.exec("SELECT value FROM agents_over LIMIT 1", None)?.to_array()?;
+        rows.first().map(|row| serde_json::from_str(&row.value).map_err(Into::into)).transpose()
+    }
+
+    pub(super) fn drop_agents_over(&self, over: &Over) -> Result<()> {
+        self.sql.exec("DELETE FROM agents_over WHERE sid = ?", vec![over.sid.to_string().into()])?;
+        Ok(())
     }
 
     /// Keeps the newest line until the directory has it.
