@@ -23,6 +23,7 @@ use subscription::Subscription;
 use turn::Turn;
 
 pub mod admit;
+pub mod call;
 mod delivery;
 pub mod depart;
 pub mod dispatch;

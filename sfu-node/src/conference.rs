@@ -288,6 +288,9 @@ impl Conference {
             Event::ChannelsOpened(transport, ref channels) => {
                 self.with_transport(transport, |session, out| session.channels_opened(transport, channels, out));
             }
+            Event::CallAnswered(transport, ref packet) => {
+                self.with_transport(transport, |session, out| session.answered_call(packet, out));
+            }
             Event::Disconnected(transport) => {
                 self.with_transport(transport, |session, out| session.disconnected(transport, out));
             }

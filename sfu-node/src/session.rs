@@ -15,6 +15,8 @@ mod quality;
 mod subscriptions;
 mod writer;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use shared::control::{
     AnnouncedTrack, ClientTraits, DataStream, Description, DescriptionKind, Established, MediaGrants, MediaState,
     NodeToRoom, PeerConnections, SessionQuality, Subscription, TrackKind,
@@ -383,6 +385,12 @@ impl Session {
     /// It has published this track, and does so no longer.
     pub(crate) fn has_ended(&self, track: &TrackSid) -> bool {
         self.publications.past().any(|ended| ended == track)
+    }
+
+    /// The client answers a call of the server.
+    pub(crate) fn answered_call(&self, packet: &[u8], out: &mut Output) {
+        let (session, packet) = (self.params.key.clone(), STANDARD.encode(packet));
+        out.messages.push(NodeToRoom::CallAnswer { session, packet });
     }
 
     /// A transport's consent lapsed.

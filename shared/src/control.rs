@@ -453,6 +453,13 @@ pub enum NodeToRoom {
         /// Said again on each link.
         draining: bool,
     },
+    /// A participant answers a call of the server (`RpcRequest` in [`RoomToNode::SendData`]).
+    CallAnswer {
+        /// Whose.
+        session: SessionKey,
+        /// The encoded `DataPacket`, an `RpcAck` or `RpcResponse`: standard base64.
+        packet: String,
+    },
     /// The data channels the client has opened, complete.
     DataChannels {
         /// Whose.

@@ -34,6 +34,8 @@ pub enum Code {
     FailedPrecondition,
     /// The body is over its limit, as gRPC says it. LiveKit answers that without a code.
     ResourceExhausted,
+    /// It took too long.
+    DeadlineExceeded,
     /// Not here.
     Unimplemented,
     /// Our fault.
@@ -52,6 +54,7 @@ impl Code {
             Self::Unauthenticated => "unauthenticated",
             Self::FailedPrecondition => "failed_precondition",
             Self::ResourceExhausted => "resource_exhausted",
+            Self::DeadlineExceeded => "deadline_exceeded",
             Self::Unimplemented => "unimplemented",
             Self::Internal => "internal",
         }
@@ -64,6 +67,7 @@ impl Code {
             Self::InvalidArgument | Self::Malformed => 400,
             Self::Unauthenticated => 401,
             Self::NotFound | Self::BadRoute => 404,
+            Self::DeadlineExceeded => 408,
             Self::FailedPrecondition => 412,
             Self::ResourceExhausted => 413,
             Self::Internal => 500,

@@ -26,6 +26,7 @@ use crate::room::{Counters, Room};
 use crate::runtime;
 
 mod agents;
+mod calls;
 mod effects;
 mod frames;
 mod join;
@@ -36,6 +37,7 @@ mod sockets;
 mod storage;
 mod webhooks;
 
+use calls::Calls;
 pub(crate) use service::Asked;
 use sockets::{Attachment, Sockets};
 use storage::Storage;
@@ -160,6 +162,7 @@ struct Shell {
     agents_deaf_until: Cell<UnixMs>,
     /// Whether the agents' object is to forget a room; `None`: not looked yet.
     agents_over_used: Cell<Option<bool>>,
+    calls: Calls,
     deliveries: Deliveries,
     /// Whether webhooks wait; `None`: not looked yet.
     outbox_used: Cell<Option<bool>>,
@@ -181,6 +184,7 @@ impl Shell {
             telling_agents: Mutex::new(()),
             agents_deaf_until: Cell::new(UnixMs(0)),
             agents_over_used: Cell::new(None),
+            calls: Calls::default(),
             deliveries: Deliveries::default(),
             outbox_used: Cell::new(None),
             refused: Cell::new(false),

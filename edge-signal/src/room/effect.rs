@@ -8,6 +8,7 @@ use shared::claims::AccessClaims;
 use shared::control::{FirstSession, PlaceRequest, RoomToNode};
 use shared::ids::{Identity, NodeId, ParticipantSid, RoomSid};
 
+use super::call::Heard;
 use super::event::ConnectionId;
 use super::service::{Answer, Error};
 
@@ -69,6 +70,13 @@ pub enum Effect {
     },
     /// Tell app servers.
     Webhook(Box<proto::WebhookEvent>),
+    /// A participant says something of a call ([`Answer::Called`]), which somebody may wait for.
+    CallHeard {
+        /// Which.
+        id: String,
+        /// What.
+        heard: Heard,
+    },
     /// Answer to the `Event::Request` at hand.
     Answer(Box<Result<Answer, Error>>),
     /// The room is over: the agents' object is to forget it. **Told even though the rows are gone.**

@@ -144,6 +144,7 @@ impl Room {
             | NodeToRoom::Draining { .. }
             | NodeToRoom::Speakers { .. }
             | NodeToRoom::ConnectionQuality { .. } => {}
+            NodeToRoom::CallAnswer { packet, .. } => self.call_answered(turn, &packet),
             NodeToRoom::DataChannels { channels, .. } => {
                 if let Some(session) = self.session_mut(sid) {
                     session.channels = channels;
@@ -381,6 +382,7 @@ fn session_named(message: &NodeToRoom) -> Option<&SessionKey> {
         | NodeToRoom::Offer { session, .. }
         | NodeToRoom::DescriptionRejected { session, .. }
         | NodeToRoom::SectionsNeeded { session, .. }
+        | NodeToRoom::CallAnswer { session, .. }
         | NodeToRoom::DataChannels { session, .. }
         | NodeToRoom::MediaState { session, .. }
         | NodeToRoom::TrackReceived { session, .. }

@@ -12,6 +12,7 @@ use shared::control::RoomToNode;
 use shared::ids::{Identity, ParticipantSid, TrackSid};
 
 use super::Room;
+use super::call::Called;
 use super::dispatch::check_agents;
 use super::effect::Effect;
 use super::metadata::{Excess, fits_metadata};
@@ -49,6 +50,8 @@ pub enum Request {
     UpdateMetadata(String),
     /// `SendData`.
     SendData(proto::SendDataRequest),
+    /// `PerformRpc`.
+    PerformRpc(Box<proto::PerformRpcRequest>),
     /// `AgentDispatchService.CreateDispatch`.
     CreateDispatch(Box<proto::CreateAgentDispatchRequest>),
     /// `AgentDispatchService.DeleteDispatch`, by its id.
@@ -68,6 +71,10 @@ pub enum Answer {
     Participant(Box<proto::ParticipantInfo>),
     /// One of their tracks.
     Track(Box<proto::TrackInfo>),
+    /// A call is on its way: its answer comes later.
+    Called(Called),
+    /// What a participant answered to a call.
+    Reply(String),
     /// A dispatch of an agent.
     Dispatch(Box<proto::AgentDispatch>),
     /// All of them.
@@ -87,6 +94,8 @@ pub enum Code {
     FailedPrecondition,
     /// There is no place for more.
     ResourceExhausted,
+    /// It took too long.
+    DeadlineExceeded,
 }
 
 /// Why a request was not carried out.
@@ -149,6 +158,7 @@ impl Room {
                 Ok(Answer::Done)
             }
             Request::SendData(request) => self.send_data(turn, request),
+            Request::PerformRpc(request) => self.call(turn, *request),
             Request::CreateDispatch(request) => self.create_dispatch(turn, *request),
             Request::DeleteDispatch(id) => self.delete_dispatch(turn, &id),
             Request::ListDispatch(id) => Ok(self.list_dispatches(&id)),
@@ -297,7 +307,7 @@ impl Room {
         Ok(Answer::Done)
     }
 
-    fn named(&self, identity: &str) -> Result<ParticipantSid, Error> {
+    pub(super) fn named(&self, identity: &str) -> Result<ParticipantSid, Error> {
         let identity = Identity::try_from(identity).ok();
         identity.and_then(|identity| self.identities.get(&identity)).cloned().ok_or_else(Error::no_participant)
     }

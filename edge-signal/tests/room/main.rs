@@ -10,6 +10,7 @@
 
 mod agents;
 mod app_server;
+mod calling;
 mod crowd;
 mod departures;
 mod draining;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use edge_signal::agents::link::{Granted, JobKind, News, Standing, Wishes};
 use edge_signal::refusal::{Reason, Refusal};
 use edge_signal::room::Room;
+use edge_signal::room::call::Heard;
 use edge_signal::room::effect::{DirectoryEntry, Effect, RowChange, TABLES};
 use edge_signal::room::event::{Admission, ConnectionId, Context, Event, JoinAttempt, UnixMs};
 use edge_signal::room::service::{Answer, Error, Request};
@@ -43,6 +44,8 @@ pub(crate) struct World {
     /// Who left, why, and after how many seconds, as the operator is told.
     pub(crate) left: Vec<(ParticipantSid, DisconnectReason, u64)>,
     pub(crate) app_server: AppServer,
+    /// What participants said of calls.
+    pub(crate) calls: Vec<(String, Heard)>,
     /// The agents' object was told that the room is over.
     pub(crate) agents_over: bool,
     answer: Option<Result<Answer, Error>>,
@@ -143,6 +146,7 @@ impl World {
             revoked: Vec::new(),
             left: Vec::new(),
             app_server: AppServer::default(),
+            calls: Vec::new(),
             agents_over: false,
             answer: None,
             rows: BTreeMap::new(),
@@ -467,6 +471,7 @@ impl World {
             Effect::Answer(answer) => assert!(self.answer.replace(*answer).is_none(), "answered twice"),
             Effect::Place(request) => self.asked_fleet.push(*request),
             Effect::Directory(entry) => self.directory.push(entry),
+            Effect::CallHeard { id, heard } => self.calls.push((id, heard)),
             Effect::AgentsOver { sid } => {
                 assert_eq!(sid, *self.room.sid());
                 self.agents_over = true;

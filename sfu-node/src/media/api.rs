@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use arrayvec::ArrayVec;
+use bytes::Bytes;
 pub use shared::control::LOUDEST_STEP;
 use shared::control::{Delivery, TrackKind};
 use shared::ids::{Identity, ParticipantSid};
@@ -307,6 +308,8 @@ pub enum Event {
     },
     /// The client opened data channels; all there are.
     ChannelsOpened(TransportKey, ChannelStreams),
+    /// The client answers a call of the server: an encoded `DataPacket`.
+    CallAnswered(TransportKey, Bytes),
     /// Consent lapsed (RFC 7675): no authenticated binding request for 10 s.
     Disconnected(TransportKey),
     /// An authenticated binding request came again.

@@ -1,6 +1,7 @@
 //! Data channels of one transport: SCTP over DTLS (RFC 8831), DCEP (RFC 8832), LiveKit's three labels. Bytes in,
 //! messages out. **Goes by label, never by stream id; what a peer does not read is bounded and dropped.**
 
+pub(crate) mod calls;
 mod forward_tsn;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;

@@ -49,6 +49,7 @@ impl Shell {
                 Effect::Webhook(event) => self.keep_webhook(&event)?,
                 // The operator has been told.
                 Effect::Left { .. } => {}
+                Effect::CallHeard { id, heard } => self.calls.hear(&id, heard),
                 Effect::AgentsOver { sid } => self.keep_agents_over(room, sid)?,
                 Effect::Answer(answer) => answered = Some(*answer),
             }

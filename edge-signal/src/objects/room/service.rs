@@ -8,7 +8,7 @@ use worker::{Error, Request, Response, Result};
 
 use super::Shell;
 use crate::room::event::Event;
-use crate::room::service;
+use crate::room::service::{self, Answer};
 use crate::runtime;
 
 /// A request about a room that may not exist.
@@ -25,6 +25,10 @@ impl Shell {
         let room = self.room_for(&asked.room)?;
         let answer = self.handle_in(room, Event::Request(Box::new(asked.request)))?;
         let answer = answer.ok_or_else(|| Error::RustError("the room does not answer".to_owned()))?;
+        if let Ok(Answer::Called(called)) = answer {
+            let answer = self.calls.wait(called).await;
+            return runtime::text(200, &serde_json::to_string(&answer)?);
+        }
         // Who is answered finds what it wrote in the list of rooms.
         self.directory_told().await;
         runtime::text(200, &serde_json::to_string(&answer)?)

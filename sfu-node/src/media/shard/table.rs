@@ -20,6 +20,7 @@ use crate::media::api::{
     Event, RoomKey, ServerData, ShardIndex, ShardSet, ShardStats, Speaker, SpeakerKey, TransportConfig, TransportKey,
 };
 use crate::media::batch::{Route, SendBatch};
+use crate::media::datachannel::calls::Calls;
 use crate::media::datachannel::packet::{Rejected, Stamped, stamp};
 use crate::media::datachannel::{ChannelStreams, Label, Message};
 use crate::media::dtls::Identity;
@@ -63,6 +64,7 @@ pub(super) struct Table {
     room_shards: HashMap<RoomKey, ShardSet, FxBuildHasher>,
     speakers: HashMap<SpeakerKey, Presence, FxBuildHasher>,
     replays: Replays,
+    calls: Calls,
     deadlines: Deadlines,
     max_transports: usize,
     identity: Identity,
@@ -90,6 +92,7 @@ impl Table {
             room_shards: HashMap::default(),
             speakers: HashMap::default(),
             replays: Replays::default(),
+            calls: Calls::default(),
             deadlines: Deadlines::new(),
             max_transports,
             identity,
@@ -288,6 +291,15 @@ impl Table {
             }
             Err(Rejected::NotPermitted | Rejected::Repeated) => return,
         };
+        // What is for nobody by name is for the server, if it asked.
+        if matches!(&stamped.identities[..], [nobody] if nobody.is_empty()) {
+            if self.calls.is_answer(now, &presence.speaker.identity, &stamped.bytes)
+                && let Some(transport) = self.transports.get(from)
+            {
+                self.events.push_back(Event::CallAnswered(transport.key, stamped.bytes));
+            }
+            return;
+        }
         let message = RoomMessage { room, sender, label: message.label, stamped };
         for shard in self.room_shards.get(&room).copied().unwrap_or_default().iter() {
             self.stats.crossings_sent += 1;
@@ -298,6 +310,7 @@ impl Table {
 
     /// Sends data that comes from nobody in the room. Each shard gets it from the control thread.
     pub(super) fn deliver_server_data(&mut self, now: Instant, data: ServerData) {
+        self.calls.note(now, &data.packet, &data.identities);
         let identities = data.identities.into_iter().map(String::from).collect();
         let label = if data.reliable { Label::Reliable } else { Label::Lossy };
         let stamped = Stamped { bytes: data.packet.into(), sequence: 0, identities, sids: Vec::new() };
