@@ -1,6 +1,7 @@
 //! The server API through LiveKit's own server SDK, judged by what it answers and by what clients see.
 
 use anyhow::{Context, Result, ensure};
+use meridian_tests::app_server::AppServer;
 use meridian_tests::scene::Scene;
 use meridian_tests::sdk::{Mode, PATIENCE};
 use meridian_tests::server_sdk::ServerSdk;
@@ -71,6 +72,28 @@ pub(crate) async fn rooms(mode: Mode) -> Result<()> {
     let listed = server.listed().await?.context("not listed after it was made")?;
     ensure!(as_made(&listed) && listed["sid"] == made["sid"], "{listed}");
     server.call("deleteRoom", json!([room])).await?;
+    Ok(())
+}
+
+/// An app server calls a method of a participant and gets its answer, or why there is none.
+pub(crate) async fn remote_call(mode: Mode) -> Result<()> {
+    let call = Call::open(mode).await?;
+    let server = AppServer::of(&call.scene)?;
+    let ask = |method: &str, payload: String| json!({ "room": call.scene.room, "destinationIdentity": "ada", "method": method, "payload": payload });
+    // The caller has no identity.
+    for payload in ["short".to_owned(), "x".repeat(14_000)] {
+        let answer = server.ask("PerformRpc", ask("echo", payload.clone())).await?;
+        ensure!(answer["payload"] == format!(": {payload}"), "{answer}");
+    }
+    let refused = server.call("PerformRpc", ask("nothing", String::new())).await?;
+    let text = refused.body["msg"].as_str().unwrap_or_default();
+    ensure!(refused.status == 400 && text.starts_with("RpcError 1400"), "{refused:?}");
+    let refused = server.call("PerformRpc", ask("echo", "x".repeat(16_000))).await?;
+    ensure!(refused.status == 400 && refused.body["msg"] == "RpcError 1402: Request payload too large", "{refused:?}");
+    let mut unknown = ask("echo", String::new());
+    unknown["destinationIdentity"] = json!("nobody");
+    let refused = server.call("PerformRpc", unknown).await?;
+    ensure!(refused.status == 404 && refused.body["msg"] == "participant does not exist", "{refused:?}");
     Ok(())
 }
 
