@@ -319,7 +319,12 @@ impl RoomObject {
             Effect::Left { participant, reason, .. } => {
                 net.note(|| format!("{}: {participant} left ({})", self.name, reason.as_str_name()));
             }
-            Effect::RevokeTokens { .. } | Effect::Webhook(_) | Effect::Answer(_) => {}
+            // Nobody listens to webhooks here, asks as an app server, or is an agents' worker.
+            Effect::RevokeTokens { .. }
+            | Effect::Webhook(_)
+            | Effect::Answer(_)
+            | Effect::AgentsOver { .. }
+            | Effect::CallHeard { .. } => {}
         }
     }
 
