@@ -117,7 +117,8 @@ pub fn cargo(subcommand: &str, source: WasmStd) -> Command {
     // wasm-bindgen's macros reach futures through js-sys, which is what worker has.
     command.env("WASM_BINDGEN_USE_JS_SYS", "1");
     command.arg(subcommand).args(["--package", "edge-signal", "--lib", "--target", TARGET]);
-    command.arg("-Zbuild-std=std,panic_unwind").arg("--target-dir").arg(target_dir());
+    command.args(["-Zbuild-std=std,panic_unwind", "-Zbuild-std-features=optimize_for_size"]);
+    command.arg("--target-dir").arg(target_dir());
     command
 }
 

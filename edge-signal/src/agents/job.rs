@@ -35,6 +35,7 @@ pub(super) struct Job {
     pub(super) name: AgentName,
     pub(super) kind: JobKind,
     /// As the room has it; its state is added when it is sent.
+    #[serde(with = "crate::protobuf::message")]
     pub(super) job: proto::Job,
     /// When it came: the oldest is offered first.
     pub(super) since: UnixMs,

@@ -54,6 +54,7 @@ pub struct Wishes {
     /// Asks what unnamed workers take, once.
     pub automatic: bool,
     /// Jobs to find workers for.
+    #[serde(with = "crate::protobuf::messages")]
     pub launch: Vec<proto::Job>,
     /// Jobs that are to end.
     pub end: Vec<JobId>,
