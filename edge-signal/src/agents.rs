@@ -292,17 +292,19 @@ impl Registry {
         if automatic {
             granted.served.extend(self.served(turn.now, &BTreeSet::from([AgentName::unnamed()])));
         }
+        let mut bytes = if launch.is_empty() { 0 } else { self.jobs.values().map(Job::bytes).sum() };
         for wanted in launch {
             let Some(job) = Job::new(turn.now, &room, &sid, wanted) else { continue };
             if self.jobs.contains_key(&job.id) {
                 continue;
             }
-            let bytes = self.jobs.values().map(Job::bytes).fold(job.bytes(), usize::saturating_add);
-            if self.jobs.len() >= MAX_JOBS || bytes > MAX_JOB_BYTES {
+            let with_it = job.bytes() + bytes;
+            if self.jobs.len() >= MAX_JOBS || with_it > MAX_JOB_BYTES {
                 turn.count("too_many_jobs");
                 granted.over.insert(job.id, "too many jobs wait or run".to_owned());
                 continue;
             }
+            bytes = with_it;
             self.changed.insert(RowKey::Job(job.id.clone()));
             self.jobs.insert(job.id.clone(), job);
         }

@@ -8,6 +8,8 @@ use livekit_protocol as proto;
 use sha1::Sha1;
 use url::Url;
 
+use crate::listed::listed;
+
 /// Most servers of a kind: clients gather candidates of each.
 pub const MAX_URLS: usize = 8;
 /// How long credentials are good, seconds: TURN servers ask for them again in mid-call, so longer than calls last.
@@ -80,10 +82,9 @@ pub fn has_relay(servers: &[proto::IceServer]) -> bool {
 }
 
 /// URLs of these schemes, as they were written; `None`: one is malformed, or there are too many.
-fn urls(listed: Option<&str>, schemes: &[&str]) -> Option<Vec<String>> {
-    let listed = listed.unwrap_or_default().split([',', ' ', '\n', '\r', '\t']).filter(|url| !url.is_empty());
+fn urls(text: Option<&str>, schemes: &[&str]) -> Option<Vec<String>> {
     let mut urls: Vec<String> = Vec::new();
-    for url in listed {
+    for url in listed(text) {
         let (scheme, rest) = url.split_once(':')?;
         // They have no `//`; with it, host, port and query are where every URL has them.
         let parsed = Url::parse(&format!("{scheme}://{rest}")).ok()?;

@@ -6,6 +6,7 @@ pub mod api;
 pub mod fleet;
 pub mod flood;
 pub mod ice_servers;
+mod listed;
 pub mod protobuf;
 pub mod refusal;
 pub mod report;

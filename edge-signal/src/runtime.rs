@@ -6,10 +6,11 @@ use std::rc::Rc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::ids::{RANDOM_LEN, random_part};
+use worker::js_sys;
 use worker::wasm_bindgen::JsValue;
 use worker::{
     AnalyticsEngineDataPointBuilder, Date, Env, Headers, Method, Request, RequestInit, Response, ResponseBuilder,
-    Result, Stub, console_error, console_log, console_warn,
+    Result, ScheduledTime, State, Stub, console_error, console_log, console_warn,
 };
 
 use crate::api::deployment::{Deployment, DeploymentError};
@@ -54,6 +55,14 @@ pub(crate) fn deployment(env: &Env) -> std::result::Result<Rc<Deployment>, Refus
 /// Now.
 pub(crate) fn now() -> UnixMs {
     UnixMs(Date::now().as_millis())
+}
+
+/// Has the platform wake an object up then, and no longer when it was told before.
+pub(crate) async fn set_alarm(state: &State, UnixMs(due): UnixMs) -> Result<()> {
+    // Milliseconds since the epoch are exact in a double.
+    #[allow(clippy::cast_precision_loss)]
+    let date = js_sys::Date::new(&(due as f64).into());
+    state.storage().set_alarm(ScheduledTime::new(date)).await
 }
 
 /// Random bytes from the platform.

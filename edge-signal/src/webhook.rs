@@ -8,6 +8,8 @@ use sha2::{Digest, Sha256};
 use shared::claims::{ApiKeys, TokenError};
 use url::Url;
 
+use crate::listed::listed;
+
 /// Content type of an event, which receivers look for.
 pub const CONTENT_TYPE: &str = "application/webhook+json";
 /// Most receivers of a deployment: each is told every event.
@@ -59,7 +61,7 @@ impl Webhooks {
     /// # Errors
     /// [`Malformed`].
     pub fn read(keys: &ApiKeys, urls: Option<&str>, key: Option<&str>) -> Result<Self, Malformed> {
-        let listed = urls.unwrap_or_default().split([',', ' ', '\n', '\r', '\t']).filter(|url| !url.is_empty());
+        let listed = listed(urls);
         let mut urls: Vec<String> = Vec::new();
         for url in listed {
             let url = Url::parse(url).map_err(|_| Malformed::Url)?;

@@ -74,10 +74,7 @@ impl Call {
             client.join(&call.scene, mode).await?;
         }
         try_join_all(call.clients.iter().map(SdkClient::publish)).await?;
-        for (one, other) in call.pairs() {
-            one.hears(json!({ "event": "firstFrame", "identity": other.identity() })).await?;
-        }
-        call.goes_on().await?;
+        comes_about(&call.clients).await?;
         Ok(call)
     }
 
@@ -86,8 +83,7 @@ impl Call {
     /// # Errors
     /// Somebody has not.
     pub async fn goes_on(&self) -> Result<()> {
-        try_join_all(self.pairs().map(|(one, other)| one.sees_and_hears(other.identity()))).await?;
-        Ok(())
+        goes_on(&self.clients).await
     }
 
     /// Data gets through from everyone to the next, on both channels. What was on its way while the node died may be lost.
@@ -148,8 +144,7 @@ impl Call {
     /// # Errors
     /// A client's process is gone.
     pub async fn stillness(&self) -> Result<f64> {
-        let stills = try_join_all(self.pairs().map(|(one, other)| one.stillness(other.identity()))).await?;
-        Ok(stills.into_iter().fold(0.0, f64::max))
+        Ok(stills(&self.clients).await?.into_iter().fold(0.0, f64::max))
     }
 
     /// The node that has the call, by its place; waits until one says so.
@@ -255,14 +250,8 @@ impl Call {
     /// # Errors
     /// It does not come back.
     pub async fn restart_edge(&self) -> Result<()> {
-        let deployment = self.scene.deployment.clone();
-        let restart = move || {
-            let mut stack = deployment.stack();
-            stack.edge().process.kill();
-            stack.edge().restart()?;
-            stack.nodes().iter_mut().try_for_each(xtask::node::Node::wait_until_ready)
-        };
-        tokio::task::spawn_blocking(restart).await?
+        self.scene.deployment.restart_edge().await?;
+        self.scene.deployment.nodes_are_ready().await
     }
 
     /// As an operator sees the fleet.
@@ -304,12 +293,37 @@ impl Call {
             (status, text) => bail!("{status}: {text}"),
         }
     }
+}
 
-    fn pairs(&self) -> impl Iterator<Item = (&SdkClient, &SdkClient)> {
-        let others = |one: &SdkClient, other: &SdkClient| one.identity() != other.identity();
-        self.clients
-            .iter()
-            .flat_map(move |one| self.clients.iter().map(move |other| (one, other)))
-            .filter(move |(one, other)| others(one, other))
+/// Waits until everyone sees everyone for the first time, and sees and hears more.
+///
+/// # Errors
+/// Somebody does not.
+pub async fn comes_about(clients: &[SdkClient]) -> Result<()> {
+    for (one, other) in pairs(clients) {
+        one.hears(json!({ "event": "firstFrame", "identity": other.identity() })).await?;
     }
+    goes_on(clients).await
+}
+
+/// Waits until everyone has seen and heard more of everyone.
+///
+/// # Errors
+/// Somebody has not.
+pub async fn goes_on(clients: &[SdkClient]) -> Result<()> {
+    try_join_all(pairs(clients).map(|(one, other)| one.sees_and_hears(other.identity()))).await?;
+    Ok(())
+}
+
+/// How long each picture stood still since the last look, ms.
+///
+/// # Errors
+/// A client's process is gone.
+pub async fn stills(clients: &[SdkClient]) -> Result<Vec<f64>> {
+    try_join_all(pairs(clients).map(|(one, other)| one.stillness(other.identity()))).await
+}
+
+fn pairs(clients: &[SdkClient]) -> impl Iterator<Item = (&SdkClient, &SdkClient)> {
+    let all = clients.iter().flat_map(move |one| clients.iter().map(move |other| (one, other)));
+    all.filter(|(one, other)| one.identity() != other.identity())
 }

@@ -123,6 +123,30 @@ impl Deployment {
         self.stack.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Kills the edge and starts it again, as when it is deployed: every WebSocket breaks.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn restart_edge(self: &Arc<Self>) -> anyhow::Result<()> {
+        let deployment = Arc::clone(self);
+        let restart = move || {
+            let mut stack = deployment.stack();
+            stack.edge().process.kill();
+            stack.edge().restart()
+        };
+        tokio::task::spawn_blocking(restart).await?
+    }
+
+    /// Waits until every node has its link to the edge.
+    ///
+    /// # Errors
+    /// One does not get it.
+    pub async fn nodes_are_ready(self: &Arc<Self>) -> anyhow::Result<()> {
+        let deployment = Arc::clone(self);
+        let wait = move || deployment.stack().nodes().iter_mut().try_for_each(xtask::node::Node::wait_until_ready);
+        tokio::task::spawn_blocking(wait).await?
+    }
+
     /// Where the edge keeps its objects' databases: a directory for each class.
     #[must_use]
     pub fn objects_dir(&self) -> PathBuf {

@@ -173,13 +173,7 @@ async fn jobs_of_a_dead_worker_are_another_ones_and_those_of_a_dead_edge_go_on()
 
     // The edge is killed, with all its sockets: the agent and its job go on.
     let mark = ada.mark().await.unwrap();
-    let deployment = scene.deployment.clone();
-    let restart = move || {
-        let mut stack = deployment.stack();
-        stack.edge().process.kill();
-        stack.edge().restart()
-    };
-    tokio::task::spawn_blocking(restart).await.unwrap().unwrap();
+    scene.deployment.restart_edge().await.unwrap();
     let before = dispatch_until(&server, &scene.room, "parrot", job_is("JS_RUNNING")).await;
     ada.hears_within(json!({ "event": "reconnected" }), mark, PATIENCE).await.unwrap();
     ada.send_data("still there?", true).await.unwrap();

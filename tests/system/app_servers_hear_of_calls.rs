@@ -49,13 +49,7 @@ async fn each_receiver_gets_all_in_order_and_once() {
     let server = AppServer::of(&scene).unwrap();
     server.ask("DeleteRoom", json!({ "room": scene.room })).await.unwrap();
     ada.until("the end of the room", |o| o.closed).await.unwrap();
-    let deployment = scene.deployment.clone();
-    let restart = move || {
-        let mut stack = deployment.stack();
-        stack.edge().process.kill();
-        stack.edge().restart()
-    };
-    tokio::task::spawn_blocking(restart).await.unwrap().unwrap();
+    scene.deployment.restart_edge().await.unwrap();
 
     // The dead one comes back to an edge that knows of the room only what it wrote.
     let reborn = ServerSdk::start().await.unwrap();

@@ -13,13 +13,7 @@ async fn after_the_edge_was_killed() -> Result<()> {
     let (ada, bob) = call(&scene, &browsers).await?;
     let since = [ada.mark().await?, bob.mark().await?];
 
-    let deployment = scene.deployment.clone();
-    let restart = move || {
-        let mut stack = deployment.stack();
-        stack.edge().process.kill();
-        stack.edge().restart()
-    };
-    tokio::task::spawn_blocking(restart).await??;
+    scene.deployment.restart_edge().await?;
     come_back(&ada, &bob, since).await
 }
 

@@ -73,14 +73,8 @@ async fn a_drained_node_gets_no_room_and_keeps_its_calls() {
     bob.until("video", |o| o.flow('V').filter(|flow| flow.keyframes > 0).map(|_| ())).await.unwrap();
 
     // As when the edge is deployed: every link is new.
-    let deployment = scene.deployment.clone();
-    let restart = move || {
-        let mut stack = deployment.stack();
-        stack.edge().process.kill();
-        stack.edge().restart()?;
-        stack.nodes()[0].wait_until_ready()
-    };
-    tokio::task::spawn_blocking(restart).await.unwrap().unwrap();
+    scene.deployment.restart_edge().await.unwrap();
+    scene.deployment.nodes_are_ready().await.unwrap();
     let asked = post(scene.url(), NEED_PATH, Some(&operator(&scene)), &json!({})).await.unwrap();
     let needs: Vec<RegionNeed> = serde_json::from_str(&asked.1).unwrap();
     assert_eq!((needs[0].nodes, needs[0].draining, needs[0].why), (0, 1, NeedReason::Draining), "{asked:?}");

@@ -105,15 +105,8 @@ async fn a_killed_edge_comes_back_with_the_room() {
     let room_sid = |c: &Client| c.observe(|o| o.join.as_ref().unwrap().room.as_ref().unwrap().sid.clone());
     let (room, version) = (room_sid(&ada), known(&ada, "bob").version);
 
-    let deployment = scene.deployment.clone();
-    let restart = move || {
-        let mut stack = deployment.stack();
-        stack.edge().process.kill();
-        stack.edge().restart()?;
-        let nodes = stack.nodes();
-        nodes[0].wait_until_ready()
-    };
-    tokio::task::spawn_blocking(restart).await.unwrap().unwrap();
+    scene.deployment.restart_edge().await.unwrap();
+    scene.deployment.nodes_are_ready().await.unwrap();
     ada.until("the broken connection", |o| o.closed).await.unwrap();
 
     // Bob has not come back yet, but the room still knows him: his version has not gone backwards.

@@ -28,6 +28,21 @@ pub fn open_session(
     jti: String,
     now_secs: u64,
 ) -> Result<OpenSession, TokenError> {
+    open_session_with(node, room, session, jti, now_secs, |claims| key.sign(claims))
+}
+
+/// The same with a token that somebody else makes of its claims.
+///
+/// # Errors
+/// The maker's.
+pub fn open_session_with<E>(
+    node: &NodeId,
+    room: &RoomName,
+    session: FirstSession,
+    jti: String,
+    now_secs: u64,
+    token: impl FnOnce(&SessionClaims) -> Result<String, E>,
+) -> Result<OpenSession, E> {
     let claims = SessionClaims {
         aud: node.clone(),
         room: room.clone(),
@@ -38,7 +53,7 @@ pub fn open_session(
         jti,
         exp: now_secs.saturating_add(SESSION_TTL_SECS),
     };
-    Ok(OpenSession { token: key.sign(&claims)?, ..session.open })
+    Ok(OpenSession { token: token(&claims)?, ..session.open })
 }
 
 /// A ticket into `room` for `node`, whose key is `node_key`.

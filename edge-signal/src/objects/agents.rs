@@ -14,10 +14,9 @@ use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use shared::claims::AccessClaims;
 use shared::ids::{RANDOM_LEN, RoomName, RoomSid, WorkerId};
-use worker::js_sys;
 use worker::{
-    DurableObject, Env, Request, Response, Result, ScheduledTime, SqlStorageValue, State, WebSocket,
-    WebSocketIncomingMessage, WebSocketPair, console_error, console_log, durable_object, wasm_bindgen,
+    DurableObject, Env, Request, Response, Result, SqlStorageValue, State, WebSocket, WebSocketIncomingMessage,
+    WebSocketPair, console_error, console_log, durable_object, wasm_bindgen,
 };
 
 use crate::agents::Registry;
@@ -326,10 +325,7 @@ impl Shell {
         }
         let Some(UnixMs(due)) = deadline else { return Ok(()) };
         if self.alarm.replace(Some(due)) != Some(due) {
-            // Milliseconds since the epoch are exact in a double.
-            #[allow(clippy::cast_precision_loss)]
-            let date = js_sys::Date::new(&(due as f64).into());
-            self.state.storage().set_alarm(ScheduledTime::new(date)).await?;
+            runtime::set_alarm(&self.state, UnixMs(due)).await?;
         }
         Ok(())
     }

@@ -9,10 +9,9 @@ use std::rc::Rc;
 
 use futures_util::lock::Mutex;
 use shared::ids::{NodeId, RoomName};
-use worker::js_sys;
 use worker::{
-    DurableObject, Env, Request, Response, Result, ScheduledTime, State, WebSocket, WebSocketIncomingMessage,
-    console_error, console_log, durable_object, wasm_bindgen,
+    DurableObject, Env, Request, Response, Result, State, WebSocket, WebSocketIncomingMessage, console_error,
+    console_log, durable_object, wasm_bindgen,
 };
 
 use crate::objects::directory::Line;
@@ -356,10 +355,7 @@ impl Shell {
             return Ok(());
         };
         if self.alarm.replace(Some(due)) != Some(due) {
-            // Milliseconds since the epoch are exact in a double.
-            #[allow(clippy::cast_precision_loss)]
-            let date = js_sys::Date::new(&(due as f64).into());
-            self.state.storage().set_alarm(ScheduledTime::new(date)).await?;
+            runtime::set_alarm(&self.state, UnixMs(due)).await?;
         }
         Ok(())
     }

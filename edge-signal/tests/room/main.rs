@@ -30,4 +30,5 @@ mod subscribing;
 mod virtual_client;
 mod virtual_node;
 mod webhooks;
+mod who;
 mod world;

@@ -8,13 +8,13 @@ use edge_signal::refusal::{Reason, Refusal};
 use edge_signal::room::Room;
 use edge_signal::room::call::Heard;
 use edge_signal::room::effect::{DirectoryEntry, Effect, RowChange, TABLES};
-use edge_signal::room::event::{Admission, ConnectionId, Context, Event, JoinAttempt, UnixMs};
+use edge_signal::room::event::{Admission, ConnectionId, Context, Event, UnixMs};
 use edge_signal::room::service::{Answer, Error, Request};
 use livekit_protocol as proto;
 use livekit_protocol::DisconnectReason;
 use livekit_protocol::signal_request::Message as Asked;
 use livekit_protocol::signal_response::Message;
-use shared::claims::{AccessClaims, VideoGrant};
+use shared::claims::AccessClaims;
 use shared::control::{
     CONTROL_VERSION, Delivery, Description, DescriptionKind, LayerMedia, MediaState, MidTrack, NodeToRoom,
     PlaceRequest, TrackMedia,
@@ -24,6 +24,7 @@ use shared::ids::{AgentName, Identity, JobId, NodeId, ParticipantSid, RegionName
 use crate::app_server::AppServer;
 use crate::virtual_client::VirtualClient;
 use crate::virtual_node::VirtualNode;
+pub(crate) use crate::who::Who;
 
 pub(crate) const START: UnixMs = UnixMs(1_795_219_620_000);
 
@@ -52,81 +53,6 @@ pub(crate) struct World {
     rows: BTreeMap<(String, String), String>,
     events: u64,
     sockets: u64,
-}
-
-/// What a test wants of a joining client.
-#[derive(Clone)]
-pub(crate) struct Who {
-    pub(crate) claims: AccessClaims,
-    pub(crate) request: proto::JoinRequest,
-    pub(crate) single: bool,
-}
-
-impl Who {
-    pub(crate) fn named(identity: &str) -> Self {
-        let video = VideoGrant { room_join: true, room: "r".into(), ..VideoGrant::default() };
-        let claims = AccessClaims {
-            iss: "devkey".into(),
-            sub: identity.into(),
-            exp: START.secs() + 3600,
-            name: identity.to_uppercase(),
-            video: Some(video),
-            ..AccessClaims::default()
-        };
-        let client_info = proto::ClientInfo { sdk: 1, protocol: 17, ..Default::default() };
-        let settings = proto::ConnectionSettings { auto_subscribe: true, ..Default::default() };
-        let request = proto::JoinRequest {
-            client_info: Some(client_info),
-            connection_settings: Some(settings),
-            ..Default::default()
-        };
-        Self { claims, request, single: true }
-    }
-
-    pub(crate) fn grant(mut self, change: impl FnOnce(&mut VideoGrant)) -> Self {
-        change(self.claims.video.as_mut().unwrap());
-        self
-    }
-
-    pub(crate) fn protocol(mut self, protocol: i32) -> Self {
-        self.request.client_info.as_mut().unwrap().protocol = protocol;
-        self
-    }
-
-    pub(crate) fn sdk(mut self, sdk: proto::client_info::Sdk) -> Self {
-        self.request.client_info.as_mut().unwrap().set_sdk(sdk);
-        self
-    }
-
-    pub(crate) fn browser(mut self, browser: &str) -> Self {
-        self.request.client_info.as_mut().unwrap().browser = browser.into();
-        self
-    }
-
-    pub(crate) fn dual(mut self) -> Self {
-        self.single = false;
-        self
-    }
-
-    pub(crate) fn no_auto_subscribe(mut self) -> Self {
-        self.request.connection_settings.as_mut().unwrap().auto_subscribe = false;
-        self
-    }
-
-    pub(crate) fn offering(mut self, id: u32) -> Self {
-        self.request.publisher_offer = Some(session_description("offer", id));
-        self
-    }
-
-    fn attempt(&self) -> JoinAttempt {
-        JoinAttempt {
-            room: RoomName::try_from("r").unwrap(),
-            claims: self.claims.clone(),
-            request: self.request.clone(),
-            single_peer_connection: self.single,
-            place: None,
-        }
-    }
 }
 
 impl World {

@@ -2,10 +2,12 @@
 //! Keys and tokens are left out; what they claim is there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 
 use edge_signal::fleet::Fleet;
+use edge_signal::fleet::mint::open_session_with;
 use serde::{Deserialize, Serialize};
-use shared::claims::{SESSION_TTL_SECS, SessionClaims, TICKET_TTL_SECS};
+use shared::claims::{SessionClaims, TICKET_TTL_SECS};
 use shared::control::{FirstSession, FleetToNode, NodeInfo, NodeToFleet, OpenSession, PlaceRequest, PlaceResponse};
 use shared::ids::{NodeId, RegionName, RoomName};
 
@@ -39,17 +41,10 @@ impl Ticket {
 /// A session with its token, which is its claims.
 #[must_use]
 pub(crate) fn open_session(net: &mut Net, node: &NodeId, room: &RoomName, session: FirstSession) -> OpenSession {
-    let claims = SessionClaims {
-        aud: node.clone(),
-        room: room.clone(),
-        sub: session.participant,
-        identity: session.identity,
-        generation: session.generation,
-        grants: session.grants,
-        jti: net.pick(0, u64::MAX).to_string(),
-        exp: net.unix().secs() + SESSION_TTL_SECS,
-    };
-    OpenSession { token: serde_json::to_string(&claims).unwrap_or_default(), ..session.open }
+    let (jti, now) = (net.pick(0, u64::MAX).to_string(), net.unix().secs());
+    let token = |claims: &SessionClaims| Ok::<_, Infallible>(serde_json::to_string(claims).unwrap_or_default());
+    let Ok(open) = open_session_with(node, room, session, jti, now, token);
+    open
 }
 
 struct Link {

@@ -12,6 +12,7 @@ use xtask::node::Node;
 use xtask::stack::Stack;
 
 use crate::browser::Browser;
+use crate::call::{comes_about, goes_on, stills};
 use crate::scene::sum_metric;
 use crate::sdk::{Mode, PATIENCE, SdkClient};
 use crate::statistics::quantile;
@@ -76,20 +77,17 @@ async fn of_mode(stack: &mut Stack, mode: Mode, step: &'static str) -> Result<Ro
         clients.push(client);
         browsers.push(browser);
     }
-    for (one, other) in pairs(&clients) {
-        one.hears(json!({ "event": "firstFrame", "identity": other.identity() })).await?;
-    }
-    goes_on(&clients).await?;
+    comes_about(&clients).await?;
     let since = try_join_all(clients.iter().map(SdkClient::mark)).await?;
-    let (mut usual, mut stills) = (Vec::new(), Vec::new());
+    let (mut usual, mut stood) = (Vec::new(), Vec::new());
     for _ in 0..KILLS {
         let serving = serving(stack).await?;
-        stillness(&clients).await?;
+        stills(&clients).await?;
         sleep(CALM).await;
-        usual.extend(stillness(&clients).await?);
+        usual.extend(stills(&clients).await?);
         stack.nodes().get_mut(serving).context("no such node")?.process.kill();
         goes_on(&clients).await?;
-        stills.extend(stillness(&clients).await?);
+        stood.extend(stills(&clients).await?);
         let node = stack.nodes().get_mut(serving).context("no such node")?;
         node.restart()?;
         node.wait_until_ready()?;
@@ -102,29 +100,18 @@ async fn of_mode(stack: &mut Stack, mode: Mode, step: &'static str) -> Result<Ro
         client.leave().await?;
     }
     usual.sort_by(f64::total_cmp);
-    stills.sort_by(f64::total_cmp);
+    stood.sort_by(f64::total_cmp);
     let of = |sorted: &[f64], share| quantile(sorted, share).unwrap_or(f64::NAN);
     Ok(Row {
         step,
         kills: KILLS,
-        pictures: stills.len(),
+        pictures: stood.len(),
         usual_p50_ms: of(&usual, 0.5),
-        still_p50_ms: of(&stills, 0.5),
-        still_p95_ms: of(&stills, 0.95),
-        still_worst_ms: of(&stills, 1.0),
+        still_p50_ms: of(&stood, 0.5),
+        still_p95_ms: of(&stood, 0.95),
+        still_worst_ms: of(&stood, 1.0),
         resumed,
     })
-}
-
-/// Waits until everyone has seen and heard more of everyone.
-async fn goes_on(clients: &[SdkClient]) -> Result<()> {
-    try_join_all(pairs(clients).map(|(one, other)| one.sees_and_hears(other.identity()))).await?;
-    Ok(())
-}
-
-/// How long each picture stood still since the last look, ms.
-async fn stillness(clients: &[SdkClient]) -> Result<Vec<f64>> {
-    try_join_all(pairs(clients).map(|(one, other)| one.stillness(other.identity()))).await
 }
 
 /// The node that has all of the call; waits until one says so.
@@ -143,9 +130,4 @@ async fn serving(stack: &mut Stack) -> Result<usize> {
         }
     };
     timeout(PATIENCE, found).await.context("no node has the call")?
-}
-
-fn pairs(clients: &[SdkClient]) -> impl Iterator<Item = (&SdkClient, &SdkClient)> {
-    let all = clients.iter().flat_map(move |one| clients.iter().map(move |other| (one, other)));
-    all.filter(|(one, other)| one.identity() != other.identity())
 }
