@@ -34,8 +34,10 @@ pub const MAX_MESSAGE_LEN: usize = 64 * 1024;
 const RECEIVE_BUFFER: u32 = 512 * 1024;
 /// SCTP streams a peer may use each way; SDKs use ids below 103.
 const MAX_STREAMS: u16 = 1024;
-/// Associations a client may have half open: repeats of its INIT make one each.
+/// Associations a client may have beside one that is up: repeats of its INIT make one each.
 const MAX_HALF_OPEN: usize = 4;
+/// Associations a client may start in all, its repeats counted: the library remembers each.
+const MAX_ASSOCIATIONS: usize = 256;
 /// Bytes queued on a reliable channel before messages to it are dropped.
 const MAX_RELIABLE_QUEUED: usize = 4 * 1024 * 1024;
 /// Bytes queued on a lossy channel before messages to it are dropped: old data is worth nothing there.
@@ -131,6 +133,8 @@ pub struct DataChannels {
     role: DataRole,
     endpoint: Endpoint,
     associations: Vec<(AssociationHandle, Association)>,
+    /// How many the client has started.
+    started: usize,
     established: bool,
     channels: Vec<Channel>,
     early: VecDeque<(Instant, Bytes)>,
@@ -141,8 +145,8 @@ pub struct DataChannels {
     taken_over: ChannelStreams,
     /// The association that was started from here.
     own: Option<AssociationHandle>,
-    /// The client's tag in it, once its cookie is on its way back.
-    echoed: Option<u32>,
+    /// The client's tag in the association that is up, or comes up with the cookie that is on its way back.
+    agreed: Option<u32>,
     /// The client has opened channels since they were last asked for.
     opened: bool,
     /// The library gave up on what the peer sent.
@@ -160,6 +164,7 @@ impl DataChannels {
             role,
             endpoint: Endpoint::new(PEER, TransportProtocol::UDP, Arc::new(EndpointConfig::new()), Some(server)),
             associations: Vec::new(),
+            started: 0,
             established: false,
             channels: Vec::new(),
             early: VecDeque::new(),
@@ -168,7 +173,7 @@ impl DataChannels {
             acknowledged: Acknowledged::default(),
             taken_over: ChannelStreams::new(),
             own: None,
-            echoed: None,
+            agreed: None,
             opened: false,
             broken: false,
             uncounted: false,
@@ -235,10 +240,10 @@ impl DataChannels {
     }
 
     fn take_packet(&mut self, now: Instant, packet: Bytes, received: &mut Vec<Message>) {
-        // Both have started the one association: the cookie that is under way brings it up at the client, whatever INITs of
-        // its own were on the way (RFC 9260 section 5.2.1).
-        let is_collision = self.echoed.is_some() && handshake::initiate_tag(&packet) == self.echoed;
-        if is_collision || !self.acknowledged.lets_in(&packet) {
+        // An INIT with this tag was late, or both have started the one association, and the cookie that is under way brings
+        // it up at the client (RFC 9260 section 5.2.1). With another tag, the client starts over.
+        let is_late = self.agreed.is_some() && handshake::initiate_tag(&packet) == self.agreed;
+        if is_late || !self.acknowledged.lets_in(&packet) {
             return;
         }
         match self.endpoint.handle(now, PEER, None, packet) {
@@ -253,8 +258,13 @@ impl DataChannels {
                     self.associations.retain(|(handle, _)| *handle != own);
                 }
                 self.associations.push((handle, association));
-                if self.associations.len() >= MAX_HALF_OPEN {
+                self.started += 1;
+                if self.started >= MAX_ASSOCIATIONS {
                     self.endpoint.reject_new_associations();
+                }
+                let first = usize::from(self.established);
+                if self.associations.len() > first + MAX_HALF_OPEN {
+                    self.associations.remove(first);
                 }
             }
             _ => {}
@@ -294,11 +304,8 @@ impl DataChannels {
             }
         }
         let packet = self.outgoing.pop_front()?;
-        if self.established {
-            self.acknowledged.note(&packet);
-        } else {
-            self.echoed = handshake::echoed_to(&packet).or(self.echoed);
-        }
+        self.acknowledged.note(&packet);
+        self.agreed = handshake::agreed_with(&packet).or(self.agreed);
         Some(packet)
     }
 
@@ -322,7 +329,7 @@ impl DataChannels {
         for at in 0..self.associations.len() {
             while let Some(event) = self.associations.get_mut(at).and_then(|(_, a)| a.poll()) {
                 match event {
-                    Event::Connected if !self.established => return self.establish(now, at, received),
+                    Event::Connected => return self.establish(now, at, received),
                     Event::Stream(StreamEvent::Readable { id }) => self.read(now, at, id, received),
                     _ => {}
                 }
@@ -330,21 +337,24 @@ impl DataChannels {
         }
     }
 
-    /// The first association to come up is the one; the others were repeats of its INIT.
+    /// What came up last is the association; the others were repeats of its INIT, or the client has started over with the
+    /// channels that it has (RFC 9260 section 5.2.2).
     fn establish(&mut self, now: Instant, at: usize, received: &mut Vec<Message>) {
-        self.established = true;
-        self.endpoint.reject_new_associations();
         self.associations.swap(0, at);
         self.associations.truncate(1);
-        let taken_over = std::mem::take(&mut self.taken_over);
+        self.acknowledged = Acknowledged::default();
+        let mut known = std::mem::take(&mut self.taken_over);
+        if std::mem::replace(&mut self.established, true) {
+            known = self.channels.drain(..).map(|channel| (channel.label, channel.stream)).collect();
+        }
         if self.role == DataRole::Downstream {
             for own @ (label, stream) in own_streams() {
-                if !taken_over.contains(&own) {
+                if !known.contains(&own) {
                     self.open(now, label, stream, false);
                 }
             }
         }
-        for (label, stream) in taken_over {
+        for (label, stream) in known {
             self.open(now, label, stream, true);
         }
         self.flush_early(now);

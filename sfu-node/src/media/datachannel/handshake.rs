@@ -6,6 +6,8 @@ const COMMON_HEADER: usize = 12;
 const INIT: u8 = 1;
 /// Section 3.3.11.
 const COOKIE_ECHO: u8 = 10;
+/// Section 3.3.12.
+const COOKIE_ACK: u8 = 11;
 
 /// The Initiate Tag of an INIT, which is alone in its packet.
 pub(super) fn initiate_tag(packet: &[u8]) -> Option<u32> {
@@ -13,10 +15,10 @@ pub(super) fn initiate_tag(packet: &[u8]) -> Option<u32> {
     kind(packet).filter(|kind| *kind == INIT).and_then(|_| number(packet, COMMON_HEADER + 4))
 }
 
-/// Whose cookie goes back to it in this packet: its tag. The chunk is the first of its packet.
-pub(super) fn echoed_to(packet: &[u8]) -> Option<u32> {
+/// The tag of the peer with which this packet of ours makes an association. Its chunk is the first of its packet.
+pub(super) fn agreed_with(packet: &[u8]) -> Option<u32> {
     // Behind the ports.
-    kind(packet).filter(|kind| *kind == COOKIE_ECHO).and_then(|_| number(packet, 4))
+    kind(packet).filter(|kind| matches!(*kind, COOKIE_ECHO | COOKIE_ACK)).and_then(|_| number(packet, 4))
 }
 
 fn kind(packet: &[u8]) -> Option<u8> {

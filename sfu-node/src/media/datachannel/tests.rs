@@ -291,3 +291,33 @@ fn a_client_that_starts_over_while_its_cookie_is_under_way_is_followed() {
     client.run(now, &mut node, &mut received, |_, _| {});
     assert_eq!(received, [Message { label: Label::Reliable, data: Bytes::from_static(b"here") }]);
 }
+
+#[test]
+fn a_client_that_starts_over_in_mid_call_is_followed() {
+    let (now, mut received) = (Instant::now(), Vec::new());
+    let mut node = DataChannels::new(DataRole::Both);
+    let mut before = Client::dial(now);
+    before.run(now, &mut node, &mut received, |_, _| {});
+    before.open(now);
+    before.run(now, &mut node, &mut received, |_, _| {});
+    before.say(now, b"before");
+    before.run(now, &mut node, &mut received, |_, _| {});
+    for round in 0..3 {
+        // It knows its channel: no DCEP.
+        let mut client = Client::dial(now);
+        client.run(now, &mut node, &mut received, |_, _| {});
+        client.association.open_stream(2, PayloadProtocolIdentifier::Binary).unwrap();
+        client.say(now, b"after");
+        client.run(now, &mut node, &mut received, |_, _| {});
+        assert_eq!(received.len(), 2 + round, "{received:?}");
+        node.send(now, Label::Reliable, &Bytes::from_static(b"back")).unwrap();
+        client.run(now, &mut node, &mut received, |_, _| {});
+        let answer = client.association.stream(2).unwrap().read_sctp().unwrap().unwrap();
+        assert_eq!(answer.to_payload(100).unwrap(), b"back"[..]);
+    }
+    let late = before.sent[0].clone();
+    let known = node.associations.len();
+    (0..100).for_each(|_| node.handle_packet(now, late.clone(), &mut received));
+    assert!(node.associations.len() <= known + MAX_HALF_OPEN);
+    node.send(now, Label::Reliable, &Bytes::from_static(b"still")).unwrap();
+}
