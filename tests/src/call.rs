@@ -95,7 +95,10 @@ impl Call {
             for reliable in [true, false] {
                 let mut attempts = 0..DATA_ATTEMPTS;
                 loop {
-                    let attempt = attempts.next().context("no data gets through")?;
+                    let Some(attempt) = attempts.next() else {
+                        let channel = if reliable { "reliable" } else { "lossy" };
+                        bail!("no {channel} data of {} gets through to {}", from.identity(), to.identity());
+                    };
                     let (mark, text) = (to.mark().await?, format!("{text} {reliable} {attempt}"));
                     from.send_data(&text, reliable).await?;
                     let data = json!({ "event": "data", "identity": from.identity(), "text": text });

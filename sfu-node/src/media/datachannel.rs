@@ -243,6 +243,9 @@ impl DataChannels {
         // An INIT with this tag was late, or both have started the one association, and the cookie that is under way brings
         // it up at the client (RFC 9260 section 5.2.1). With another tag, the client starts over.
         let is_late = self.agreed.is_some() && handshake::initiate_tag(&packet) == self.agreed;
+        if let Some(tag) = handshake::initiate_tag(&packet) {
+            tracing::debug!(tag, is_late, established = self.established, "a client starts data channels");
+        }
         if is_late || !self.acknowledged.lets_in(&packet) {
             return;
         }
@@ -340,6 +343,7 @@ impl DataChannels {
     /// What came up last is the association; the others were repeats of its INIT, or the client has started over with the
     /// channels that it has (RFC 9260 section 5.2.2).
     fn establish(&mut self, now: Instant, at: usize, received: &mut Vec<Message>) {
+        tracing::debug!(tag = self.agreed, again = self.established, "data channels are up");
         self.associations.swap(0, at);
         self.associations.truncate(1);
         self.acknowledged = Acknowledged::default();
