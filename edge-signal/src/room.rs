@@ -52,6 +52,7 @@ mod store;
 pub mod subscription;
 pub mod timers;
 mod track_info;
+pub mod transfer;
 mod turn;
 pub mod unanswered;
 mod update;
@@ -160,6 +161,7 @@ impl Room {
             }
             Event::ClientGone { connection } => self.connection_gone(&mut turn, &connection),
             Event::Request(request) => self.serve_request(&mut turn, *request),
+            Event::Transferred { transfer, welcome } => self.transferred(&mut turn, &transfer, *welcome),
             Event::NodeLinked { node, region, rejoin_ticket } => {
                 self.node_linked(&mut turn, &node, region, rejoin_ticket);
             }

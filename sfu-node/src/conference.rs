@@ -124,7 +124,7 @@ impl Conference {
         }
         if let Some(known) = known {
             // A track keeps its id when its participant is moved: subscribers go on with its key.
-            self.close_session(name, &known);
+            self.close_session(name, &known, false);
         }
         if !self.rooms.contains_key(name) {
             let (key, home) = (RoomKey(self.allocator.key()), self.placement.place(&[]));
@@ -171,8 +171,8 @@ impl Conference {
             return self.send_data(name, &packet, reliable, &identities);
         }
         let Some(key) = session_of(&message).cloned() else { return };
-        if let RoomToNode::CloseSession { .. } = message {
-            return self.end_session(name, &key);
+        if let RoomToNode::CloseSession { quietly, .. } = message {
+            return self.end_session(name, &key, quietly);
         }
         let Some(room) = self.rooms.get_mut(name) else { return };
         let Some(session) = room.sessions.get_mut(&key.participant).filter(|session| *session.key() == key) else {
@@ -257,7 +257,7 @@ impl Conference {
     pub(crate) fn reconcile(&mut self, name: &RoomName, keep: &[SessionKey]) {
         for key in self.sessions_of(name).iter().filter(|key| !keep.contains(key)) {
             tracing::info!(room = %name, session = %key, "closing a session the room does not know");
-            self.end_session(name, key);
+            self.end_session(name, key, false);
         }
     }
 
@@ -275,7 +275,7 @@ impl Conference {
     /// Ends a room here, with its sessions.
     pub(crate) fn close_room(&mut self, name: &RoomName) {
         for key in self.sessions_of(name) {
-            self.end_session(name, &key);
+            self.end_session(name, &key, false);
         }
     }
 
@@ -299,7 +299,7 @@ impl Conference {
                 let session = self.rooms.get(&name).and_then(|room| room.sessions.get(&participant));
                 let Some(key) = session.map(|session| session.key().clone()) else { return };
                 tracing::info!(room = %name, session = %key, ?reason, "transport failed");
-                self.end_session(&name, &key);
+                self.end_session(&name, &key, false);
                 let failed = NodeToRoom::MediaState { session: key, state: MediaState::Failed };
                 self.effects.messages.push((name, failed));
             }
@@ -435,8 +435,8 @@ impl Conference {
     }
 
     /// Closes a session whose tracks end with it.
-    fn end_session(&mut self, name: &RoomName, key: &SessionKey) {
-        if !self.close_session(name, key) {
+    fn end_session(&mut self, name: &RoomName, key: &SessionKey, quietly: bool) {
+        if !self.close_session(name, key, quietly) {
             return;
         }
         if let Some(room) = self.rooms.get_mut(name) {
@@ -451,14 +451,14 @@ impl Conference {
     }
 
     /// Closes a session's transports. False: it is not here.
-    fn close_session(&mut self, name: &RoomName, key: &SessionKey) -> bool {
+    fn close_session(&mut self, name: &RoomName, key: &SessionKey, quietly: bool) -> bool {
         let Some(room) = self.rooms.get_mut(name) else { return false };
         if room.sessions.get(&key.participant).is_none_or(|session| session.key() != key) {
             return false;
         }
         let Some(mut session) = room.sessions.remove(&key.participant) else { return false };
         let mut out = Output::default();
-        session.close(&mut self.allocator, &mut out);
+        session.close(quietly, &mut self.allocator, &mut out);
         for transport in session.transports() {
             self.transports.remove(&transport);
         }
@@ -497,7 +497,7 @@ fn forget_track(
 
 fn session_of(message: &RoomToNode) -> Option<&SessionKey> {
     match message {
-        RoomToNode::CloseSession { session }
+        RoomToNode::CloseSession { session, .. }
         | RoomToNode::Offer { session, .. }
         | RoomToNode::Answer { session, .. }
         | RoomToNode::AnnounceTrack { session, .. }

@@ -163,7 +163,7 @@ fn start_media(
     let all = || ShardIndex::all(shards.len());
     let endpoint = |(index, shard): (_, &ShardHandle)| Endpoint {
         candidates: config.candidates(index),
-        fingerprint: shard.fingerprint(),
+        fingerprints: shard.fingerprints(),
     };
     let endpoints = all().zip(&shards).map(endpoint).collect();
     let conference = Conference::new(endpoints, config.fullness(), Allocator::new(seed), max_sessions);

@@ -103,7 +103,7 @@ impl Session {
         let transport = TransportKey(allocator.key());
         let mut session = Self {
             speaker: SpeakerKey(allocator.key()),
-            publisher: Answerer::new(transport, allocator),
+            publisher: Answerer::new(transport, params.key.generation.into(), allocator),
             subscriber: None,
             publications: Publications::default(),
             loudness: Loudness::default(),
@@ -415,10 +415,11 @@ impl Session {
         ended
     }
 
-    /// Ends the session's transports.
-    pub(crate) fn close(&mut self, allocator: &mut Allocator, out: &mut Output) {
+    /// Ends the session's transports; quietly, when its client goes on elsewhere.
+    pub(crate) fn close(&mut self, quietly: bool, allocator: &mut Allocator, out: &mut Output) {
         self.subscriptions.close(allocator);
-        out.commands.extend(self.transports().into_iter().map(Command::Close));
+        let end = if quietly { Command::Forget } else { Command::Close };
+        out.commands.extend(self.transports().into_iter().map(end));
     }
 
     fn flush_publications(&mut self, out: &mut Output) {
@@ -520,7 +521,7 @@ impl Session {
     }
 
     fn open_subscriber(&mut self, allocator: &mut Allocator, out: &mut Output) {
-        let subscriber = Offerer::new(TransportKey(allocator.key()), allocator);
+        let subscriber = Offerer::new(TransportKey(allocator.key()), self.params.key.generation.into(), allocator);
         let credentials = subscriber.credentials.clone();
         // Data comes down the primary connection, and only there.
         let data = match self.params.peer_connections {
@@ -539,7 +540,8 @@ impl Session {
         fingerprint: Option<Fingerprint>,
         data: DataRole,
     ) -> TransportConfig {
-        TransportConfig { key, room: self.params.room, speaker: self.speaker(), local, fingerprint, data }
+        let certificate = self.params.key.generation.into();
+        TransportConfig { key, room: self.params.room, speaker: self.speaker(), local, fingerprint, certificate, data }
     }
 
     fn speaker(&self) -> Speaker {

@@ -14,8 +14,8 @@ use shared::ids::{RoomName, SessionKey};
 
 use crate::conference::Conference;
 use crate::conference::placement::Fullness;
-use crate::media::api::{Fingerprint, SrtpProfile};
-use crate::media::dtls::Identity;
+use crate::media::api::{CertificateTurn, Fingerprint, SrtpProfile};
+use crate::media::dtls::Identities;
 use crate::media::shard::Shard;
 use crate::media::srtp::Srtp;
 use crate::session::Endpoint;
@@ -35,7 +35,7 @@ const SEGMENTS: usize = 64;
 /// What is the same in all nodes of all runs: making a certificate takes long.
 #[derive(Clone)]
 pub struct Certificate {
-    identity: Identity,
+    identities: Identities,
     provider: Arc<dyn RTCCryptoProvider>,
 }
 
@@ -47,9 +47,9 @@ impl Certificate {
     #[must_use]
     #[allow(clippy::expect_used, reason = "a simulation may panic")]
     pub fn generate() -> Self {
-        let provider = Arc::new(AwsLcRsProvider::new());
-        let identity = Identity::generate(provider.clone()).expect("a certificate");
-        Self { identity, provider }
+        let provider: Arc<dyn RTCCryptoProvider> = Arc::new(AwsLcRsProvider::new());
+        let identities = Identities::generate(&provider).expect("a certificate");
+        Self { identities, provider }
     }
 }
 
@@ -57,10 +57,9 @@ impl Certificate {
 pub struct Node {
     conference: Conference,
     shard: Shard,
-    fingerprint: Fingerprint,
     provider: Arc<dyn RTCCryptoProvider>,
     /// The keys that a client at an address has shaken hands with.
-    shaken: BTreeMap<SocketAddr, Vec<u8>>,
+    shaken: BTreeMap<SocketAddr, (Vec<u8>, Fingerprint)>,
     /// For the rooms, in order.
     pub messages: Vec<(RoomName, NodeToRoom)>,
     /// For the network.
@@ -74,19 +73,18 @@ impl Node {
         seed: u64,
         origin: Instant,
         address: SocketAddr,
-        Certificate { identity, provider }: Certificate,
+        Certificate { identities, provider }: Certificate,
         max_sessions: usize,
     ) -> Self {
-        let fingerprint = identity.fingerprint();
-        let shard = Shard::new(2 * max_sessions, SEGMENTS, seed, identity, provider.clone()).counting_from(origin);
-        let endpoint = Endpoint { candidates: vec![address], fingerprint };
+        let fingerprints = CertificateTurn::BOTH.map(|turn| identities.of(turn).fingerprint());
+        let shard = Shard::new(2 * max_sessions, SEGMENTS, seed, identities, provider.clone()).counting_from(origin);
+        let endpoint = Endpoint { candidates: vec![address], fingerprints };
         let full = Fullness { sessions: u32::MAX, packets_per_second: u32::MAX };
         let mut random = [0; 32];
         random[..8].copy_from_slice(&seed.to_le_bytes());
         Self {
             conference: Conference::new(vec![endpoint], full, Allocator::new(random), max_sessions),
             shard,
-            fingerprint,
             provider,
             shaken: BTreeMap::new(),
             messages: Vec::new(),
@@ -192,14 +190,14 @@ impl Node {
             return;
         };
         let Ok(fingerprint) = <[u8; FINGERPRINT_LEN]>::try_from(fingerprint) else { return };
-        if self.shaken.get(&from).is_none_or(|known| known != material) {
+        if self.shaken.get(&from).is_none_or(|(known, _)| known != material) {
             let Ok(srtp) = Srtp::for_server(PROFILE, material, self.provider.crypto()) else { return };
-            if !self.shard.shake_hands(now, from, Fingerprint(fingerprint), srtp) {
-                return;
-            }
-            self.shaken.insert(from, material.to_vec());
+            let Some(shown) = self.shard.shake_hands(now, from, Fingerprint(fingerprint), srtp) else { return };
+            self.shaken.insert(from, (material.to_vec(), shown));
         }
-        self.datagrams.push((from, [&[HANDSHAKE], &self.fingerprint.0[..]].concat()));
+        if let Some((_, shown)) = self.shaken.get(&from) {
+            self.datagrams.push((from, [&[HANDSHAKE], &shown.0[..]].concat()));
+        }
     }
 
     /// Carries commands and events between conference and shard until there are none.

@@ -309,6 +309,9 @@ pub enum RoomToNode {
     CloseSession {
         /// Which.
         session: SessionKey,
+        /// Its client goes on in another room with the connection it has, and must not be told that it is closed.
+        #[serde(default)]
+        quietly: bool,
     },
     /// The client's offer for the publisher (or only) connection.
     Offer {

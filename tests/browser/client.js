@@ -85,6 +85,7 @@ window.client = {
       .on(RoomEvent.Reconnecting, () => happened("reconnecting"))
       .on(RoomEvent.SignalReconnecting, () => happened("signalReconnecting"))
       .on(RoomEvent.Reconnected, () => happened("reconnected"))
+      .on(RoomEvent.Moved, (text) => happened("moved", { text }))
       .on(RoomEvent.Disconnected, (reason) => happened("disconnected", { reason }))
       .on(RoomEvent.DataReceived, (payload, who, kind, topic) =>
         happened("data", { identity: who?.identity, topic, text: new TextDecoder().decode(payload) }),

@@ -13,7 +13,7 @@ pub(crate) struct Call {
     pub(crate) bob: SdkClient,
     pub(crate) front: Front,
     pub(crate) scene: Scene,
-    _browser: Browser,
+    browser: Browser,
 }
 
 impl Call {
@@ -26,7 +26,12 @@ impl Call {
         for client in [&ada, &bob] {
             client.join_room(front.url(), &scene.room, mode).await?;
         }
-        Ok(Self { ada, bob, front, scene, _browser: browser })
+        Ok(Self { ada, bob, front, scene, browser })
+    }
+
+    /// Another page of the same browser, in no room yet.
+    pub(crate) async fn page(&self, identity: &str) -> Result<SdkClient> {
+        self.browser.client(identity).await
     }
 
     /// Ada shows camera and microphone, Bob sees and hears her.

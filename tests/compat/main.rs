@@ -166,6 +166,8 @@ rows! {
             "`livekit-server-sdk`: each method of participants, tracks and data, with what clients see of it.";
         app_servers_call_methods_of_participants: crate::server_api::remote_call,
             "`PerformRpc`: a participant's `registerRpcMethod` answers; what it cannot, and what never comes, is an error.";
+        the_server_sdk_moves_participants: crate::server_api::moved,
+            "`moveParticipant`: `RoomEvent.Moved`; tracks, data and subscriptions go on in the other room, the connection stays; those left see it leave.";
         the_server_sdk_dispatches_agents: crate::agents::dispatched,
             "`AgentDispatchClient`: an agent of `livekit-agents` comes, is seen as such, answers, and goes.";
     }

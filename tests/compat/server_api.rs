@@ -34,6 +34,15 @@ impl<'a> Caller<'a> {
         Ok(format!("{error:#}"))
     }
 
+    /// Sids of what a participant publishes.
+    async fn tracks_of(&self, room: &str, identity: &str) -> Result<Vec<Value>> {
+        let shown = self.call("getParticipant", json!([room, identity])).await?;
+        let mut tracks: Vec<Value> =
+            shown["tracks"].as_array().into_iter().flatten().map(|track| track["sid"].clone()).collect();
+        tracks.sort_by_key(ToString::to_string);
+        Ok(tracks)
+    }
+
     /// The room as `listRooms` has it.
     async fn listed(&self) -> Result<Option<Value>> {
         let rooms = self.call("listRooms", json!([[self.scene.room]])).await?;
@@ -151,5 +160,59 @@ pub(crate) async fn participants(mode: Mode) -> Result<()> {
     call.bob.hears(json!({ "event": "participantDisconnected", "identity": "ada" })).await?;
     let left = server.call("listParticipants", json!([room])).await?;
     ensure!(left.as_array().is_some_and(|all| all.len() == 1), "{left}");
+    Ok(())
+}
+
+/// A participant goes on in another room, on the connection it has, and comes back.
+pub(crate) async fn moved(mode: Mode) -> Result<()> {
+    let call = Call::with_video(mode).await?;
+    let server = Caller::of(&call.scene).await?;
+    let (here, there) = (&call.scene.room, &format!("{}-there", call.scene.room));
+    let cat = call.page("cat").await?;
+    cat.join_room(call.front.url(), there, mode).await?;
+    cat.set_microphone(true).await?;
+    let tracks = server.tracks_of(here, "ada").await?;
+    let mark = call.ada.mark().await?;
+
+    server.call("moveParticipant", json!([here, "ada", there])).await?;
+    // It is done when it is answered, and may be asked again.
+    ensure!(server.tracks_of(there, "ada").await? == tracks, "other tracks than before");
+    let gone = server.refused("getParticipant", json!([here, "ada"])).await?;
+    ensure!(gone.contains("404 not_found participant does not exist"), "{gone}");
+    server.call("moveParticipant", json!([here, "ada", there])).await?;
+    call.ada.hears(json!({ "event": "participantDisconnected", "identity": "bob" })).await?;
+    call.ada.hears(json!({ "event": "moved", "text": there })).await?;
+    call.bob.hears(json!({ "event": "participantDisconnected", "identity": "ada" })).await?;
+    cat.hears(json!({ "event": "participantConnected", "identity": "ada" })).await?;
+    cat.sees_and_hears("ada").await?;
+    call.ada.hears_audio_of("cat").await?;
+    call.ada.hears_within(json!({ "event": "reconnected" }), mark, PATIENCE).await?;
+    call.ada.send_data("for cat", true).await?;
+    cat.hears(json!({ "event": "data", "identity": "ada", "text": "for cat" })).await?;
+    cat.send_data("for ada", true).await?;
+    call.ada.hears(json!({ "event": "data", "identity": "cat", "text": "for ada" })).await?;
+    let heard = call.ada.heard(mark).await?;
+    let anew = heard.iter().find(|one| ["reconnecting", "disconnected", "localTrackPublished"].contains(&&*one.event));
+    ensure!(anew.is_none(), "it has not gone on, but begun anew: {anew:?}");
+
+    let (mark, seen) = (call.bob.mark().await?, call.ada.mark().await?);
+    server.call("moveParticipant", json!([there, "ada", here])).await?;
+    call.ada.hears_within(json!({ "event": "moved", "text": here }), seen, PATIENCE).await?;
+    call.bob.hears_within(json!({ "event": "participantConnected", "identity": "ada" }), mark, PATIENCE).await?;
+    call.bob.sees_and_hears("ada").await?;
+    cat.hears(json!({ "event": "participantDisconnected", "identity": "ada" })).await?;
+    let heard = call.bob.heard(0).await?;
+    ensure!(!heard.iter().any(|one| one.event == "data"), "what was said in the other room: {heard:?}");
+
+    let nowhere = server.refused("moveParticipant", json!([here, "ada", here])).await?;
+    ensure!(nowhere.contains("400 invalid_argument destination room cannot be the same"), "{nowhere}");
+    let nobody = server.refused("moveParticipant", json!([here, "eve", there])).await?;
+    ensure!(nobody.contains("404 not_found participant does not exist"), "{nobody}");
+    let small = format!("{here}-small");
+    server.call("createRoom", json!([{ "name": small, "maxParticipants": 1 }])).await?;
+    call.page("dan").await?.join_room(call.front.url(), &small, mode).await?;
+    let full = server.refused("moveParticipant", json!([here, "ada", small])).await?;
+    ensure!(full.contains("412 failed_precondition room is full"), "{full}");
+    call.bob.sees_and_hears("ada").await?;
     Ok(())
 }

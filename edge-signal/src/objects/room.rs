@@ -3,7 +3,7 @@
 //! **An event's rows are written before its effects are carried out, with no await between.** Memory is a cache: a room
 //! that is not in memory is read from its rows.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::RefUnwindSafe;
 use std::rc::Rc;
 
@@ -34,12 +34,14 @@ mod outbox;
 mod service;
 mod sockets;
 mod storage;
+mod transfer;
 mod webhooks;
 
 use calls::Calls;
 pub(crate) use service::Asked;
 use sockets::{Attachment, Sockets};
 use storage::Storage;
+use transfer::Held;
 use webhooks::Deliveries;
 
 /// Where a client's upgrade goes, its query without the token.
@@ -115,7 +117,10 @@ impl DurableObject for RoomObject {
 
     async fn websocket_message(&self, socket: WebSocket, message: WebSocketIncomingMessage) -> Result<()> {
         match sockets::attachment(&socket) {
-            Attachment::Client { connection, .. } => self.shell.client_frame(&connection, message)?,
+            Attachment::Client { connection, .. } => match self.shell.hold(&connection, message) {
+                Some(message) => self.shell.client_frame(&connection, message)?,
+                None => return Ok(()),
+            },
             Attachment::Node { node, link } => self.shell.node_frame(&node, &link, message)?,
             Attachment::Closed => {}
         }
@@ -162,6 +167,10 @@ struct Shell {
     /// Whether the agents' object is to forget a room; `None`: not looked yet.
     agents_over_used: Cell<Option<bool>>,
     calls: Calls,
+    /// One request of an app server at a time, and a transfer to its end.
+    serving: Mutex<()>,
+    /// Who is being transferred.
+    held: RefCell<Option<Held>>,
     deliveries: Deliveries,
     /// Whether webhooks wait; `None`: not looked yet.
     outbox_used: Cell<Option<bool>>,
@@ -184,6 +193,8 @@ impl Shell {
             agents_deaf_until: Cell::new(UnixMs(0)),
             agents_over_used: Cell::new(None),
             calls: Calls::default(),
+            serving: Mutex::new(()),
+            held: RefCell::new(None),
             deliveries: Deliveries::default(),
             outbox_used: Cell::new(None),
             refused: Cell::new(false),

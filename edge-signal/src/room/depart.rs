@@ -49,8 +49,10 @@ impl Room {
 
     /// Takes a participant out of the room with its session and tracks, without a word to anyone's client.
     pub(super) fn erase(&mut self, turn: &mut Turn, sid: &ParticipantSid, reason: DisconnectReason) {
+        // Who goes to another room goes on there with the connection it has.
+        let quietly = reason == DisconnectReason::Migration;
         if let Some((node, session)) = self.open_session_of(sid) {
-            turn.send_node(&node, RoomToNode::CloseSession { session });
+            turn.send_node(&node, RoomToNode::CloseSession { session, quietly });
         }
         self.move_over(turn, sid);
         let watched: Vec<TrackSid> = self.served_to(sid).into_iter().map(|served| served.track).collect();
@@ -74,7 +76,7 @@ impl Room {
     /// Media is over for good, but the client may join anew: it is told to, and kept in the list meanwhile.
     pub(super) fn end_session(&mut self, turn: &mut Turn, sid: &ParticipantSid, reason: DisconnectReason) {
         if let Some((node, session)) = self.open_session_of(sid) {
-            turn.send_node(&node, RoomToNode::CloseSession { session });
+            turn.send_node(&node, RoomToNode::CloseSession { session, quietly: false });
         }
         self.move_over(turn, sid);
         let Some(session) = self.session_mut(sid) else { return };

@@ -29,6 +29,15 @@ pub enum Effect {
         /// The claims; `iss` is set by the shell to its first key.
         claims: Box<AccessClaims>,
     },
+    /// Mint an access token from these claims and send it in `room_moved`.
+    RoomMoved {
+        /// To.
+        connection: ConnectionId,
+        /// The claims; `iss` is set by the shell to its first key.
+        claims: Box<AccessClaims>,
+        /// The rest of the message.
+        moved: Box<proto::RoomMovedResponse>,
+    },
     /// Close a client's socket with code 1000.
     CloseClient {
         /// Which.

@@ -8,6 +8,7 @@ use shared::geo::Place;
 use shared::ids::{NodeId, ParticipantSid, RegionName, RoomName};
 
 use super::service::Request;
+use super::transfer::{Transfer, Welcome};
 use crate::agents::link::{Granted, News, Wishes};
 
 /// Milliseconds since the Unix epoch.
@@ -108,6 +109,13 @@ pub enum Event {
     },
     /// An app server asks something; answered by `Effect::Answer`.
     Request(Box<Request>),
+    /// Another room has taken a participant in; answered by `Effect::Answer` too.
+    Transferred {
+        /// Who.
+        transfer: Box<Transfer>,
+        /// What its client is to be told.
+        welcome: Box<Welcome>,
+    },
     /// A node's room link is open, its ticket checked. Replaces an earlier link of that node.
     NodeLinked {
         /// Which node.

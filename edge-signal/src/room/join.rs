@@ -31,8 +31,6 @@ pub const PING_INTERVAL_SECS: i32 = 10;
 pub const PING_TIMEOUT_SECS: i32 = 30;
 /// Milliseconds between two refreshed access tokens of a participant (LiveKit's 5 min).
 pub const REFRESH_INTERVAL_MS: u64 = 300_000;
-/// Seconds a refreshed access token is good for at least (LiveKit's 10 min).
-const REFRESHED_TTL_SECS: u64 = 600;
 /// Clients below this signal protocol are told when a session is superseded by one of the same identity.
 const SAME_IDENTITY_PROTOCOL: u32 = 12;
 /// Milliseconds a client that came back may lose events for: livekit-client's 2 s, and a margin for its timers.
@@ -132,7 +130,7 @@ impl Room {
     }
 
     /// Ends the session of the same identity, if there is one, and gives its last state.
-    fn supersede(&mut self, turn: &mut Turn, identity: &Identity) -> Option<proto::ParticipantInfo> {
+    pub(super) fn supersede(&mut self, turn: &mut Turn, identity: &Identity) -> Option<proto::ParticipantInfo> {
         let old = self.identities.get(identity)?.clone();
         let info = self.participant_info(&old)?;
         self.dismiss_client(turn, &old, DisconnectReason::DuplicateIdentity, Action::Disconnect);
@@ -216,7 +214,12 @@ impl Room {
         }
     }
 
-    fn tell_of_newcomer(&self, turn: &mut Turn, sid: &ParticipantSid, superseded: Option<proto::ParticipantInfo>) {
+    pub(super) fn tell_of_newcomer(
+        &self,
+        turn: &mut Turn,
+        sid: &ParticipantSid,
+        superseded: Option<proto::ParticipantInfo>,
+    ) {
         let was_seen = superseded.as_ref().filter(|old| !is_hidden(old));
         if let Some(old) = was_seen {
             self.tell(turn, old, |other, protocol| other != sid && protocol < SAME_IDENTITY_PROTOCOL);
@@ -233,16 +236,7 @@ impl Room {
         let Some(participant) = self.participant_mut(sid) else { return };
         participant.refresh_at = now.after(REFRESH_INTERVAL_MS);
         let Some(connection) = participant.connection.clone() else { return };
-        let mut claims = Box::new(participant.claims.clone());
-        claims.identity.clone_from(&claims.sub);
-        claims.jti.clear();
-        claims.single_use = false;
-        if claims.kind.is_empty() {
-            claims.kind = "standard".to_owned();
-        }
-        claims.iat = Some(now.secs());
-        claims.nbf = Some(now.secs());
-        claims.exp = claims.exp.max(now.secs() + REFRESHED_TTL_SECS);
+        let claims = Box::new(participant.fresh_claims(now));
         turn.effects.push(Effect::RefreshToken { connection, claims });
     }
 }
@@ -279,5 +273,6 @@ fn newcomer(now: UnixMs, connection: &ConnectionId, identity: Identity, admissio
         served_from: None,
         relayed: false,
         answer_at: None,
+        former: None,
     }
 }

@@ -146,7 +146,7 @@ impl Room {
             if !self.is_described(sid) {
                 // Its client has not heard of any node yet.
                 if let Some((node, session)) = opened {
-                    turn.send_node(&node, RoomToNode::CloseSession { session });
+                    turn.send_node(&node, RoomToNode::CloseSession { session, quietly: false });
                 }
                 self.renew_session(turn, sid);
             } else {
@@ -276,7 +276,7 @@ impl Room {
         // One that is away is told when it comes back.
         if self.listens(&node) {
             let session = SessionKey { participant: sid.clone(), generation };
-            turn.send_node(&node, RoomToNode::CloseSession { session });
+            turn.send_node(&node, RoomToNode::CloseSession { session, quietly: false });
         }
     }
 

@@ -171,7 +171,7 @@ impl Room {
         }
         let leaving = self.leaving(id);
         for session in present.iter().filter(|session| !self.is_current(id, session) && !leaving.contains(session)) {
-            turn.send_node(id, RoomToNode::CloseSession { session: session.clone() });
+            turn.send_node(id, RoomToNode::CloseSession { session: session.clone(), quietly: false });
         }
         for sid in &missing {
             // From here on nothing is sent to a session that is not there.

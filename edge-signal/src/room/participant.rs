@@ -12,6 +12,9 @@ use shared::ids::{Identity, ParticipantSid, TrackSid};
 use super::event::{ConnectionId, UnixMs};
 use super::record::signed;
 
+/// Seconds a refreshed access token is good for at least (LiveKit's).
+const REFRESHED_TTL_SECS: u64 = 600;
+
 /// Row `participant`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Participant {
@@ -52,6 +55,9 @@ pub(super) struct Participant {
     /// When to look which of the tracks it wished for have not come.
     #[serde(default)]
     pub(super) answer_at: Option<UnixMs>,
+    /// Who it was in the room it was brought from; SDKs may name that one when they resume.
+    #[serde(default)]
+    pub(super) former: Option<ParticipantSid>,
 }
 
 /// What the client said of itself.
@@ -78,6 +84,21 @@ impl Client {
 }
 
 impl Participant {
+    /// The claims of its next token.
+    pub(super) fn fresh_claims(&self, now: UnixMs) -> AccessClaims {
+        let mut claims = self.claims.clone();
+        claims.identity.clone_from(&claims.sub);
+        claims.jti.clear();
+        claims.single_use = false;
+        if claims.kind.is_empty() {
+            claims.kind = "standard".to_owned();
+        }
+        claims.iat = Some(now.secs());
+        claims.nbf = Some(now.secs());
+        claims.exp = claims.exp.max(now.secs() + REFRESHED_TTL_SECS);
+        claims
+    }
+
     /// Signal protocol the client speaks.
     pub(super) fn protocol(&self) -> u32 {
         self.client.traits.protocol

@@ -8,7 +8,7 @@ use livekit_protocol::{DisconnectReason, ReconnectReason, SyncState};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use shared::control::{PeerConnections, ReceivedData, RoomToNode};
-use shared::ids::{Identity, ParticipantSid, TrackSid};
+use shared::ids::{Identity, ParticipantSid, RoomName, TrackSid};
 
 use super::Room;
 use super::effect::Effect;
@@ -42,6 +42,16 @@ pub(super) struct Departed {
     /// Its media never came up, though it waited for it.
     #[serde(default)]
     unreached: bool,
+    /// The room it was brought to.
+    #[serde(default)]
+    to: Option<RoomName>,
+}
+
+impl Departed {
+    /// Whether this identity was brought to that room.
+    pub(super) fn went(&self, identity: &str, to: &RoomName) -> bool {
+        self.identity.as_str() == identity && self.to.as_ref() == Some(to)
+    }
 }
 
 impl Room {
@@ -81,7 +91,9 @@ impl Room {
         let named = attempt.request.participant_sid.as_str();
         let session = self.sessions.get(sid).filter(|session| session.media != Media::Ended)?;
         let is_single = session.peer_connections == PeerConnections::Single;
-        let fits = (named.is_empty() || named == sid.as_str()) && is_single == attempt.single_peer_connection;
+        let former = self.participants.get(sid).and_then(|participant| participant.former.as_ref());
+        let is_it = named.is_empty() || named == sid.as_str() || former.is_some_and(|former| named == former.as_str());
+        let fits = is_it && is_single == attempt.single_peer_connection;
         fits.then(|| sid.clone())
     }
 
@@ -241,7 +253,14 @@ impl Room {
         let (sid, identity) = (ParticipantSid::try_from(info.sid.as_str()), Identity::try_from(info.identity.as_str()));
         if let (Ok(sid), Ok(identity)) = (sid, identity) {
             let unreached = self.is_unreached(now, &sid);
-            self.put_departed(&sid, Some(Departed { identity, version: info.version, at: now, unreached }));
+            self.put_departed(&sid, Some(Departed { identity, version: info.version, at: now, unreached, to: None }));
+        }
+    }
+
+    /// One who has left was brought to another room.
+    pub(super) fn note_destination(&mut self, sid: &ParticipantSid, to: &RoomName) {
+        if let Some(departed) = self.departed.get(sid).cloned() {
+            self.put_departed(sid, Some(Departed { to: Some(to.clone()), ..departed }));
         }
     }
 }

@@ -9,7 +9,7 @@ use livekit_protocol::{DisconnectReason, UpdateSubscription};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use shared::control::RoomToNode;
-use shared::ids::{Identity, ParticipantSid, TrackSid};
+use shared::ids::{Identity, ParticipantSid, RoomName, TrackSid};
 
 use super::Room;
 use super::call::Called;
@@ -17,6 +17,7 @@ use super::dispatch::check_agents;
 use super::effect::Effect;
 use super::metadata::{Excess, fits_metadata};
 use super::node::Link;
+use super::transfer::{Transfer, Welcome};
 use super::turn::Turn;
 
 /// Seconds that revoked tokens are remembered at least: as long as any sensible one is good for.
@@ -50,6 +51,12 @@ pub enum Request {
     UpdateMetadata(String),
     /// `SendData`.
     SendData(proto::SendDataRequest),
+    /// `MoveParticipant`, by its identity.
+    Transfer(String, RoomName),
+    /// Another room brings a participant.
+    TakeIn(Box<Transfer>),
+    /// The room that brought it has found that it cannot go.
+    SendBack(ParticipantSid),
     /// `PerformRpc`.
     PerformRpc(Box<proto::PerformRpcRequest>),
     /// `AgentDispatchService.CreateDispatch`.
@@ -58,6 +65,14 @@ pub enum Request {
     DeleteDispatch(String),
     /// `AgentDispatchService.ListDispatch`: all, or the one of this id.
     ListDispatch(String),
+}
+
+impl Request {
+    /// Whether another room asks, and no app server.
+    #[must_use]
+    pub fn is_from_room(&self) -> bool {
+        matches!(self, Self::TakeIn(_) | Self::SendBack(_))
+    }
 }
 
 /// What a request is answered with.
@@ -71,6 +86,10 @@ pub enum Answer {
     Participant(Box<proto::ParticipantInfo>),
     /// One of their tracks.
     Track(Box<proto::TrackInfo>),
+    /// One who is to be taken in by another room.
+    Transfer(Box<Transfer>),
+    /// It is taken in.
+    Welcome(Box<Welcome>),
     /// A call is on its way: its answer comes later.
     Called(Called),
     /// What a participant answered to a call.
@@ -110,7 +129,7 @@ pub struct Error {
 }
 
 impl Error {
-    fn new(code: Code, text: &str) -> Self {
+    pub(super) fn new(code: Code, text: &str) -> Self {
         Self { code, text: text.to_owned(), argument: None }
     }
 
@@ -124,8 +143,13 @@ impl Error {
         Self::new(Code::NotFound, "requested room does not exist")
     }
 
-    fn no_participant() -> Self {
+    pub(super) fn no_participant() -> Self {
         Self::new(Code::NotFound, "participant does not exist")
+    }
+
+    /// It was on its way elsewhere.
+    pub(crate) fn participant_left() -> Self {
+        Self::new(Code::FailedPrecondition, "participant has left, or lost its connection")
     }
 
     pub(super) fn no_dispatch() -> Self {
@@ -158,6 +182,12 @@ impl Room {
                 Ok(Answer::Done)
             }
             Request::SendData(request) => self.send_data(turn, request),
+            Request::Transfer(identity, to) => self.transfer(turn, &identity, to),
+            Request::TakeIn(transfer) => self.take_in(turn, *transfer),
+            Request::SendBack(sid) => {
+                self.send_back(turn, &sid);
+                Ok(Answer::Done)
+            }
             Request::PerformRpc(request) => self.call(turn, *request),
             Request::CreateDispatch(request) => self.create_dispatch(turn, *request),
             Request::DeleteDispatch(id) => self.delete_dispatch(turn, &id),

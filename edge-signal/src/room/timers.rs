@@ -6,6 +6,7 @@ use shared::ids::{NodeId, ParticipantSid};
 
 use super::Room;
 use super::event::UnixMs;
+use super::moving::MOVE_RESUME_MS;
 use super::participant::Participant;
 use super::session::{Media, Session};
 use super::turn::Turn;
@@ -36,7 +37,9 @@ impl Room {
             // One that is moved may be gone because it is to come back on a new socket.
             let was_up = |session: &Session| session.media != Media::New || session.moving.is_some();
             let was_up = self.sessions.get(&participant.sid).is_some_and(was_up);
-            return if was_up { since.after(self.record.departure_timeout_ms()) } else { since };
+            let moves = self.sessions.get(&participant.sid).is_some_and(|session| session.moving.is_some());
+            let kept = self.record.departure_timeout_ms().max(if moves { MOVE_RESUME_MS } else { 0 });
+            return if was_up { since.after(kept) } else { since };
         }
         let connect_by = (!participant.active).then(|| participant.joined_at.after(CONNECT_TIMEOUT_MS));
         let move_by = self.move_deadline(&participant.sid);

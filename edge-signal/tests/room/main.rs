@@ -27,6 +27,7 @@ mod resuming;
 mod serving;
 mod speaking;
 mod subscribing;
+mod transferring;
 mod virtual_client;
 mod virtual_node;
 mod webhooks;

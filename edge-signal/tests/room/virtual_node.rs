@@ -11,6 +11,8 @@ pub(crate) struct VirtualNode {
     pub(crate) linked: bool,
     pub(crate) said_hello: bool,
     pub(crate) sessions: BTreeMap<SessionKey, VirtualSession>,
+    /// Sessions that ended without a word to the client.
+    pub(crate) left: Vec<SessionKey>,
     pub(crate) welcomes: usize,
     /// Packets of app servers, whether reliable, and for whom.
     pub(crate) sent: Vec<(String, bool, Vec<Identity>)>,
@@ -57,7 +59,8 @@ impl VirtualNode {
                 extra.iter().for_each(|key| self.close(key));
             }
             RoomToNode::OpenSession(_) => panic!("the shell makes this one from Effect::OpenSession"),
-            RoomToNode::CloseSession { session } => {
+            RoomToNode::CloseSession { session, quietly } => {
+                self.left.extend(quietly.then(|| session.clone()));
                 self.close(&session);
             }
             RoomToNode::Offer { session, description } => self.at(&session).offers.push(description),

@@ -10,6 +10,7 @@ use edge_signal::room::call::Heard;
 use edge_signal::room::effect::{DirectoryEntry, Effect, RowChange, TABLES};
 use edge_signal::room::event::{Admission, ConnectionId, Context, Event, UnixMs};
 use edge_signal::room::service::{Answer, Error, Request};
+use edge_signal::room::transfer::{Transfer, Welcome};
 use livekit_protocol as proto;
 use livekit_protocol::DisconnectReason;
 use livekit_protocol::signal_request::Message as Asked;
@@ -44,6 +45,8 @@ pub(crate) struct World {
     pub(crate) revoked: Vec<(Identity, u64, u64)>,
     /// Who left, why, and after how many seconds, as the operator is told.
     pub(crate) left: Vec<(ParticipantSid, DisconnectReason, u64)>,
+    /// Who was brought to another room: what its client was told, and the claims of its token there.
+    pub(crate) moved: Vec<(proto::RoomMovedResponse, AccessClaims)>,
     pub(crate) app_server: AppServer,
     /// What participants said of calls.
     pub(crate) calls: Vec<(String, Heard)>,
@@ -71,6 +74,7 @@ impl World {
             tokens: Vec::new(),
             revoked: Vec::new(),
             left: Vec::new(),
+            moved: Vec::new(),
             app_server: AppServer::default(),
             calls: Vec::new(),
             agents_over: false,
@@ -79,6 +83,11 @@ impl World {
             events: 0,
             sockets: 0,
         }
+    }
+
+    /// Another room: no id of the one is one of the other.
+    pub(crate) fn another() -> Self {
+        Self { events: 1 << 32, ..Self::new() }
     }
 
     // --- clients
@@ -125,13 +134,18 @@ impl World {
 
     /// The client of `before` asks to go on, on a new socket.
     pub(crate) fn resume(&mut self, before: &ConnectionId, who: &Who) -> ConnectionId {
+        let client = self.clients[before].resuming();
+        self.resume_as(client, who)
+    }
+
+    /// A client that was in a room before asks to go on in this one.
+    pub(crate) fn resume_as(&mut self, client: VirtualClient, who: &Who) -> ConnectionId {
         let mut who = who.clone();
         who.request.reconnect = true;
-        who.request.participant_sid.clone_from(&self.clients[before].sid);
+        who.request.participant_sid.clone_from(&client.sid);
         let mut admission = self.admit(&who).unwrap();
         admission.ice_servers.clone_from(&self.ice_servers);
         assert!(admission.place.is_none(), "a resume asks for no node");
-        let client = self.clients[before].resuming();
         self.sockets += 1;
         let connection = ConnectionId(format!("c{}", self.sockets));
         self.clients.insert(connection.clone(), client);
@@ -188,6 +202,13 @@ impl World {
         let track = self.add_track(connection, microphone(cid)).unwrap();
         self.receive_track(connection, &track);
         track
+    }
+
+    /// The other room has taken it in.
+    pub(crate) fn transferred(&mut self, transfer: &Transfer, welcome: &Welcome) -> Result<Answer, Error> {
+        let (transfer, welcome) = (Box::new(transfer.clone()), Box::new(welcome.clone()));
+        self.step(Event::Transferred { transfer, welcome });
+        self.answer.take().expect("no answer")
     }
 
     // --- app servers
@@ -384,6 +405,10 @@ impl World {
             Effect::RefreshToken { connection, claims } => {
                 self.clients.get_mut(&connection).unwrap().token();
                 self.tokens.push(*claims);
+            }
+            Effect::RoomMoved { connection, claims, moved } => {
+                self.clients.get_mut(&connection).unwrap().token();
+                self.moved.push((*moved, *claims));
             }
             Effect::CloseClient { connection } => self.clients.get_mut(&connection).unwrap().close(),
             Effect::ToNode { node, message } => self.nodes.get_mut(&node).unwrap().receive(*message),

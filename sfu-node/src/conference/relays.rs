@@ -56,7 +56,7 @@ impl Relays {
             Command::SetReceivers(key, receivers) => self.set_receivers(*key, receivers.clone()),
             Command::SetSenders(key, senders) => self.set_senders(*key, senders),
             Command::SetMuted(track, muted) => self.set_muted(*track, *muted),
-            Command::Close(key) => self.close(*key),
+            Command::Close(key) | Command::Forget(key) => self.close(*key),
             _ => {}
         }
     }

@@ -29,7 +29,7 @@ impl Hall {
     fn with_shards(shards: u16, max_sessions: usize) -> Self {
         let at = |port| Endpoint {
             candidates: vec![SocketAddr::from(([127, 0, 0, 1], port))],
-            fingerprint: Fingerprint([0xAB; 32]),
+            fingerprints: [Fingerprint([0xAB; 32]), Fingerprint([0xCD; 32])],
         };
         let full = Fullness { sessions: 2, packets_per_second: 1000 };
         let endpoints = (7900..7900 + shards).map(at).collect();
@@ -261,7 +261,7 @@ fn a_newer_session_replaces_the_older_and_not_the_other_way_round() {
     let effects = hall.conference.flush();
     assert!(matches!(effects.commands[0], (_, Command::Close(transport)) if transport == first));
     assert_eq!(hall.conference.sessions_of(&hall.room), [key("ada", 3)]);
-    let stale = RoomToNode::CloseSession { session: key("ada", 2) };
+    let stale = RoomToNode::CloseSession { session: key("ada", 2), quietly: false };
     assert!(hall.tell(stale).commands.is_empty(), "a message of an older generation is dropped");
     assert_eq!(hall.conference.session_count(), 1);
 }
@@ -313,7 +313,7 @@ fn a_room_that_outgrows_its_shard_goes_on_on_another_port() {
         shards.push(shard.0);
     }
     assert_eq!(shards, [0, 0, 1, 1]);
-    let close = hall.tell(RoomToNode::CloseSession { session: key("bob", 1) });
+    let close = hall.tell(RoomToNode::CloseSession { session: key("bob", 1), quietly: false });
     assert!(matches!(close.commands[..], [(ShardIndex(0), Command::Close(_))]), "{close:?}");
     hall.open("ida", 1, JOIN).unwrap();
     assert_eq!(placed(&hall.conference.flush()).0, ShardIndex(0), "there is room at home again");

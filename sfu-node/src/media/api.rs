@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 use bytes::Bytes;
 pub use shared::control::LOUDEST_STEP;
 use shared::control::{Delivery, TrackKind};
-use shared::ids::{Identity, ParticipantSid};
+use shared::ids::{Generation, Identity, ParticipantSid};
 
 pub use self::shards::{MAX_SHARDS, ShardIndex, ShardSet};
 use super::datachannel::ChannelStreams;
@@ -217,6 +217,26 @@ pub struct Sender {
     pub delivery: Delivery,
 }
 
+/// Which of the node's two certificates a transport shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateTurn {
+    /// Sessions of even generation.
+    First,
+    /// Those of odd generation.
+    Second,
+}
+
+impl CertificateTurn {
+    /// In order.
+    pub const BOTH: [Self; 2] = [Self::First, Self::Second];
+}
+
+impl From<Generation> for CertificateTurn {
+    fn from(generation: Generation) -> Self {
+        if generation.0.is_multiple_of(2) { Self::First } else { Self::Second }
+    }
+}
+
 /// A new transport. It answers binding requests at once; media flows when DTLS is up and the fingerprint fits.
 #[derive(Debug, Clone)]
 pub struct TransportConfig {
@@ -230,6 +250,8 @@ pub struct TransportConfig {
     pub local: IceCredentials,
     /// The client's certificate; `None` while its answer is awaited (server-offered connection).
     pub fingerprint: Option<Fingerprint>,
+    /// Our certificate.
+    pub certificate: CertificateTurn,
     /// Data channels.
     pub data: DataRole,
 }
@@ -288,8 +310,10 @@ pub enum Command {
     SetMuted(TrackKey, bool),
     /// Changed permission of a session.
     SetSpeaker(Speaker),
-    /// Ends a transport.
+    /// Ends a transport, and says so to the client.
     Close(TransportKey),
+    /// Ends a transport without a word: its client goes on elsewhere, and must not take its connection for closed.
+    Forget(TransportKey),
     /// Answers with [`Event::Stats`].
     ReadStats,
     /// Ends the shard's thread.

@@ -21,7 +21,7 @@ use rtc::shared::TransportProtocol;
 use rtc::shared::error::Error;
 
 use self::hello::Hello;
-use super::api::{Fingerprint, SrtpProfile};
+use super::api::{CertificateTurn, Fingerprint, SrtpProfile};
 use super::srtp::Srtp;
 
 /// Exporter label of SRTP keys (RFC 5764 section 4.2).
@@ -38,7 +38,7 @@ const MAX_HELD: usize = 8;
 /// The library tells peers apart by address; each of ours has an instance of its own.
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
-/// Our certificate and how we shake hands, one for all transports of the process.
+/// A certificate of ours and how we shake hands.
 #[derive(Clone)]
 pub struct Identity {
     provider: Arc<dyn RTCCryptoProvider>,
@@ -46,6 +46,11 @@ pub struct Identity {
     cm: Arc<HandshakeConfig>,
     fingerprint: Fingerprint,
 }
+
+/// The process's two certificates. A client that goes from one session here to the next makes a new association only where
+/// the description names another certificate (RFC 8842 section 5.1), so sessions show them by turns.
+#[derive(Clone)]
+pub struct Identities([Identity; 2]);
 
 /// The certificate could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +97,26 @@ impl Identity {
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
+    }
+}
+
+impl Identities {
+    /// Makes both.
+    ///
+    /// # Errors
+    /// [`IdentityError`] if the crypto library fails.
+    pub fn generate(provider: &Arc<dyn RTCCryptoProvider>) -> Result<Self, IdentityError> {
+        Ok(Self([Identity::generate(provider.clone())?, Identity::generate(provider.clone())?]))
+    }
+
+    /// What a session shows.
+    #[must_use]
+    pub fn of(&self, certificate: CertificateTurn) -> &Identity {
+        let [first, second] = &self.0;
+        match certificate {
+            CertificateTurn::First => first,
+            CertificateTurn::Second => second,
+        }
     }
 }
 
@@ -163,6 +188,12 @@ impl Dtls {
     #[cfg(feature = "sim")]
     pub(super) fn expects(&self, fingerprint: Fingerprint) -> bool {
         self.expected == Some(fingerprint) && !matches!(self.phase, Phase::Over)
+    }
+
+    /// Our certificate.
+    #[cfg(feature = "sim")]
+    pub(super) fn shows(&self) -> Fingerprint {
+        self.identity.fingerprint()
     }
 
     /// Takes a datagram from the peer; the caller then drains [`Dtls::poll_transmit`].

@@ -23,15 +23,13 @@ use rtc::crypto::RTCCryptoProvider;
 use self::crossings::RoomMessage;
 pub use self::crossings::{Crossings, Frame, frames};
 use self::overload::{Load, Overload};
-use self::table::Table;
+use self::table::{Parting, Table};
 #[cfg(feature = "sim")]
 use super::api::Fingerprint;
-#[cfg(test)]
-use super::api::TransportKey;
-use super::api::{Command, Event, FailReason, ShardIndex, ShardStats, TransportConfig};
+use super::api::{Command, Event, FailReason, ShardIndex, ShardStats, TransportConfig, TransportKey};
 use super::batch::{Route, SendBatch};
 use super::demux::{Protocol, classify};
-use super::dtls::Identity;
+use super::dtls::Identities;
 use super::forward::Forwarder;
 use super::socket::Sent;
 #[cfg(any(test, feature = "sim"))]
@@ -63,11 +61,11 @@ impl Shard {
         max_transports: usize,
         max_segments: usize,
         seed: u64,
-        identity: Identity,
+        identities: Identities,
         provider: Arc<dyn RTCCryptoProvider>,
     ) -> Self {
         Self {
-            table: Table::new(max_transports, max_segments, identity, provider),
+            table: Table::new(max_transports, max_segments, identities, provider),
             forwarder: Forwarder::new(seed),
             overload: Overload::new(),
             dropped_before: 0,
@@ -118,11 +116,8 @@ impl Shard {
             Command::SendData(data) => self.table.deliver_server_data(now, *data),
             Command::SetMuted(track, muted) => self.forwarder.set_muted(now, track, muted, &mut self.table),
             Command::SetSpeaker(speaker) => self.table.set_speaker(speaker),
-            Command::Close(key) => {
-                if let Some(index) = self.table.index_of(key) {
-                    self.close(now, index);
-                }
-            }
+            Command::Close(key) => self.end(now, key, Parting::Goodbye),
+            Command::Forget(key) => self.end(now, key, Parting::Silent),
             Command::ReadStats => {
                 let stats = Box::new(self.stats());
                 self.table.events.push_back(Event::Stats(stats));
@@ -328,17 +323,24 @@ impl Shard {
         self.carry_out(now, index, vec![connected]);
     }
 
-    /// As if a client with this certificate had finished DTLS from there. False: it would not have.
+    /// As if a client with this certificate had finished DTLS from there: the certificate it saw. `None`: it would not have.
     #[cfg(feature = "sim")]
-    pub(crate) fn shake_hands(&mut self, now: Instant, from: SocketAddr, peer: Fingerprint, srtp: Srtp) -> bool {
-        let Some(index) = self.table.index_at(from) else { return false };
-        let Some((transport, _)) = self.table.transport(index) else { return false };
+    pub(crate) fn shake_hands(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        peer: Fingerprint,
+        srtp: Srtp,
+    ) -> Option<Fingerprint> {
+        let index = self.table.index_at(from)?;
+        let (transport, _) = self.table.transport(index)?;
         if transport.is_connected() || !transport.expects(peer) {
-            return false;
+            return None;
         }
+        let shown = transport.shows();
         let connected = transport.skip_dtls(srtp);
         self.carry_out(now, index, vec![connected]);
-        true
+        Some(shown)
     }
 
     /// A packet that comes from where nobody is known to be: dropped unless it has the keys of a session.
@@ -379,11 +381,17 @@ impl Shard {
         }
     }
 
-    fn close(&mut self, now: Instant, index: usize) {
+    fn end(&mut self, now: Instant, key: TransportKey, parting: Parting) {
+        if let Some(index) = self.table.index_of(key) {
+            self.close(now, index, parting);
+        }
+    }
+
+    fn close(&mut self, now: Instant, index: usize, parting: Parting) {
         let Some((transport, _)) = self.table.transport(index) else { return };
         let key = transport.key;
         self.forwarder.close(now, key, &mut self.table);
-        self.table.remove(now, index);
+        self.table.remove(now, index, parting);
     }
 
     fn handle_stun(&mut self, now: Instant, route: Route, datagram: &[u8]) {
@@ -417,7 +425,7 @@ impl Shard {
                 }
                 Happening::Failed(reason) => {
                     self.table.events.push_back(Event::Failed { transport: key, reason });
-                    return self.close(now, index);
+                    return self.close(now, index, Parting::Goodbye);
                 }
                 Happening::ChannelsOpened(channels) => {
                     self.table.events.push_back(Event::ChannelsOpened(key, channels));

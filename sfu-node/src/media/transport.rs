@@ -90,6 +90,12 @@ impl Transport {
         self.dtls.expects(fingerprint)
     }
 
+    /// Our certificate.
+    #[cfg(feature = "sim")]
+    pub(super) fn shows(&self) -> Fingerprint {
+        self.dtls.shows()
+    }
+
     /// As if DTLS had come up with these keys.
     #[cfg(any(test, feature = "sim"))]
     pub(super) fn skip_dtls(&mut self, srtp: Srtp) -> Happening {

@@ -11,7 +11,7 @@ use super::extension::Extensions;
 use super::publications::Publications;
 use super::subscriptions::Subscriptions;
 use super::writer::{self, Endpoint, Header, LocalSection, MediaSection};
-use crate::media::api::{Codec, Fingerprint, IceCredentials, TransportKey};
+use crate::media::api::{CertificateTurn, Codec, Fingerprint, IceCredentials, TransportKey};
 
 /// Opus bitrate asked of stereo publishers, bits per second (LiveKit's).
 const STEREO_PARAMETERS: &str = "stereo=1;maxaveragebitrate=510000";
@@ -33,6 +33,7 @@ pub(crate) enum TransportChange {
 #[derive(Debug)]
 pub(crate) struct Answerer {
     pub(crate) transport: TransportKey,
+    certificate: CertificateTurn,
     pub(crate) credentials: IceCredentials,
     session_id: u64,
     version: u64,
@@ -44,9 +45,10 @@ pub(crate) struct Answerer {
 
 impl Answerer {
     /// Before the first offer.
-    pub(crate) fn new(transport: TransportKey, allocator: &mut Allocator) -> Self {
+    pub(crate) fn new(transport: TransportKey, certificate: CertificateTurn, allocator: &mut Allocator) -> Self {
         Self {
             transport,
+            certificate,
             credentials: allocator.ice_credentials(),
             session_id: allocator.session_id(),
             version: 0,
@@ -154,6 +156,7 @@ impl Answerer {
         self.version += 1;
         let header = Header {
             endpoint,
+            certificate: self.certificate,
             credentials: &self.credentials,
             session_id: self.session_id,
             version: self.version,

@@ -41,7 +41,7 @@ pub fn sdp(input: &[u8]) {
         let _ = story.step(&mut Unstructured::new(&[*event, *kind]), text);
         story.flush();
     }
-    story.session.close(&mut story.allocator, &mut story.out);
+    story.session.close(false, &mut story.allocator, &mut story.out);
 }
 
 struct Story {
@@ -75,7 +75,7 @@ impl Story {
         ] {
             session.announce(announced(sid, kind, cid), TrackKey(allocator.key()));
         }
-        let endpoint = Endpoint { candidates: vec!["127.0.0.1:7900".parse().unwrap()], fingerprint: FINGERPRINT };
+        let endpoint = Endpoint { candidates: vec!["127.0.0.1:7900".parse().unwrap()], fingerprints: [FINGERPRINT; 2] };
         Self { session, allocator, endpoint, out, offer: 0 }
     }
 

@@ -11,7 +11,7 @@ use super::description::{
 use super::extension::Extensions;
 use super::subscriptions::Subscriptions;
 use super::writer::{self, Endpoint, Header, LocalSection, MediaSection};
-use crate::media::api::{Codec, Fingerprint, IceCredentials, TransportKey};
+use crate::media::api::{CertificateTurn, Codec, Fingerprint, IceCredentials, TransportKey};
 
 /// The mid of the data section, the first.
 const DATA_MID: &str = "0";
@@ -20,6 +20,7 @@ const DATA_MID: &str = "0";
 #[derive(Debug)]
 pub(crate) struct Offerer {
     pub(crate) transport: TransportKey,
+    certificate: CertificateTurn,
     pub(crate) credentials: IceCredentials,
     session_id: u64,
     version: u64,
@@ -50,9 +51,10 @@ pub(crate) struct AnswerNews {
 
 impl Offerer {
     /// Before the first offer.
-    pub(crate) fn new(transport: TransportKey, allocator: &mut Allocator) -> Self {
+    pub(crate) fn new(transport: TransportKey, certificate: CertificateTurn, allocator: &mut Allocator) -> Self {
         Self {
             transport,
+            certificate,
             credentials: allocator.ice_credentials(),
             session_id: allocator.session_id(),
             version: 0,
@@ -126,6 +128,7 @@ impl Offerer {
         self.next_id = self.next_id.wrapping_add(1).max(1);
         let header = Header {
             endpoint,
+            certificate: self.certificate,
             credentials: &self.credentials,
             session_id: self.session_id,
             version: self.version,

@@ -45,10 +45,14 @@ impl Story {
     }
 
     fn open_as(peer_connections: PeerConnections, client: ClientTraits) -> Self {
+        Self::open_again(peer_connections, client, Generation(1))
+    }
+
+    fn open_again(peer_connections: PeerConnections, client: ClientTraits, generation: Generation) -> Self {
         let mut allocator = Allocator::new([7; 32]);
         let mut out = Output::default();
         let params = SessionParams {
-            key: SessionKey { participant: ParticipantSid::try_from("PA_ada").unwrap(), generation: Generation(1) },
+            key: SessionKey { participant: ParticipantSid::try_from("PA_ada").unwrap(), generation },
             room: RoomKey(1),
             shard: ShardIndex(0),
             identity: Identity::try_from("ada").unwrap(),
@@ -59,7 +63,7 @@ impl Story {
         let session = Session::open(params, &mut allocator, &mut out);
         let endpoint = Endpoint {
             candidates: vec!["127.0.0.1:7900".parse().unwrap(), "[2001:db8::1]:7900".parse().unwrap()],
-            fingerprint: Fingerprint([0xAB; 32]),
+            fingerprints: [Fingerprint([0xCD; 32]), Fingerprint([0xAB; 32])],
         };
         Self { session, allocator, endpoint, out, ended: Vec::new() }
     }

@@ -9,7 +9,7 @@ use shared::control::TrackKind;
 
 use super::description::{Direction, RemoteSection, SectionCodec};
 use super::extension::Extensions;
-use crate::media::api::{Fingerprint, IceCredentials};
+use crate::media::api::{CertificateTurn, Fingerprint, IceCredentials};
 
 /// Largest data channel message the node takes, bytes (LiveKit's).
 const MAX_MESSAGE_SIZE: &str = "65535";
@@ -21,14 +21,25 @@ const HOST_PREFERENCE: u32 = 126;
 pub(crate) struct Endpoint {
     /// Addresses for the candidates, preferred first.
     pub(crate) candidates: Vec<SocketAddr>,
-    /// Of the node's certificate.
-    pub(crate) fingerprint: Fingerprint,
+    /// Of the node's certificates.
+    pub(crate) fingerprints: [Fingerprint; 2],
+}
+
+impl Endpoint {
+    fn fingerprint(&self, certificate: CertificateTurn) -> Fingerprint {
+        let [first, second] = self.fingerprints;
+        match certificate {
+            CertificateTurn::First => first,
+            CertificateTurn::Second => second,
+        }
+    }
 }
 
 /// A description's parts that do not change from section to section.
 #[derive(Debug)]
 pub(crate) struct Header<'a> {
     pub(crate) endpoint: &'a Endpoint,
+    pub(crate) certificate: CertificateTurn,
     pub(crate) credentials: &'a IceCredentials,
     /// `o=`: the same for all descriptions of a connection.
     pub(crate) session_id: u64,
@@ -82,7 +93,7 @@ pub(crate) fn write(header: &Header<'_>, sections: &[LocalSection]) -> String {
         sections.iter().filter_map(LocalSection::bundled_mid).fold("BUNDLE".to_owned(), |group, mid| group + " " + mid);
     description.attributes = vec![
         value("msid-semantic", " WMS *"),
-        value("fingerprint", &fingerprint(header.endpoint.fingerprint)),
+        value("fingerprint", &fingerprint(header.endpoint.fingerprint(header.certificate))),
         flag("ice-lite"),
         value("group", &bundle),
     ];

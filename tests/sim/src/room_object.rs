@@ -324,6 +324,7 @@ impl RoomObject {
             | Effect::Webhook(_)
             | Effect::Answer(_)
             | Effect::AgentsOver { .. }
+            | Effect::RoomMoved { .. }
             | Effect::CallHeard { .. } => {}
         }
     }

@@ -50,13 +50,7 @@ pub fn ask(method: &str, encoding: Encoding, body: &[u8], grant: &VideoGrant) ->
     match method {
         "CreateRoom" => {
             let request: proto::CreateRoomRequest = call.granted(grant.room_create)?;
-            let room = RoomName::try_from(request.name.as_str()).map_err(|error| {
-                let text = match error {
-                    IdError::TooLong => "room name length exceeds limits: max length 256",
-                    _ => "no room name",
-                };
-                Error::new(Code::InvalidArgument, text)
-            })?;
+            let room = room_name(&request.name)?;
             Ok(Ask::Room(room, Request::Create(Box::new(request))))
         }
         "ListRooms" => Ok(Ask::Rooms(call.granted::<proto::ListRoomsRequest>(grant.room_list)?.names)),
@@ -82,11 +76,13 @@ pub fn ask(method: &str, encoding: Encoding, body: &[u8], grant: &VideoGrant) ->
         }
         "ForwardParticipant" => {
             let request: proto::ForwardParticipantRequest = encoding.decode(body)?;
-            call.of_two_rooms(&request.room, &request.destination_room)
+            call.of_two_rooms(&request.room, &request.destination_room)?;
+            Err(Error::new(Code::Unimplemented, "not implemented"))
         }
         "MoveParticipant" => {
             let request: proto::MoveParticipantRequest = encoding.decode(body)?;
-            call.of_two_rooms(&request.room, &request.destination_room)
+            let (room, to) = call.of_two_rooms(&request.room, &request.destination_room)?;
+            Ok(Ask::Room(room, Request::Transfer(request.identity, to)))
         }
         "PerformRpc" => call.of_room(|r: proto::PerformRpcRequest| Request::PerformRpc(Box::new(r)), |r| &r.room),
         _ => Err(Error::new(Code::Unimplemented, "not implemented")),
@@ -104,8 +100,10 @@ pub fn answer(encoding: Encoding, answer: Result<Answer, service::Error>) -> Res
         Answer::Participant(info) => encoding.encode(&*info),
         Answer::Track(track) => encoding.encode(&proto::MuteRoomTrackResponse { track: Some(*track) }),
         Answer::Reply(payload) => encoding.encode(&proto::PerformRpcResponse { payload }),
-        // The room's object waits for the reply.
-        Answer::Called(_) => Err(Error::new(Code::Internal, "the call has no reply")),
+        // The room's object waits for what comes of these.
+        Answer::Called(_) | Answer::Transfer(_) | Answer::Welcome(_) => {
+            Err(Error::new(Code::Internal, "the room has not finished"))
+        }
         Answer::Dispatch(dispatch) => encoding.encode(&*dispatch),
         Answer::Dispatches(agent_dispatches) => encoding.encode(&proto::ListAgentDispatchResponse { agent_dispatches }),
         Answer::Done => Ok(encoding.nothing()),
@@ -149,18 +147,29 @@ impl Call<'_> {
         Ok(Ask::Room(name, request(asked)))
     }
 
-    /// `roomAdmin` of the room, and the room to go to in `destinationRoom`. Not implemented beyond that.
-    fn of_two_rooms(&self, room: &str, destination: &str) -> Result<Ask, Error> {
-        let is_admin = self.grant.room_admin && !room.is_empty() && self.grant.room == room;
-        if !is_admin || self.grant.destination_room != destination {
+    /// `roomAdmin` of the room, and the room to go to in `destinationRoom`.
+    fn of_two_rooms(&self, room: &str, destination: &str) -> Result<(RoomName, RoomName), Error> {
+        let name = RoomName::try_from(room).ok().filter(|_| self.grant.room_admin && self.grant.room == room);
+        let Some(name) = name.filter(|_| self.grant.destination_room == destination) else {
             return Err(denied());
-        }
+        };
         if room == destination {
             let meta = Some(("argument", SAME_ROOM.trim_end().to_owned()));
             return Err(Error { code: Code::InvalidArgument, text: SAME_ROOM.to_owned(), meta });
         }
-        Err(Error::new(Code::Unimplemented, "not implemented"))
+        Ok((name, room_name(destination)?))
     }
+}
+
+/// The name of a room that may be made.
+fn room_name(text: &str) -> Result<RoomName, Error> {
+    RoomName::try_from(text).map_err(|error| {
+        let text = match error {
+            IdError::TooLong => "room name length exceeds limits: max length 256",
+            _ => "no room name",
+        };
+        Error::new(Code::InvalidArgument, text)
+    })
 }
 
 fn denied() -> Error {
@@ -225,8 +234,13 @@ mod tests {
         };
         let body = r#"{"room":"r","identity":"ada","destinationRoom":"s"}"#;
         let code = |method: &str, grant: &VideoGrant| call(method, body, grant).unwrap_err().code;
+        assert_eq!(code("ForwardParticipant", &grant("r", "s")), Code::Unimplemented);
+        let (room, to) = (RoomName::try_from("r").unwrap(), RoomName::try_from("s").unwrap());
+        let asked = call("MoveParticipant", body, &grant("r", "s"));
+        assert_eq!(asked, Ok(Ask::Room(room, Request::Transfer("ada".into(), to))));
+        let nameless = call("MoveParticipant", r#"{"room":"r","identity":"ada"}"#, &grant("r", "")).unwrap_err();
+        assert_eq!((nameless.code, nameless.text.as_str()), (Code::InvalidArgument, "no room name"));
         for method in ["ForwardParticipant", "MoveParticipant"] {
-            assert_eq!(code(method, &grant("r", "s")), Code::Unimplemented);
             let powerless = VideoGrant { room_admin: false, ..grant("r", "s") };
             for wrong in [powerless, grant("r", ""), grant("r", "r"), grant("", "s"), grant("s", "s")] {
                 assert_eq!(code(method, &wrong), Code::Unauthenticated, "{method} with {wrong:?}");

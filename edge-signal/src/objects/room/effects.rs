@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use livekit_protocol::{SignalResponse, signal_response};
+use livekit_protocol::{RoomMovedResponse, SignalResponse, signal_response};
 use shared::claims::AccessClaims;
 use shared::control::{PlaceRequest, PlaceResponse, RoomToNode};
 use shared::ids::{NodeId, RoomName};
@@ -28,6 +28,7 @@ impl Shell {
                     self.sockets.send_client(&connection, |json| encoded.of(&message, json))?;
                 }
                 Effect::RefreshToken { connection, claims } => self.refresh_token(&connection, *claims)?,
+                Effect::RoomMoved { connection, claims, moved } => self.send_moved(&connection, *claims, *moved)?,
                 Effect::CloseClient { connection } => self.sockets.close_client(&connection, 1000, ""),
                 Effect::ToNode { node, message } => self.send_node(&node, &message)?,
                 Effect::OpenSession { node, session } => {
@@ -141,20 +142,28 @@ impl Shell {
         self.handle(Event::Placed { node })
     }
 
-    fn refresh_token(&self, connection: &ConnectionId, mut claims: AccessClaims) -> Result<()> {
+    fn refresh_token(&self, connection: &ConnectionId, claims: AccessClaims) -> Result<()> {
+        let Some(token) = self.mint(claims)? else { return Ok(()) };
+        let message = Some(signal_response::Message::RefreshToken(token));
+        self.send_client(connection, &SignalResponse { message })
+    }
+
+    /// The token comes first by itself: not every SDK takes the one in `room_moved`.
+    fn send_moved(&self, connection: &ConnectionId, claims: AccessClaims, moved: RoomMovedResponse) -> Result<()> {
+        let Some(token) = self.mint(claims)? else { return Ok(()) };
+        let refreshed = Some(signal_response::Message::RefreshToken(token.clone()));
+        self.send_client(connection, &SignalResponse { message: refreshed })?;
+        let message = Some(signal_response::Message::RoomMoved(RoomMovedResponse { token, ..moved }));
+        self.send_client(connection, &SignalResponse { message })
+    }
+
+    /// An access token of the first key.
+    fn mint(&self, mut claims: AccessClaims) -> Result<Option<String>> {
         let deployment = self.deployment()?;
-        let Some((key, _)) = deployment.keys.first() else { return Ok(()) };
+        let Some((key, _)) = deployment.keys.first() else { return Ok(None) };
         key.clone_into(&mut claims.iss);
-        match deployment.keys.mint(&claims) {
-            Ok(token) => {
-                let message = Some(signal_response::Message::RefreshToken(token));
-                self.send_client(connection, &SignalResponse { message })
-            }
-            Err(error) => {
-                console_error!("cannot refresh a token: {error}");
-                Ok(())
-            }
-        }
+        let minted = deployment.keys.mint(&claims);
+        Ok(minted.inspect_err(|error| console_error!("cannot refresh a token: {error}")).ok())
     }
 
     fn send_node(&self, node: &NodeId, message: &RoomToNode) -> Result<()> {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use shared::ids::RoomName;
 use worker::{Error, Request, Response, Result};
 
-use super::Shell;
+use super::{Answered, Shell};
 use crate::room::event::Event;
 use crate::room::service::{self, Answer};
 use crate::runtime;
@@ -22,9 +22,16 @@ impl Shell {
     /// Answers a request whose grants the Worker has checked.
     pub(super) async fn serve(self: &Rc<Self>, request: &mut Request) -> Result<Response> {
         let asked: Asked = serde_json::from_str(&request.text().await?)?;
-        let room = self.room_for(&asked.room)?;
-        let answer = self.handle_in(room, Event::Request(Box::new(asked.request)))?;
-        let answer = answer.ok_or_else(|| Error::RustError("the room does not answer".to_owned()))?;
+        let answer = if asked.request.is_from_room() {
+            // That room waits for it: were it to wait for another transfer here, two rooms could wait for each other.
+            self.ask(asked)?
+        } else {
+            let _turn = self.serving.lock().await;
+            match self.ask(asked)? {
+                Ok(Answer::Transfer(transfer)) => self.transfer(*transfer).await?,
+                answer => answer,
+            }
+        };
         if let Ok(Answer::Called(called)) = answer {
             let answer = self.calls.wait(called).await;
             return runtime::text(200, &serde_json::to_string(&answer)?);
@@ -32,5 +39,11 @@ impl Shell {
         // Who is answered finds what it wrote in the list of rooms.
         self.directory_told().await;
         runtime::text(200, &serde_json::to_string(&answer)?)
+    }
+
+    fn ask(self: &Rc<Self>, asked: Asked) -> Result<Answered> {
+        let room = self.room_for(&asked.room)?;
+        let answer = self.handle_in(room, Event::Request(Box::new(asked.request)))?;
+        answer.ok_or_else(|| Error::RustError("the room does not answer".to_owned()))
     }
 }

@@ -5,7 +5,9 @@ use shared::control::{Delivery, TrackKind};
 use shared::ids::{Identity, ParticipantSid};
 
 use super::*;
-use crate::media::api::{DataRole, ExtensionIds, IceCredentials, Speaker, SpeakerKey, TransportConfig};
+use crate::media::api::{
+    CertificateTurn, DataRole, ExtensionIds, IceCredentials, Speaker, SpeakerKey, TransportConfig,
+};
 
 const A: ShardIndex = ShardIndex(0);
 const B: ShardIndex = ShardIndex(1);
@@ -31,6 +33,7 @@ fn open(key: TransportKey) -> Command {
         },
         local: IceCredentials { ufrag: "u".into(), password: "p".into() },
         fingerprint: None,
+        certificate: CertificateTurn::First,
         data: DataRole::Both,
     }))
 }

@@ -61,7 +61,7 @@ impl Story {
         let (events, shard_events) = mpsc::channel(8);
         let metrics = Arc::new(Metrics::new());
         let endpoint =
-            Endpoint { candidates: vec!["127.0.0.1:7900".parse().unwrap()], fingerprint: Fingerprint([1; 32]) };
+            Endpoint { candidates: vec!["127.0.0.1:7900".parse().unwrap()], fingerprints: [Fingerprint([1; 32]); 2] };
         let full = Fullness { sessions: 10, packets_per_second: 1000 };
         let conference = Conference::new(vec![endpoint], full, Allocator::new([1; 32]), 10);
         let send = move |_, command| drop(command_sender.send(command));

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use arrayvec::ArrayVec;
+use rtc::crypto::RTCCryptoProvider;
 use rtc::crypto::providers::AwsLcRsProvider;
 use rtc::stun::attributes::{ATTR_USE_CANDIDATE, ATTR_USERNAME};
 use rtc::stun::fingerprint::FINGERPRINT;
@@ -24,8 +25,8 @@ use shared::ids::{Identity as Name, ParticipantSid};
 
 use super::*;
 use crate::media::api::{
-    Codec, DataRole, ExtensionIds, Fingerprint, IceCredentials, PayloadType, Receiver, RoomKey, Sender, Speaker,
-    SpeakerKey, SsrcPair, TrackKey, TransportKey,
+    CertificateTurn, Codec, DataRole, ExtensionIds, Fingerprint, IceCredentials, PayloadType, Receiver, RoomKey,
+    Sender, Speaker, SpeakerKey, SsrcPair, TrackKey, TransportKey,
 };
 use crate::media::dtls::fuzzing::Peer;
 use crate::media::srtp::{Srtp, SrtpError};
@@ -37,7 +38,10 @@ const MAX_STEPS: usize = 200;
 /// Largest datagram that crosses an Ethernet over IPv6.
 const MAX_DATAGRAM: usize = 1500 - 40 - 8;
 
-static IDENTITY: LazyLock<Identity> = LazyLock::new(|| Identity::generate(Arc::new(AwsLcRsProvider::new())).unwrap());
+static IDENTITIES: LazyLock<Identities> = LazyLock::new(|| {
+    let provider: Arc<dyn RTCCryptoProvider> = Arc::new(AwsLcRsProvider::new());
+    Identities::generate(&provider).unwrap()
+});
 
 /// A shard's life, by the bytes of `input`.
 pub fn shard(input: &[u8]) {
@@ -94,7 +98,7 @@ fn password(key: u64) -> String {
 
 impl World {
     fn new() -> Self {
-        let shard = Shard::new(2 + 1, 64, 1, IDENTITY.clone(), Arc::new(AwsLcRsProvider::new()));
+        let shard = Shard::new(2 + 1, 64, 1, IDENTITIES.clone(), Arc::new(AwsLcRsProvider::new()));
         let mut world = Self { shard, now: Instant::now(), clients: Vec::new(), proven: HashSet::new(), checks: 0 };
         for key in 0..TRANSPORTS {
             world.clients.push(Client {
@@ -127,6 +131,7 @@ impl World {
             },
             local: IceCredentials { ufrag: format!("ufrag{key}"), password: password(key) },
             fingerprint: Some(Peer::fingerprint()),
+            certificate: CertificateTurn::First,
             data: DataRole::Both,
         };
         self.shard.handle_command(self.now, Command::Open(Box::new(config)));

@@ -23,12 +23,21 @@ use crate::media::batch::{Route, SendBatch};
 use crate::media::datachannel::calls::Calls;
 use crate::media::datachannel::packet::{Rejected, Stamped, stamp};
 use crate::media::datachannel::{ChannelStreams, Label, Message};
-use crate::media::dtls::Identity;
+use crate::media::dtls::Identities;
 use crate::media::forward::{Record, Sink};
 use crate::media::ice::{Refused, Request};
 use crate::media::shard::deadlines::Deadlines;
 use crate::media::srtp::SrtpError;
 use crate::media::transport::{Transport, push_plain};
+
+/// Whether the client is told that a transport ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Parting {
+    /// It is.
+    Goodbye,
+    /// It goes on elsewhere.
+    Silent,
+}
 
 /// Who sends an app server's data: keys count from 1.
 const NOBODY: SpeakerKey = SpeakerKey(0);
@@ -67,7 +76,7 @@ pub(super) struct Table {
     calls: Calls,
     deadlines: Deadlines,
     max_transports: usize,
-    identity: Identity,
+    identities: Identities,
     provider: Arc<dyn RTCCryptoProvider>,
     searches: Searches,
     pub(super) batch: SendBatch,
@@ -80,7 +89,7 @@ impl Table {
     pub(super) fn new(
         max_transports: usize,
         max_segments: usize,
-        identity: Identity,
+        identities: Identities,
         provider: Arc<dyn RTCCryptoProvider>,
     ) -> Self {
         Self {
@@ -95,7 +104,7 @@ impl Table {
             calls: Calls::default(),
             deadlines: Deadlines::new(),
             max_transports,
-            identity,
+            identities,
             provider,
             searches: Searches::default(),
             batch: SendBatch::new(max_segments),
@@ -113,7 +122,7 @@ impl Table {
         {
             return false;
         }
-        let index = self.transports.insert(Transport::new(now, config, self.identity.clone()));
+        let index = self.transports.insert(Transport::new(now, config, self.identities.of(config.certificate).clone()));
         self.by_key.insert(config.key, index);
         self.by_ufrag.insert(config.local.ufrag.clone(), index);
         self.rooms.entry(config.room).or_default().push(index);
@@ -128,11 +137,14 @@ impl Table {
         true
     }
 
-    /// Ends a transport, saying goodbye to the peer.
-    pub(super) fn remove(&mut self, now: Instant, index: usize) {
+    /// Ends a transport.
+    pub(super) fn remove(&mut self, now: Instant, index: usize, parting: Parting) {
         let Some(mut transport) = self.transports.try_remove(index) else { return };
         self.deadlines.set(now, index, None);
-        transport.close(now, index, &mut self.batch);
+        match parting {
+            Parting::Goodbye => transport.close(now, index, &mut self.batch),
+            Parting::Silent => {}
+        }
         self.stats.sctp_panics += u64::from(transport.data.take_panic());
         self.by_key.remove(&transport.key);
         for ufrag in transport.ice.ufrags() {

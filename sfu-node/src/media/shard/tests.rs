@@ -222,6 +222,20 @@ fn a_closed_transport_leaves_nothing_behind() {
 }
 
 #[test]
+fn who_goes_elsewhere_is_not_told_that_its_connection_is_closed() {
+    for (end, told) in [(Command::Close as fn(_) -> _, true), (Command::Forget as fn(_) -> _, false)] {
+        let mut world = call();
+        let addr = world.clients[0].addr;
+        world.clients.remove(0);
+        world.stray.clear();
+        world.command(end(TransportKey(0)));
+        // A DTLS record (RFC 9147 section 4.1).
+        let heard = world.stray.iter().any(|(to, datagram)| *to == addr && (20..64).contains(&datagram[0]));
+        assert_eq!((heard, world.shard.stats().transports), (told, 1));
+    }
+}
+
+#[test]
 fn data_reaches_the_others_in_order_and_never_comes_back() {
     let mut world = call();
     for n in 0..50u8 {

@@ -15,8 +15,8 @@ use super::gather::Gather;
 use super::load::{LoadMeter, thread_cpu};
 use super::rings::{Bell, Rings, mesh};
 use super::{Shard, frames};
-use crate::media::api::{Command, Event, Fingerprint, ShardConfig, ShardIndex};
-use crate::media::dtls::Identity;
+use crate::media::api::{CertificateTurn, Command, Event, Fingerprint, ShardConfig, ShardIndex};
+use crate::media::dtls::Identities;
 use crate::media::socket::{Inbox, RECEIVE_BUFFERS, Socket};
 
 /// Commands that may wait; a full queue makes the control thread wait, not the shard.
@@ -34,7 +34,7 @@ pub struct ShardHandle {
     bell: Arc<Bell>,
     thread: Option<JoinHandle<()>>,
     local_addr: SocketAddr,
-    fingerprint: Fingerprint,
+    fingerprints: [Fingerprint; 2],
 }
 
 impl ShardHandle {
@@ -51,10 +51,10 @@ impl ShardHandle {
         self.local_addr
     }
 
-    /// SHA-256 of the certificate the shard shows, for `a=fingerprint`.
+    /// SHA-256 of the certificates the shard shows by turns, for `a=fingerprint`.
     #[must_use]
-    pub fn fingerprint(&self) -> Fingerprint {
-        self.fingerprint
+    pub fn fingerprints(&self) -> [Fingerprint; 2] {
+        self.fingerprints
     }
 
     /// Whether the thread runs.
@@ -74,17 +74,17 @@ impl Drop for ShardHandle {
     }
 }
 
-/// Starts a shard for each channel of `events`, all with one certificate. A shard's events go to its channel; while that
+/// Starts a shard for each channel of `events`, all with the same certificates. A shard's events go to its channel; while that
 /// is full they wait in the shard.
 ///
 /// # Errors
 /// If an address cannot be bound, the certificate not made or a thread not started; those started end again.
 pub fn start(config: &ShardConfig, events: Vec<Sender<Event>>) -> io::Result<Vec<ShardHandle>> {
     let provider: Arc<dyn RTCCryptoProvider> = Arc::new(AwsLcRsProvider::new());
-    let identity = Identity::generate(provider.clone()).map_err(io::Error::other)?;
+    let identities = Identities::generate(&provider).map_err(io::Error::other)?;
     let mut seed = [0; 8];
     provider.random().fill(&mut seed).map_err(io::Error::other)?;
-    let common = Common { config, identity, provider, seed: u64::from_ne_bytes(seed), origin: Instant::now() };
+    let common = Common { config, identities, provider, seed: u64::from_ne_bytes(seed), origin: Instant::now() };
     let seats = ShardIndex::all(events.len()).map(|shard| common.prepare(shard)).collect::<io::Result<Vec<Seat>>>()?;
     let bells: Vec<Arc<Bell>> = seats.iter().map(|seat| seat.bell.clone()).collect();
     let seats = seats.into_iter().zip(mesh(&bells)).zip(events);
@@ -94,7 +94,7 @@ pub fn start(config: &ShardConfig, events: Vec<Sender<Event>>) -> io::Result<Vec
 /// What all shards have in common.
 struct Common<'a> {
     config: &'a ShardConfig,
-    identity: Identity,
+    identities: Identities,
     provider: Arc<dyn RTCCryptoProvider>,
     seed: u64,
     origin: Instant,
@@ -119,15 +119,16 @@ impl Common<'_> {
     }
 
     fn spawn(&self, seat: Seat, rings: Rings, events: Sender<Event>) -> io::Result<ShardHandle> {
-        let Self { config, identity, provider, seed, origin } = self;
+        let Self { config, identities, provider, seed, origin } = self;
         let Seat { shard, socket, poll, bell } = seat;
         let local_addr = socket.local_addr()?;
         let (commands, queue) = bounded(COMMAND_QUEUE);
         let name = format!("shard-{}", shard.0);
-        let fingerprint = identity.fingerprint();
-        let shard = Shard::new(config.max_transports, socket.max_segments(), *seed, identity.clone(), provider.clone())
-            .counting_from(*origin)
-            .hearing(config.audible);
+        let fingerprints = CertificateTurn::BOTH.map(|turn| identities.of(turn).fingerprint());
+        let shard =
+            Shard::new(config.max_transports, socket.max_segments(), *seed, identities.clone(), provider.clone())
+                .counting_from(*origin)
+                .hearing(config.audible);
         let inbox = Inbox::new(&socket);
         let mut turns = Turns {
             shard,
@@ -149,7 +150,7 @@ impl Common<'_> {
                 tracing::error!(%error, "shard ended");
             }
         })?;
-        Ok(ShardHandle { commands, bell, thread: Some(thread), local_addr, fingerprint })
+        Ok(ShardHandle { commands, bell, thread: Some(thread), local_addr, fingerprints })
     }
 
     fn address(&self, shard: ShardIndex) -> io::Result<SocketAddr> {

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rtc::crypto::RTCCryptoProvider;
 use rtc::crypto::providers::AwsLcRsProvider;
 
 use super::peer::Peer;
 use crate::conference::relays::Relays;
 use crate::media::api::{Command, Event, ShardIndex, ShardStats};
-use crate::media::dtls::Identity;
+use crate::media::dtls::Identities;
 use crate::media::shard::{Shard, frames};
 
 pub(super) struct Node {
@@ -20,9 +21,9 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new(origin: Instant, shards: usize) -> Self {
-        let provider = Arc::new(AwsLcRsProvider::new());
-        let identity = Identity::generate(provider.clone()).unwrap();
-        let shard = |_| Shard::new(100, 64, 7, identity.clone(), provider.clone()).counting_from(origin);
+        let provider: Arc<dyn RTCCryptoProvider> = Arc::new(AwsLcRsProvider::new());
+        let identities = Identities::generate(&provider).unwrap();
+        let shard = |_| Shard::new(100, 64, 7, identities.clone(), provider.clone()).counting_from(origin);
         Self { shards: (0..shards).map(shard).collect(), relays: Relays::new(shards), events: Vec::new() }
     }
 

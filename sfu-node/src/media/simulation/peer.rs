@@ -14,7 +14,7 @@ use rtc::stun::textattrs::TextAttribute;
 use shared::ids::{Identity, ParticipantSid};
 
 use crate::media::api::{
-    DataRole, IceCredentials, RoomKey, Speaker, SpeakerKey, SrtpProfile, TransportConfig, TransportKey,
+    CertificateTurn, DataRole, IceCredentials, RoomKey, Speaker, SpeakerKey, SrtpProfile, TransportConfig, TransportKey,
 };
 use crate::media::forward::rtcp;
 use crate::media::srtp::Srtp;
@@ -67,6 +67,7 @@ impl Peer {
             },
             local: IceCredentials { ufrag: format!("ufrag{n}"), password: password(n) },
             fingerprint: None,
+            certificate: CertificateTurn::First,
             data: DataRole::Both,
         }
     }

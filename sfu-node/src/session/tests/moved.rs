@@ -51,6 +51,18 @@ fn tracks_keep_their_sections_and_streams_that_no_longer_name_themselves_are_kno
     assert!(story.receivers()[0].ssrcs.is_empty());
 }
 
+#[test]
+fn the_next_session_of_a_client_shows_another_certificate_even_here() {
+    let shown = |generation| {
+        let mut story = Story::open_again(PeerConnections::Single, ClientTraits::default(), Generation(generation));
+        let (answer, _) = story.offer(1, JS_JOIN);
+        (answer.attribute("fingerprint").unwrap().clone(), story.opened()[0].certificate)
+    };
+    let [first, second, third] = [1, 2, 3].map(shown);
+    assert_ne!(first, second, "the client would go on with the keys that it has");
+    assert_eq!(first, third);
+}
+
 fn sorted(map: &[MidTrack]) -> Vec<(String, String)> {
     let mut pairs: Vec<_> = map.iter().map(|known| (known.mid.clone(), known.track.to_string())).collect();
     pairs.sort();

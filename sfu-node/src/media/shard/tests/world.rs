@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
+use rtc::crypto::RTCCryptoProvider;
 use rtc::crypto::providers::AwsLcRsProvider;
 use shared::control::TrackKind;
 use shared::ids::{Identity as Name, ParticipantSid};
@@ -16,7 +17,7 @@ use str0m::rtp::RtpWrite;
 use str0m::{Candidate, Event as RtcEvent, Input, Output, Rtc};
 
 use crate::media::api::*;
-use crate::media::dtls::Identity;
+use crate::media::dtls::Identities;
 use crate::media::shard::Shard;
 
 /// Where the shard is.
@@ -50,7 +51,7 @@ pub(super) struct World {
     pub(super) now: Instant,
     pub(super) clients: Vec<Client>,
     pub(super) events: Vec<Event>,
-    pub(super) identity: Identity,
+    identities: Identities,
     /// Datagrams for addresses of no client.
     pub(super) stray: Vec<(SocketAddr, Vec<u8>)>,
     /// Bytes on the heap that the shard allocated and did not free.
@@ -79,6 +80,7 @@ pub(super) fn config(n: u64, data: DataRole, fingerprint: Option<Fingerprint>) -
         speaker: speaker(n),
         local: credentials(n),
         fingerprint,
+        certificate: CertificateTurn::First,
         data,
     }
 }
@@ -98,14 +100,14 @@ impl World {
     }
 
     pub(super) fn with_room_for(transports: usize) -> Self {
-        let provider = Arc::new(AwsLcRsProvider::new());
-        let identity = Identity::generate(provider.clone()).unwrap();
+        let provider: Arc<dyn RTCCryptoProvider> = Arc::new(AwsLcRsProvider::new());
+        let identities = Identities::generate(&provider).unwrap();
         Self {
-            shard: Shard::new(transports, 64, 1, identity.clone(), provider),
+            shard: Shard::new(transports, 64, 1, identities.clone(), provider),
             now: Instant::now(),
             clients: Vec::new(),
             events: Vec::new(),
-            identity,
+            identities,
             stray: Vec::new(),
             heap: 0,
         }
@@ -144,7 +146,7 @@ impl World {
         direct.set_remote_ice_credentials(IceCreds { ufrag: local.ufrag, pass: local.password });
         direct.set_remote_fingerprint(str0m::crypto::Fingerprint {
             hash_func: "sha-256".to_owned(),
-            bytes: self.identity.fingerprint().0.to_vec(),
+            bytes: self.identities.of(CertificateTurn::First).fingerprint().0.to_vec(),
         });
         direct.set_ice_controlling(true);
         direct.start_dtls(true).unwrap();

@@ -36,7 +36,7 @@ impl Client {
         direct.set_remote_ice_credentials(IceCreds { ufrag: local.ufrag.clone(), pass: local.password.clone() });
         direct.set_remote_fingerprint(str0m::crypto::Fingerprint {
             hash_func: "sha-256".to_owned(),
-            bytes: shard.fingerprint().0.to_vec(),
+            bytes: shard.fingerprints()[0].0.to_vec(),
         });
         direct.set_ice_controlling(true);
         direct.start_dtls(true).unwrap();
@@ -55,6 +55,7 @@ impl Client {
             },
             local,
             fingerprint: Some(fingerprint),
+            certificate: CertificateTurn::First,
             data: DataRole::Both,
         })));
         Self { rtc, socket, deadline: Instant::now(), channel: None, got: Vec::new() }
@@ -136,7 +137,9 @@ fn data_crosses_between_shards() {
     let bind = "127.0.0.1:0".parse().unwrap();
     let config = ShardConfig { bind, socket_buffer: 1 << 20, max_transports: 10, audible: 16 };
     let shards = start(&config, channels).unwrap();
-    assert_eq!(shards[0].fingerprint(), shards[1].fingerprint());
+    assert_eq!(shards[0].fingerprints(), shards[1].fingerprints());
+    let [first, second] = shards[0].fingerprints();
+    assert_ne!(first, second);
     assert_ne!(shards[0].local_addr(), shards[1].local_addr());
     for (shard, other) in [(0, 1), (1, 0)] {
         let others = [ShardIndex(other)].into_iter().collect();
