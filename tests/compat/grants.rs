@@ -179,7 +179,7 @@ pub(crate) async fn room_configuration(mode: Mode) -> Result<()> {
     let said = refusal(&bob, &scene, &scene.claims("bob"), mode).await?;
     ensure!(said.contains("room is full"), "{said}");
     let rooms = AppServer::of(&scene)?.ask("ListRooms", json!({ "names": [scene.room] })).await?;
-    ensure!(rooms["rooms"][0]["emptyTimeout"] == 7, "{rooms}");
+    ensure!(rooms["rooms"][0]["empty_timeout"] == 7, "{rooms}");
     Ok(())
 }
 

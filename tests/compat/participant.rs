@@ -156,7 +156,7 @@ pub(crate) async fn room_full(mode: Mode) -> Result<()> {
     let scene = Scene::open().await?;
     let server = AppServer::of(&scene)?;
     let room = server.ask("CreateRoom", json!({ "name": scene.room, "maxParticipants": 1, "metadata": "m" })).await?;
-    ensure!(room["maxParticipants"] == 1 && room["sid"].as_str().is_some_and(|sid| sid.starts_with("RM_")), "{room}");
+    ensure!(room["max_participants"] == 1 && room["sid"].as_str().is_some_and(|sid| sid.starts_with("RM_")), "{room}");
     let browser = Browser::launch().await?;
     let (ada, bob) = (browser.client("ada").await?, browser.client("bob").await?);
     ada.join(&scene, mode).await?;

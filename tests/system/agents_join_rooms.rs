@@ -49,8 +49,8 @@ async fn dispatch_until(server: &AppServer, room: &str, name: &str, wanted: impl
     let deadline = tokio::time::Instant::now() + AGENT_LIMIT;
     loop {
         let all = server.call_of("AgentDispatchService", "ListDispatch", json!({ "room": room })).await.unwrap();
-        let listed = all.body["agentDispatches"].as_array().cloned().unwrap_or_default();
-        let found = listed.into_iter().find(|one| one["agentName"].as_str().unwrap_or_default() == name);
+        let listed = all.body["agent_dispatches"].as_array().cloned().unwrap_or_default();
+        let found = listed.into_iter().find(|one| one["agent_name"].as_str().unwrap_or_default() == name);
         match found.filter(|one| wanted(one)) {
             Some(dispatch) => return dispatch,
             None => assert!(tokio::time::Instant::now() < deadline, "{}", all.body),
@@ -83,7 +83,7 @@ async fn an_agent_is_dispatched_by_the_api_and_dismissed() {
     let made = run(Command::new("sh").arg("-c").arg(curl).env("TOKEN", server.token())).await;
     let made: Value = serde_json::from_str(&made).unwrap();
     assert_eq!(
-        (&made["agentName"], &made["metadata"], &made["room"]),
+        (&made["agent_name"], &made["metadata"], &made["room"]),
         (&json!("parrot"), &json!("green"), &json!(scene.room))
     );
     // It waits for its worker.
@@ -93,8 +93,8 @@ async fn an_agent_is_dispatched_by_the_api_and_dismissed() {
 
     let dispatch = dispatch_until(&server, &scene.room, "parrot", job_is("JS_RUNNING")).await;
     let state = &dispatch["state"]["jobs"][0]["state"];
-    assert_eq!(state["participantIdentity"], parrot.as_str());
-    assert!(state["workerId"].as_str().unwrap().starts_with("AW_"), "{state}");
+    assert_eq!(state["participant_identity"], parrot.as_str());
+    assert!(state["worker_id"].as_str().unwrap().starts_with("AW_"), "{state}");
     let asked = json!({ "room": scene.room, "identity": parrot });
     let seen = server.ask("GetParticipant", asked).await.unwrap();
     assert_eq!((&seen["kind"], &seen["attributes"]["lk.agent_name"]), (&json!("AGENT"), &json!("parrot")));
@@ -283,7 +283,7 @@ async fn the_worker_socket_speaks_livekits_protocol() {
     let seen = server.ask("GetParticipant", json!({ "room": scene.room, "identity": "agent-x" })).await.unwrap();
     assert_eq!((&seen["kind"], &seen["name"], &seen["metadata"]), (&json!("AGENT"), &json!("Agent X"), &json!("pm")));
     assert_eq!(seen["attributes"], json!({ "lk.agent_name": name, "q": "1" }));
-    assert_eq!((&seen["permission"]["agent"], &seen["permission"]["canPublishData"]), (&json!(true), &Value::Null));
+    assert_eq!((&seen["permission"]["agent"], &seen["permission"]["can_publish_data"]), (&json!(true), &json!(false)));
 
     let done = proto::UpdateJobStatus { job_id: job.id.clone(), status: 2, ..Default::default() };
     worker.say(Said::UpdateJob(done)).await;
@@ -298,4 +298,52 @@ async fn the_worker_socket_speaks_livekits_protocol() {
     }
     worker.say(Said::Ping(proto::WorkerPing { timestamp: 7 })).await;
     assert!(matches!(worker.hear().await, Told::Pong(_)));
+}
+
+/// A worker for each participant (`JT_PARTICIPANT`): one job for each who joins, none for agents.
+#[tokio::test]
+async fn a_worker_for_participants_gets_a_job_for_each() {
+    let scene = Scene::open().await.unwrap();
+    let mut worker = Socket::open(&scene, Some(VideoGrant { agent: true, ..Default::default() })).await.unwrap();
+    let name = format!("valet of {}", scene.room);
+    let kind = proto::JobType::JtParticipant;
+    let request = proto::RegisterWorkerRequest {
+        r#type: kind.into(),
+        agent_name: name.clone(),
+        version: "1.0".into(),
+        ping_interval: 10,
+        ..Default::default()
+    };
+    worker.say(Said::Register(request)).await;
+    let Told::Register(_) = worker.hear().await else { panic!("not registered") };
+    let server = AppServer::of(&scene).unwrap();
+    let asked = json!({ "room": scene.room, "agent_name": name });
+    let made = server.call_of("AgentDispatchService", "CreateDispatch", asked).await.unwrap();
+    assert_eq!(made.status, 200, "{made:?}");
+    let mut agents = Vec::new();
+    let mut people = Vec::new();
+    for who in ["ada", "bob"] {
+        people.push(scene.join(who).await.unwrap());
+        let Told::Availability(offer) = worker.hear().await else { panic!("no offer for {who}") };
+        let job = offer.job.unwrap();
+        assert_eq!((job.r#type(), job.participant.unwrap().identity.as_str()), (kind, who));
+        let identity = format!("valet-of-{who}");
+        let answer = proto::AvailabilityResponse {
+            job_id: job.id.clone(),
+            available: true,
+            participant_identity: identity.clone(),
+            ..Default::default()
+        };
+        worker.say(Said::Availability(answer)).await;
+        let Told::Assignment(assignment) = worker.hear().await else { panic!("no assignment for {who}") };
+        assert_eq!(assignment.job.unwrap().id, job.id);
+        agents.push(scene.join_by_token(&assignment.token).await.unwrap());
+        let seen = server.ask("GetParticipant", json!({ "room": scene.room, "identity": identity })).await.unwrap();
+        assert_eq!(seen["kind"], "AGENT");
+    }
+    let two = |dispatch: &Value| dispatch["state"]["jobs"].as_array().is_some_and(|jobs| jobs.len() == 2);
+    let dispatch = dispatch_until(&server, &scene.room, &name, two).await;
+    let jobs = dispatch["state"]["jobs"].as_array().unwrap();
+    assert!(jobs.iter().all(|job| job["state"]["status"] == "JS_RUNNING"), "an agent has no agent: {dispatch}");
+    drop((agents, people));
 }

@@ -35,13 +35,13 @@ async fn a_room_is_made_listed_changed_and_deleted() {
     let server = AppServer::of(&scene).unwrap();
     let made =
         server.ask("CreateRoom", json!({ "name": scene.room, "emptyTimeout": 60, "metadata": "m" })).await.unwrap();
-    assert_eq!((made["emptyTimeout"].as_u64(), made["metadata"].as_str()), (Some(60), Some("m")));
+    assert_eq!((made["empty_timeout"].as_u64(), made["metadata"].as_str()), (Some(60), Some("m")));
     listed(&scene, &server, |room| room.is_some_and(|room| room["sid"] == made["sid"])).await;
     let ada = scene.join("ada").await.unwrap();
     let all = server.ask("ListParticipants", json!({ "room": scene.room })).await.unwrap();
     assert_eq!(all["participants"][0]["identity"], "ada");
     server.ask("UpdateRoomMetadata", json!({ "room": scene.room, "metadata": "n" })).await.unwrap();
-    listed(&scene, &server, |room| room.is_some_and(|room| room["metadata"] == "n" && room["numParticipants"] == 1))
+    listed(&scene, &server, |room| room.is_some_and(|room| room["metadata"] == "n" && room["num_participants"] == 1))
         .await;
     server.ask("DeleteRoom", json!({ "room": scene.room })).await.unwrap();
     listed(&scene, &server, |room| room.is_none()).await;

@@ -184,6 +184,17 @@ fn rows(target: Target<'_>) -> Vec<Row> {
             proto::Room::default(),
         )
         .no_room(),
+        Row::of(
+            "MoveParticipant",
+            Wants::Destination,
+            &proto::MoveParticipantRequest {
+                room: room.clone(),
+                identity: identity.clone(),
+                destination_room: ELSEWHERE.to_owned(),
+            },
+            proto::MoveParticipantResponse::default(),
+        )
+        .nobody(),
         Row::of("RemoveParticipant", Wants::Admin, &who(), proto::RemoveParticipantResponse::default()).nobody(),
         Row::of(
             "DeleteRoom",
@@ -198,16 +209,8 @@ fn rows(target: Target<'_>) -> Vec<Row> {
 /// Those that are there for whoever may call them to be told that they are not.
 fn rows_not_implemented(room: &str) -> Vec<Row> {
     let (room, identity, destination_room) = (room.to_owned(), "ada".to_owned(), ELSEWHERE.to_owned());
-    let forward = proto::ForwardParticipantRequest {
-        room: room.clone(),
-        identity: identity.clone(),
-        destination_room: destination_room.clone(),
-    };
-    let go = proto::MoveParticipantRequest { room, identity, destination_room };
-    vec![
-        Row::of("ForwardParticipant", Wants::Destination, &forward, proto::ForwardParticipantResponse::default()),
-        Row::of("MoveParticipant", Wants::Destination, &go, proto::MoveParticipantResponse::default()),
-    ]
+    let forward = proto::ForwardParticipantRequest { room, identity, destination_room };
+    vec![Row::of("ForwardParticipant", Wants::Destination, &forward, proto::ForwardParticipantResponse::default())]
 }
 
 /// Where participants may be taken.
@@ -243,7 +246,9 @@ async fn settled(scene: &Scene, server: &AppServer) {
     let deadline = tokio::time::Instant::now() + DEADLINE;
     loop {
         let rooms = server.ask("ListRooms", json!({ "names": [scene.room] })).await.unwrap();
-        if rooms["rooms"][0]["numParticipants"] == 3 && rooms["rooms"][0]["numPublishers"] == 1 {
+        let all = server.ask("ListParticipants", json!({ "room": scene.room })).await.unwrap();
+        let are_active = all["participants"].as_array().unwrap().iter().all(|one| one["state"] == "ACTIVE");
+        if rooms["rooms"][0]["num_participants"] == 5 && rooms["rooms"][0]["num_publishers"] == 1 && are_active {
             return;
         }
         assert!(tokio::time::Instant::now() < deadline, "{rooms}");
@@ -256,6 +261,7 @@ async fn what_a_method_answers() {
     let mut ada = scene.join_publishing("ada", vec![Publish::muted_microphone("microphone")]).await.unwrap();
     let track = ada.until("a track", |o| o.published.values().next().map(|track| track.sid.clone())).await.unwrap();
     let (bob, eve) = (scene.join("bob").await.unwrap(), scene.join(NOBODY).await.unwrap());
+    let (sam, ida) = (scene.join("sam").await.unwrap(), scene.join("ida").await.unwrap());
     settled(&scene, &AppServer::of(&scene).unwrap()).await;
     let last = [format!("{}-p", scene.room), format!("{}-j", scene.room)];
     for room in &last {
@@ -268,6 +274,7 @@ async fn what_a_method_answers() {
     for row in rows(ada_there) {
         // What can be done once is done to one in protobuf and to another in JSON.
         let twins = match row.method {
+            "MoveParticipant" => ["sam", "ida"].map(|identity| Target { identity, ..ada_there }),
             "RemoveParticipant" => ["bob", NOBODY].map(|identity| Target { identity, ..ada_there }),
             "DeleteRoom" => [&last[0], &last[1]].map(|room| Target { room, ..ada_there }),
             _ => [ada_there; 2],
@@ -279,15 +286,19 @@ async fn what_a_method_answers() {
             let answer = server.post(row.method, format.content_type(), row.body(format)).await.unwrap();
             let said = String::from_utf8_lossy(&answer.body).into_owned();
             assert_eq!((answer.status, &*answer.content_type), (200, format.content_type()), "{}: {said}", row.method);
+            if format == Format::Json {
+                written_as_livekit_does(row.method, &serde_json::from_slice(&answer.body).unwrap());
+            }
             answers.push((row.read)(format, &answer.body));
         }
         assert_eq!(answers[0], answers[1], "{}", row.method);
         let says_something = answers[0].as_object().is_some_and(|fields| !fields.is_empty());
-        let is_done = ["UpdateSubscriptions", "SendData", "RemoveParticipant", "DeleteRoom"].contains(&row.method);
+        let is_done = ["UpdateSubscriptions", "SendData", "MoveParticipant", "RemoveParticipant", "DeleteRoom"];
+        let is_done = is_done.contains(&row.method);
         assert_eq!(says_something, !is_done, "{}: {}", row.method, answers[0]);
         seen += 1;
     }
-    assert_eq!(seen, 11);
+    assert_eq!(seen, 12);
     for row in rows_not_implemented(&scene.room) {
         for format in [Format::Protobuf, Format::Json] {
             let server = AppServer::granted(&scene, granted(row.wants, &scene.room)).unwrap();
@@ -296,7 +307,28 @@ async fn what_a_method_answers() {
         }
     }
     left(vec![bob, eve]).await;
+    drop((sam, ida));
     drop(ada);
+}
+
+/// Names as in the protocol, and what is not set written out.
+fn written_as_livekit_does(method: &str, answer: &Value) {
+    let fields = match method {
+        "CreateRoom" | "UpdateRoomMetadata" => answer,
+        "ListRooms" => &answer["rooms"][0],
+        "GetParticipant" | "UpdateParticipant" => answer,
+        "ListParticipants" => &answer["participants"][0],
+        "MutePublishedTrack" => &answer["track"],
+        _ => return assert_eq!(*answer, json!({}), "{method}"),
+    };
+    let unset = match method {
+        "CreateRoom" | "UpdateRoomMetadata" | "ListRooms" => ("active_recording", json!(false)),
+        "MutePublishedTrack" => ("packet_trailer_features", json!([])),
+        _ => ("disconnect_reason", json!("UNKNOWN_REASON")),
+    };
+    assert_eq!(fields.get(unset.0), Some(&unset.1), "{method}: {answer}");
+    let names = fields.as_object().unwrap().keys();
+    assert!(names.into_iter().all(|name| !name.contains(char::is_uppercase)), "{method}: {answer}");
 }
 
 /// They were removed.

@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 use shared::claims::VideoGrant;
 
 use super::json::parse as object;
+use answer_json::{Complete, Fields};
 use room_service::Ask;
 
 pub mod agent_dispatch_service;
+pub mod answer_json;
 pub mod room_service;
 
 /// Where every method is.
@@ -136,14 +138,14 @@ impl Encoding {
         decoded.ok_or_else(|| Error::new(Code::Malformed, format!("the {name} request could not be decoded")))
     }
 
-    /// Encodes an answer.
+    /// Encodes an answer, in JSON with these fields.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn encode<T: Message + Serialize>(self, message: &T) -> Result<Vec<u8>, Error> {
+    pub fn encode<T: Message + Serialize>(self, message: &T, fields: Fields) -> Result<Vec<u8>, Error> {
         match self {
             Self::Protobuf => Ok(message.encode_to_vec()),
-            Self::Json => serde_json::to_vec(message).map_err(|error| Error::new(Code::Internal, error.to_string())),
+            Self::Json => json_of(message, fields).map_err(|error| Error::new(Code::Internal, error.to_string())),
         }
     }
 
@@ -155,6 +157,12 @@ impl Encoding {
             Self::Json => b"{}".to_vec(),
         }
     }
+}
+
+/// Through text: each message can be written as that already, and the Worker is to stay small.
+fn json_of(message: &impl Serialize, fields: Fields) -> serde_json::Result<Vec<u8>> {
+    let written = serde_json::to_vec(message)?;
+    serde_json::to_vec(&Complete(&serde_json::from_slice(&written)?, fields))
 }
 
 /// Whether the path is one of a service there is.

@@ -8,7 +8,7 @@ use super::{body, header, json};
 use crate::api::access;
 use crate::api::deployment::Deployment;
 use crate::api::twirp::room_service::{self, Ask};
-use crate::api::twirp::{self, Code, Encoding, Error};
+use crate::api::twirp::{self, Code, Encoding, Error, answer_json};
 use crate::objects::directory::LIST_PATH;
 use crate::objects::room::{Asked, SERVICE_PATH};
 use crate::refusal::{Reason, Refusal};
@@ -63,7 +63,7 @@ async fn carry_out(ask: Ask, encoding: Encoding, env: &Env) -> Result<std::resul
             let directory = runtime::object(env, DIRECTORY, WHOLE)?;
             let names: Vec<_> = names.iter().filter_map(|name| RoomName::try_from(name.as_str()).ok()).collect();
             let rooms: Vec<proto::Room> = runtime::call(&directory, LIST_PATH, &names).await?;
-            Ok(encoding.encode(&proto::ListRoomsResponse { rooms }))
+            Ok(encoding.encode(&proto::ListRoomsResponse { rooms }, answer_json::ROOMS))
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use shared::claims::VideoGrant;
 use shared::ids::{IdError, RoomName};
 
-use super::{Code, Encoding, Error};
+use super::{Code, Encoding, Error, answer_json};
 use crate::room::service::{self, Answer, Request};
 
 /// As in paths.
@@ -51,6 +51,10 @@ pub fn ask(method: &str, encoding: Encoding, body: &[u8], grant: &VideoGrant) ->
         "CreateRoom" => {
             let request: proto::CreateRoomRequest = call.granted(grant.room_create)?;
             let room = room_name(&request.name)?;
+            if request.egress.is_some() {
+                // Whoever asks for a recording must not believe that there is one.
+                return Err(Error::new(Code::Unimplemented, "egress is not implemented: make the room without it"));
+            }
             Ok(Ask::Room(room, Request::Create(Box::new(request))))
         }
         "ListRooms" => Ok(Ask::Rooms(call.granted::<proto::ListRoomsRequest>(grant.room_list)?.names)),
@@ -95,17 +99,23 @@ pub fn ask(method: &str, encoding: Encoding, body: &[u8], grant: &VideoGrant) ->
 /// What the room says, or it cannot be written.
 pub fn answer(encoding: Encoding, answer: Result<Answer, service::Error>) -> Result<Vec<u8>, Error> {
     match answer.map_err(of_room)? {
-        Answer::Room(room) => encoding.encode(&*room),
-        Answer::Participants(participants) => encoding.encode(&proto::ListParticipantsResponse { participants }),
-        Answer::Participant(info) => encoding.encode(&*info),
-        Answer::Track(track) => encoding.encode(&proto::MuteRoomTrackResponse { track: Some(*track) }),
-        Answer::Reply(payload) => encoding.encode(&proto::PerformRpcResponse { payload }),
+        Answer::Room(room) => encoding.encode(&*room, answer_json::ROOM),
+        Answer::Participants(participants) => {
+            encoding.encode(&proto::ListParticipantsResponse { participants }, answer_json::PARTICIPANTS)
+        }
+        Answer::Participant(info) => encoding.encode(&*info, answer_json::PARTICIPANT),
+        Answer::Track(track) => {
+            encoding.encode(&proto::MuteRoomTrackResponse { track: Some(*track) }, answer_json::MUTED)
+        }
+        Answer::Reply(payload) => encoding.encode(&proto::PerformRpcResponse { payload }, answer_json::REPLY),
         // The room's object waits for what comes of these.
         Answer::Called(_) | Answer::Transfer(_) | Answer::Welcome(_) => {
             Err(Error::new(Code::Internal, "the room has not finished"))
         }
-        Answer::Dispatch(dispatch) => encoding.encode(&*dispatch),
-        Answer::Dispatches(agent_dispatches) => encoding.encode(&proto::ListAgentDispatchResponse { agent_dispatches }),
+        Answer::Dispatch(dispatch) => encoding.encode(&*dispatch, answer_json::DISPATCH),
+        Answer::Dispatches(agent_dispatches) => {
+            encoding.encode(&proto::ListAgentDispatchResponse { agent_dispatches }, answer_json::DISPATCHES)
+        }
         Answer::Done => Ok(encoding.nothing()),
     }
 }
@@ -225,6 +235,15 @@ mod tests {
     }
 
     #[test]
+    fn a_room_that_is_to_be_recorded_is_refused_and_options_without_effect_are_taken() {
+        let create = VideoGrant { room_create: true, ..VideoGrant::default() };
+        let recorded = r#"{"name":"r","egress":{"room":{"roomName":"r"}}}"#;
+        assert_eq!(call("CreateRoom", recorded, &create).unwrap_err().code, Code::Unimplemented);
+        let others = r#"{"name":"r","minPlayoutDelay":1,"max_playout_delay":2,"syncStreams":true,"tags":{"a":"b"},"nodeId":"n"}"#;
+        assert!(call("CreateRoom", others, &create).is_ok());
+    }
+
+    #[test]
     fn who_takes_a_participant_elsewhere_needs_both_rooms() {
         let grant = |room: &str, to: &str| VideoGrant {
             room_admin: true,
@@ -255,7 +274,8 @@ mod tests {
     fn answers_are_wrapped_as_each_method_has_them() {
         let track = proto::TrackInfo { sid: "TR_x".into(), ..Default::default() };
         let body = answer(Encoding::Json, Ok(Answer::Track(Box::new(track)))).unwrap();
-        assert_eq!(body, br#"{"track":{"sid":"TR_x"}}"#);
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&body["track"]["sid"], &body["track"]["mime_type"]), (&"TR_x".into(), &"".into()));
         assert_eq!(answer(Encoding::Json, Ok(Answer::Done)).unwrap(), b"{}");
         assert_eq!(answer(Encoding::Protobuf, Ok(Answer::Done)).unwrap(), b"");
         let none = answer(Encoding::Protobuf, Ok(Answer::Participants(Vec::new()))).unwrap();
