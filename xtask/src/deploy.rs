@@ -60,14 +60,9 @@ impl Deploy {
     pub fn run(&self) -> Result<()> {
         setup::for_wrangler()?;
         page::build()?;
-        wasm::build(wasm::Profile::Release)?;
-        let output = dry_run(self.env, None)?;
+        let (output, size) = weigh(self.env)?;
         print!("{output}");
-        let size = gzip_size(&output).context("wrangler did not say how large the Worker is")?;
         println!("gzip: {size} bytes of at most {MAX_GZIP}");
-        if size > MAX_GZIP {
-            bail!("the Worker is {size} bytes of gzip, more than {MAX_GZIP}");
-        }
         if self.dry_run {
             return Ok(());
         }
@@ -82,6 +77,20 @@ impl Deploy {
         println!("next: curl https://YOUR-WORKER/healthz says OK, or which secret is missing");
         Ok(())
     }
+}
+
+/// Builds the Worker as it is deployed; what wrangler would deploy, in its words, and how large it is, bytes of gzip.
+///
+/// # Errors
+/// It does not build, or is too large.
+pub(crate) fn weigh(environment: Environment) -> Result<(String, u64)> {
+    wasm::build(wasm::Profile::Release)?;
+    let output = dry_run(environment, None)?;
+    let size = gzip_size(&output).context("wrangler did not say how large the Worker is")?;
+    if size > MAX_GZIP {
+        bail!("the Worker is {size} bytes of gzip, more than {MAX_GZIP}:\n{output}");
+    }
+    Ok((output, size))
 }
 
 /// What wrangler would deploy, in its words; with another script than the release build's for checks of the file alone.

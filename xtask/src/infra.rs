@@ -70,7 +70,8 @@ pub(crate) fn checks() -> Vec<Check> {
     checks
 }
 
-/// What only a built stack shows: wrangler takes wrangler.toml, for each environment; a machine boots into a node.
+/// What only a built stack shows: wrangler takes wrangler.toml, for each environment, and a Worker of this
+/// size; a machine boots into a node.
 pub(crate) fn checks_of_worker() -> Vec<Check> {
     let check = |environment: Environment| {
         Check::new(format!("wrangler deploy --dry-run: {}", environment.name()), move || {
@@ -85,6 +86,10 @@ pub(crate) fn checks_of_worker() -> Vec<Check> {
         })
     };
     let mut checks: Vec<Check> = Environment::ALL.map(check).into();
+    checks.push(Check::new("the Worker as it is deployed is not too large", || match script() {
+        Some(_) => deploy::weigh(Environment::Production).map(|_| Outcome::Passed),
+        None => Ok(Outcome::Skipped(NOT_BUILT.to_owned())),
+    }));
     checks.push(Check::new("a machine boots into a node", || match script() {
         Some(_) => boot::check(),
         None => Ok(Outcome::Skipped(NOT_BUILT.to_owned())),
