@@ -73,6 +73,12 @@ impl Request {
     pub fn is_from_room(&self) -> bool {
         matches!(self, Self::TakeIn(_) | Self::SendBack(_))
     }
+
+    /// Whether another room has to do with it.
+    #[must_use]
+    pub fn is_transfer(&self) -> bool {
+        matches!(self, Self::Transfer(..))
+    }
 }
 
 /// What a request is answered with.

@@ -2,9 +2,10 @@
 
 use std::rc::Rc;
 
+use futures_channel::oneshot;
 use serde::{Deserialize, Serialize};
 use shared::ids::RoomName;
-use worker::{Error, Request, Response, Result};
+use worker::{Error, Request, Response, Result, console_error};
 
 use super::{Answered, Shell};
 use crate::room::event::Event;
@@ -25,12 +26,10 @@ impl Shell {
         let answer = if asked.request.is_from_room() {
             // That room waits for it: were it to wait for another transfer here, two rooms could wait for each other.
             self.ask(asked)?
+        } else if asked.request.is_transfer() {
+            self.serve_to_the_end(asked).await?
         } else {
-            let _turn = self.serving.lock().await;
-            match self.ask(asked)? {
-                Ok(Answer::Transfer(transfer)) => self.transfer(*transfer).await?,
-                answer => answer,
-            }
+            self.serve_in_turn(asked).await?
         };
         if let Ok(Answer::Called(called)) = answer {
             let answer = self.calls.wait(called).await;
@@ -39,6 +38,29 @@ impl Shell {
         // Who is answered finds what it wrote in the list of rooms.
         self.directory_told().await;
         runtime::text(200, &serde_json::to_string(&answer)?)
+    }
+
+    async fn serve_in_turn(self: &Rc<Self>, asked: Asked) -> Result<Answered> {
+        let _turn = self.serving.lock().await;
+        match self.ask(asked)? {
+            Ok(Answer::Transfer(transfer)) => self.transfer(*transfer).await,
+            answer => Ok(answer),
+        }
+    }
+
+    /// The same, also when the caller is gone meanwhile: nobody is to be left between two rooms.
+    async fn serve_to_the_end(self: &Rc<Self>, asked: Asked) -> Result<Answered> {
+        let (tell, told) = oneshot::channel();
+        let shell = Rc::clone(self);
+        self.state.wait_until(async move {
+            let answer = shell.serve_in_turn(asked).await;
+            if let Err(error) = shell.settle().await {
+                console_error!("after a transfer: {error}");
+            }
+            // A caller that is gone does not care.
+            let _ = tell.send(answer);
+        });
+        told.await.unwrap_or_else(|_| Err(Error::RustError("the transfer was given up".to_owned())))
     }
 
     fn ask(self: &Rc<Self>, asked: Asked) -> Result<Answered> {
