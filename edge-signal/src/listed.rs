@@ -1,6 +1,6 @@
 //! Lists in variables.
 
 /// What a variable lists, one a line or separated by commas or blanks.
-pub fn listed(text: Option<&str>) -> impl Iterator<Item = &str> {
+pub(crate) fn listed(text: Option<&str>) -> impl Iterator<Item = &str> {
     text.unwrap_or_default().split([',', ' ', '\n', '\r', '\t']).filter(|item| !item.is_empty())
 }
