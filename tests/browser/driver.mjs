@@ -45,7 +45,8 @@ const methods = {
     pages.set(name, page);
     const response = await page.goto(url ?? testPage, { waitUntil: "load" });
     if (!response.ok()) throw new Error(`${response.url()} answered ${response.status()}`);
-    if (!url) await page.waitForFunction(() => window.client);
+    // Not at the next frame, as by default: a page that is not painted has none.
+    if (!url) await page.waitForFunction(() => window.client, undefined, { polling: 100 });
   },
   /** Calls a method of window.client. */
   async call({ page, name, args }) {

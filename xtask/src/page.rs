@@ -1,7 +1,9 @@
 //! Bundling what runs in browsers: the meeting page into `web/dist`, the test page into `target/browser`.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail};
 
@@ -17,9 +19,11 @@ const BROWSERS: &str = "chrome94,firefox93,safari15.4";
 pub fn build() -> Result<()> {
     let web = repo::root().join("web");
     let dist = web.join("dist");
-    bundle(&[web.join("src/main.js"), web.join("src/style.css")], &dist)?;
-    copy(&web.join("src/index.html"), &dist)?;
-    copy(&web.join("src/icon.svg"), &dist)
+    publish(&dist, |staging| {
+        bundle(&[web.join("src/main.js"), web.join("src/style.css")], staging)?;
+        copy(&web.join("src/index.html"), staging)?;
+        copy(&web.join("src/icon.svg"), staging)
+    })
 }
 
 /// Bundles the page that the browser tests drive.
@@ -29,9 +33,29 @@ pub fn build() -> Result<()> {
 pub fn build_test_page() -> Result<PathBuf> {
     let source = repo::root().join("tests/browser");
     let dist = repo::target_dir().join("browser");
-    bundle(&[source.join("client.js"), source.join("worker.js")], &dist)?;
-    copy(&source.join("client.html"), &dist)?;
+    publish(&dist, |staging| {
+        bundle(&[source.join("client.js"), source.join("worker.js")], staging)?;
+        copy(&source.join("client.html"), staging)
+    })?;
     Ok(dist)
+}
+
+/// Puts what is made elsewhere into `dist`, each file at once: a browser that loads it meanwhile gets the old or the new one,
+/// never half of it.
+fn publish(dist: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let staging = dist.with_extension(format!("{}-{number}.new", std::process::id()));
+    fs::create_dir_all(&staging).and_then(|()| fs::create_dir_all(dist)).context("making directories for the page")?;
+    let made = make(&staging).and_then(|()| {
+        for file in fs::read_dir(&staging)? {
+            let file = file?;
+            fs::rename(file.path(), dist.join(file.file_name()))?;
+        }
+        Ok(())
+    });
+    let _ = fs::remove_dir_all(&staging);
+    made
 }
 
 fn bundle(entries: &[PathBuf], dist: &Path) -> Result<()> {
@@ -47,6 +71,30 @@ fn bundle(entries: &[PathBuf], dist: &Path) -> Result<()> {
 
 fn copy(file: &Path, dist: &Path) -> Result<()> {
     let name = file.file_name().context("a file has a name")?;
-    std::fs::copy(file, dist.join(name)).with_context(|| format!("copying {}", file.display()))?;
+    fs::copy(file, dist.join(name)).with_context(|| format!("copying {}", file.display()))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_published_was_whole_before() {
+        let dist = std::env::temp_dir().join(format!("meridian-page-test-{}", std::process::id()));
+        publish(&dist, |staging| Ok(fs::write(staging.join("client.js"), "old")?)).unwrap();
+        publish(&dist, |staging| {
+            fs::write(staging.join("client.js"), "ne")?;
+            assert_eq!(fs::read_to_string(dist.join("client.js"))?, "old");
+            Ok(fs::write(staging.join("client.js"), "new")?)
+        })
+        .unwrap();
+        publish(&dist, |_| bail!("esbuild failed")).unwrap_err();
+        assert_eq!(fs::read_to_string(dist.join("client.js")).unwrap(), "new");
+        let left = fs::read_dir(dist.parent().unwrap()).unwrap();
+        let name = dist.file_name().unwrap().to_str().unwrap().to_owned();
+        let left: Vec<_> = left.filter_map(|file| file.ok()?.file_name().into_string().ok()).collect();
+        assert_eq!(left.iter().filter(|file| file.starts_with(&name)).count(), 1, "{left:?}");
+        fs::remove_dir_all(dist).unwrap();
+    }
 }
