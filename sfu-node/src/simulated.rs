@@ -14,7 +14,7 @@ use shared::ids::{RoomName, SessionKey};
 
 use crate::conference::Conference;
 use crate::conference::placement::Fullness;
-use crate::media::api::{CertificateTurn, Fingerprint, SrtpProfile};
+use crate::media::api::{Fingerprint, SrtpProfile};
 use crate::media::dtls::Identities;
 use crate::media::shard::Shard;
 use crate::media::srtp::Srtp;
@@ -76,7 +76,7 @@ impl Node {
         Certificate { identities, provider }: Certificate,
         max_sessions: usize,
     ) -> Self {
-        let fingerprints = CertificateTurn::BOTH.map(|turn| identities.of(turn).fingerprint());
+        let fingerprints = identities.fingerprints();
         let shard = Shard::new(2 * max_sessions, SEGMENTS, seed, identities, provider.clone()).counting_from(origin);
         let endpoint = Endpoint { candidates: vec![address], fingerprints };
         let full = Fullness { sessions: u32::MAX, packets_per_second: u32::MAX };

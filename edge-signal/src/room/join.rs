@@ -176,16 +176,20 @@ impl Room {
         session
     }
 
+    /// Everyone else that a participant may know of.
+    pub(super) fn others_seen_by(&self, sid: &ParticipantSid) -> impl Iterator<Item = &Participant> {
+        self.participants.values().filter(move |other| other.sid != *sid && !other.permission.hidden)
+    }
+
     fn send_join(&self, turn: &mut Turn, sid: &ParticipantSid, ice_servers: Vec<proto::IceServer>) {
         let (Some(participant), Some(session)) = (self.participants.get(sid), self.sessions.get(sid)) else { return };
-        let others = self.participants.values().filter(|p| p.sid != *sid && !p.permission.hidden);
         let mut me = participant.info(Vec::new());
         me.state = State::Joining.into();
         me.version = 0;
         let join = proto::JoinResponse {
             room: Some(self.info()),
             participant: Some(me),
-            other_participants: others.filter_map(|p| self.participant_info(&p.sid)).collect(),
+            other_participants: self.others_seen_by(sid).filter_map(|p| self.participant_info(&p.sid)).collect(),
             server_version: COMPATIBLE_VERSION.to_owned(),
             server_region: participant.region.clone(),
             subscriber_primary: session.peer_connections == PeerConnections::DualSubscriberPrimary,

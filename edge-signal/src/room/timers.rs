@@ -8,7 +8,7 @@ use super::Room;
 use super::event::UnixMs;
 use super::moving::MOVE_RESUME_MS;
 use super::participant::Participant;
-use super::session::{Media, Session};
+use super::session::Media;
 use super::turn::Turn;
 use super::update::COUNTS_INTERVAL_MS;
 
@@ -34,12 +34,13 @@ impl Room {
 
     fn participant_deadline(&self, participant: &Participant) -> UnixMs {
         if let Some(since) = participant.gone_since {
-            // One that is moved may be gone because it is to come back on a new socket.
-            let was_up = |session: &Session| session.media != Media::New || session.moving.is_some();
-            let was_up = self.sessions.get(&participant.sid).is_some_and(was_up);
-            let moves = self.sessions.get(&participant.sid).is_some_and(|session| session.moving.is_some());
-            let kept = self.record.departure_timeout_ms().max(if moves { MOVE_RESUME_MS } else { 0 });
-            return if was_up { since.after(kept) } else { since };
+            let kept = self.record.departure_timeout_ms();
+            return match self.sessions.get(&participant.sid) {
+                // It may be gone because it is to come back on a new socket.
+                Some(session) if session.moving.is_some() => since.after(kept.max(MOVE_RESUME_MS)),
+                Some(session) if session.media != Media::New => since.after(kept),
+                _ => since,
+            };
         }
         let connect_by = (!participant.active).then(|| participant.joined_at.after(CONNECT_TIMEOUT_MS));
         let move_by = self.move_deadline(&participant.sid);

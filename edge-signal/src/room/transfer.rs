@@ -141,8 +141,7 @@ impl Room {
         let own = self.tracks_of(&sid);
         self.settle_everyone(turn, &own);
         self.announce_room(turn);
-        let others = self.participants.values().filter(|other| other.sid != sid && !other.permission.hidden);
-        let others = others.filter_map(|other| self.participant_info(&other.sid)).collect();
+        let others = self.others_seen_by(&sid).filter_map(|other| self.participant_info(&other.sid)).collect();
         let participant = self.participant_info(&sid).ok_or_else(Error::no_participant)?;
         let welcome = Welcome { room: Box::new(self.info()), participant: Box::new(participant), others };
         Ok(Answer::Welcome(Box::new(welcome)))
@@ -188,7 +187,6 @@ impl Room {
 
     /// Native SDKs keep those of the room before unless they are told.
     fn tell_all_departed(&self, turn: &mut Turn, sid: &ParticipantSid) {
-        let others = self.participants.values().filter(|other| other.sid != *sid && !other.permission.hidden);
         let gone = |other: &Participant| proto::ParticipantInfo {
             sid: other.sid.to_string(),
             identity: other.identity.to_string(),
@@ -196,7 +194,7 @@ impl Room {
             version: other.version + 1,
             ..Default::default()
         };
-        let participants: Vec<_> = others.map(gone).collect();
+        let participants: Vec<_> = self.others_seen_by(sid).map(gone).collect();
         if !participants.is_empty() {
             self.send(turn, sid, Message::Update(proto::ParticipantUpdate { participants }));
         }

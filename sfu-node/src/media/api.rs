@@ -227,8 +227,14 @@ pub enum CertificateTurn {
 }
 
 impl CertificateTurn {
-    /// In order.
-    pub const BOTH: [Self; 2] = [Self::First, Self::Second];
+    /// Its one of the two.
+    pub fn of<T>(self, both: &[T; 2]) -> &T {
+        let [first, second] = both;
+        match self {
+            Self::First => first,
+            Self::Second => second,
+        }
+    }
 }
 
 impl From<Generation> for CertificateTurn {

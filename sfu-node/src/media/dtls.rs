@@ -112,11 +112,13 @@ impl Identities {
     /// What a session shows.
     #[must_use]
     pub fn of(&self, certificate: CertificateTurn) -> &Identity {
-        let [first, second] = &self.0;
-        match certificate {
-            CertificateTurn::First => first,
-            CertificateTurn::Second => second,
-        }
+        certificate.of(&self.0)
+    }
+
+    /// SHA-256 of both, in the order of their turns.
+    #[must_use]
+    pub fn fingerprints(&self) -> [Fingerprint; 2] {
+        self.0.each_ref().map(Identity::fingerprint)
     }
 }
 

@@ -25,16 +25,6 @@ pub(crate) struct Endpoint {
     pub(crate) fingerprints: [Fingerprint; 2],
 }
 
-impl Endpoint {
-    fn fingerprint(&self, certificate: CertificateTurn) -> Fingerprint {
-        let [first, second] = self.fingerprints;
-        match certificate {
-            CertificateTurn::First => first,
-            CertificateTurn::Second => second,
-        }
-    }
-}
-
 /// A description's parts that do not change from section to section.
 #[derive(Debug)]
 pub(crate) struct Header<'a> {
@@ -93,7 +83,7 @@ pub(crate) fn write(header: &Header<'_>, sections: &[LocalSection]) -> String {
         sections.iter().filter_map(LocalSection::bundled_mid).fold("BUNDLE".to_owned(), |group, mid| group + " " + mid);
     description.attributes = vec![
         value("msid-semantic", " WMS *"),
-        value("fingerprint", &fingerprint(header.endpoint.fingerprint(header.certificate))),
+        value("fingerprint", &fingerprint(*header.certificate.of(&header.endpoint.fingerprints))),
         flag("ice-lite"),
         value("group", &bundle),
     ];

@@ -15,7 +15,7 @@ use super::gather::Gather;
 use super::load::{LoadMeter, thread_cpu};
 use super::rings::{Bell, Rings, mesh};
 use super::{Shard, frames};
-use crate::media::api::{CertificateTurn, Command, Event, Fingerprint, ShardConfig, ShardIndex};
+use crate::media::api::{Command, Event, Fingerprint, ShardConfig, ShardIndex};
 use crate::media::dtls::Identities;
 use crate::media::socket::{Inbox, RECEIVE_BUFFERS, Socket};
 
@@ -124,7 +124,7 @@ impl Common<'_> {
         let local_addr = socket.local_addr()?;
         let (commands, queue) = bounded(COMMAND_QUEUE);
         let name = format!("shard-{}", shard.0);
-        let fingerprints = CertificateTurn::BOTH.map(|turn| identities.of(turn).fingerprint());
+        let fingerprints = identities.fingerprints();
         let shard =
             Shard::new(config.max_transports, socket.max_segments(), *seed, identities.clone(), provider.clone())
                 .counting_from(*origin)
