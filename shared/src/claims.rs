@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 use crate::control::MediaGrants;
 use crate::ids::{Generation, Identity, NodeId, ParticipantSid, RoomName};
 
+#[cfg(any(target_arch = "wasm32", test))]
+mod provider;
+
 /// Clock leeway on access tokens, seconds (LiveKit's).
 pub const ACCESS_LEEWAY_SECS: u64 = 60;
 /// Clock leeway on the tokens edge and nodes give each other, seconds.
@@ -237,8 +240,7 @@ impl ApiKeys {
     /// [`TokenError::UnknownKey`] when there is no such key.
     pub fn sign(&self, key: &str, claims: &impl Serialize) -> Result<String, TokenError> {
         let secret = self.secret(key).ok_or(TokenError::UnknownKey)?;
-        let header = Header::new(Algorithm::HS256);
-        Ok(jsonwebtoken::encode(&header, claims, &EncodingKey::from_secret(secret.as_bytes()))?)
+        encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(secret.as_bytes()))
     }
 }
 
@@ -457,7 +459,7 @@ impl SigningKey {
     pub fn sign<T: Serialize>(&self, claims: &T) -> Result<String, TokenError> {
         let mut header = Header::new(Algorithm::EdDSA);
         header.kid = Some(self.kid.clone());
-        Ok(jsonwebtoken::encode(&header, claims, &self.key)?)
+        encode(&header, claims, &self.key)
     }
 }
 
@@ -476,7 +478,7 @@ impl TryFrom<&PrivateJwk> for SigningKey {
     }
 }
 
-/// 32 bytes of base64url. Also guards the verifiers: the wasm backend slices a key without looking at its length.
+/// 32 bytes of base64url.
 fn decode_key(text: &str) -> Result<[u8; ED25519_KEY_LEN], TokenError> {
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| TokenError::Malformed)?;
     bytes.try_into().map_err(|_| TokenError::Malformed)
@@ -547,7 +549,7 @@ pub fn verify_enrol(token: &str, fleet_secret: &str) -> Result<EnrolClaims, Toke
 /// [`TokenError::Malformed`] when it cannot be signed.
 pub fn mint_enrol(claims: &EnrolClaims, fleet_secret: &str) -> Result<String, TokenError> {
     let key = EncodingKey::from_secret(fleet_secret.as_bytes());
-    Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key)?)
+    encode(&Header::new(Algorithm::HS256), claims, &key)
 }
 
 fn internal_validation(algorithm: Algorithm, audience: &str) -> Validation {
@@ -564,10 +566,23 @@ fn decode_eddsa<T: DeserializeOwned>(token: &str, key_x: &str, audience: &str) -
     decode(token, &key, &internal_validation(Algorithm::EdDSA, audience))
 }
 
+fn encode<T: Serialize>(header: &Header, claims: &T, key: &EncodingKey) -> Result<String, TokenError> {
+    choose_backend();
+    Ok(jsonwebtoken::encode(header, claims, key)?)
+}
+
 /// Validates before it reads the claims, so that a missing claim is named as such.
 fn decode<T: DeserializeOwned>(token: &str, key: &DecodingKey, validation: &Validation) -> Result<T, TokenError> {
+    choose_backend();
     let claims = jsonwebtoken::decode::<serde_json::Value>(token, key, validation)?.claims;
     serde_json::from_value(claims).map_err(|_| TokenError::Malformed)
+}
+
+/// jsonwebtoken asks for it at the first signature; native builds have one backend, which needs no choice.
+fn choose_backend() {
+    // The error says that it is chosen already.
+    #[cfg(target_arch = "wasm32")]
+    let _ = provider::PROVIDER.install_default();
 }
 
 #[cfg(test)]
