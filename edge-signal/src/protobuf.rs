@@ -61,6 +61,30 @@ pub mod messages {
     }
 }
 
+/// A message or none, for `#[serde(with)]`.
+pub mod optional {
+    use prost::Message;
+    use serde::{Deserializer, Serializer};
+
+    /// Writes it, if there is one.
+    ///
+    /// # Errors
+    /// The serializer's.
+    pub fn serialize<M: Message, S: Serializer>(message: &Option<M>, serializer: S) -> Result<S::Ok, S::Error> {
+        super::messages::serialize(message.as_slice(), serializer)
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// It is not base64, or no such message.
+    pub fn deserialize<'de, M: Message + Default, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<M>, D::Error> {
+        Ok(super::messages::deserialize(deserializer)?.pop())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use livekit_protocol::Job;
@@ -72,14 +96,20 @@ mod tests {
         one: Job,
         #[serde(with = "super::messages")]
         many: Vec<Job>,
+        #[serde(default, with = "super::optional")]
+        perhaps: Option<Job>,
     }
 
     #[test]
     fn messages_come_back_as_they_were() {
         let job = |id: &str| Job { id: id.to_owned(), metadata: "äöü".to_owned(), ..Job::default() };
-        let text = serde_json::to_string(&Row { one: job("a"), many: vec![job("b"), job("c")] }).unwrap();
-        let row: Row = serde_json::from_str(&text).unwrap();
-        assert_eq!((row.one, row.many), (job("a"), vec![job("b"), job("c")]));
+        for perhaps in [Some(job("d")), None] {
+            let row = Row { one: job("a"), many: vec![job("b"), job("c")], perhaps };
+            let read: Row = serde_json::from_str(&serde_json::to_string(&row).unwrap()).unwrap();
+            assert_eq!((read.one, read.many, read.perhaps), (row.one, row.many, row.perhaps));
+        }
+        let row: Row = serde_json::from_str(r#"{ "one": "", "many": [] }"#).unwrap();
+        assert_eq!((row.one, row.many, row.perhaps), (Job::default(), Vec::new(), None));
         assert!(serde_json::from_str::<Row>(r#"{ "one": "no base64", "many": [] }"#).is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! JSON that must be an object: serde would read an array as a struct's fields in their order.
+//! JSON that must be an object: serde would read an array as a struct's fields in their order. **Everything is read from
+//! text**: what is read from bytes, or from [`Value`]s, takes code of its own for each type, and the Worker is to stay small.
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error};
@@ -9,7 +10,8 @@ use serde_json::{Map, Number, Value};
 /// # Errors
 /// It is no JSON, no object, or not of this type.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
-    serde_json::from_slice::<Map<String, Value>>(body).map(Value::Object).and_then(serde_json::from_value)
+    let text = str::from_utf8(body).map_err(serde_json::Error::custom)?;
+    if text.trim_start().starts_with('{') { serde_json::from_str(text) } else { Err(Error::custom("not an object")) }
 }
 
 /// For `#[serde(deserialize_with)]` of a field.
@@ -18,7 +20,7 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
 /// It is no object, or not of this type.
 pub fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
     let fields = Map::deserialize(deserializer)?;
-    serde_json::from_value(Value::Object(fields)).map_err(D::Error::custom)
+    serde_json::from_str(&Value::Object(fields).to_string()).map_err(D::Error::custom)
 }
 
 /// For `#[serde(deserialize_with)]` of a field: JSON tells no `60.0` from `60`, and some write the one for the other.

@@ -148,7 +148,8 @@ impl TokenRequest {
         if name.len() > MAX_NAME_LEN {
             return Err(bad(Reason::NameTooLong, "participant_name", &IdError::TooLong));
         }
-        let room_config = self.room_config.map(serde_json::to_value).transpose();
+        let written = |config: &RoomConfiguration| serde_json::from_str(&serde_json::to_string(config)?);
+        let room_config = self.room_config.as_ref().map(written).transpose();
         let room_config =
             room_config.map_err(|error| Refusal::new(Reason::RoomConfigMalformed, &format!("room_config: {error}")))?;
         if let Some(power) = own.and_then(|own| self.grants.beyond(&own, room.as_str())) {

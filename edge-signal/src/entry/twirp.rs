@@ -1,6 +1,5 @@
 //! `/twirp/…`: the server API, asked of the room or the directory it concerns.
 
-use livekit_protocol as proto;
 use shared::ids::RoomName;
 use worker::{Env, Headers, Request, Response, ResponseBody, ResponseBuilder, Result};
 
@@ -9,7 +8,7 @@ use crate::api::access;
 use crate::api::deployment::Deployment;
 use crate::api::twirp::room_service::{self, Ask};
 use crate::api::twirp::{self, Code, Encoding, Error, answer_json};
-use crate::objects::directory::LIST_PATH;
+use crate::objects::directory::{LIST_PATH, Listed};
 use crate::objects::room::{Asked, SERVICE_PATH};
 use crate::refusal::{Reason, Refusal};
 use crate::report::Report;
@@ -62,8 +61,8 @@ async fn carry_out(ask: Ask, encoding: Encoding, env: &Env) -> Result<std::resul
         Ask::Rooms(names) => {
             let directory = runtime::object(env, DIRECTORY, WHOLE)?;
             let names: Vec<_> = names.iter().filter_map(|name| RoomName::try_from(name.as_str()).ok()).collect();
-            let rooms: Vec<proto::Room> = runtime::call(&directory, LIST_PATH, &names).await?;
-            Ok(encoding.encode(&proto::ListRoomsResponse { rooms }, answer_json::ROOMS))
+            let Listed(rooms) = runtime::call(&directory, LIST_PATH, &names).await?;
+            Ok(encoding.encode(&rooms, answer_json::ROOMS))
         }
     }
 }

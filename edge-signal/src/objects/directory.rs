@@ -2,6 +2,7 @@
 
 use std::panic::RefUnwindSafe;
 
+use livekit_protocol::ListRoomsResponse;
 use serde::{Deserialize, Serialize};
 use shared::ids::RoomName;
 use worker::{
@@ -15,7 +16,7 @@ use crate::runtime;
 /// Where a room posts a [`Line`].
 pub(crate) const LINE_PATH: &str = "/line";
 
-/// Where the Worker posts names of rooms, none for all, and reads LiveKit's `Room`s.
+/// Where the Worker posts names of rooms, none for all, and reads [`Listed`].
 pub(crate) const LIST_PATH: &str = "/list";
 
 /// How the table came to be what it is.
@@ -29,6 +30,10 @@ pub(crate) struct Line {
     /// `None`: it ended.
     pub(crate) entry: Option<DirectoryEntry>,
 }
+
+/// The rooms that are there.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Listed(#[serde(with = "crate::protobuf::message")] pub(crate) ListRoomsResponse);
 
 #[durable_object]
 struct DirectoryObject {
@@ -82,10 +87,10 @@ impl DirectoryObject {
             let named = "SELECT name, entry FROM room WHERE name IN (SELECT value FROM json_each(?)) ORDER BY name";
             self.sql.exec(named, vec![serde_json::to_string(names)?.into()])?
         };
-        let mut rooms = Vec::new();
+        let mut listed = Listed(ListRoomsResponse::default());
         for row in found.to_array::<Row>()? {
-            rooms.push(serde_json::from_str::<DirectoryEntry>(&row.entry)?.into_room(&row.name));
+            listed.0.rooms.push(serde_json::from_str::<DirectoryEntry>(&row.entry)?.into_room(&row.name));
         }
-        runtime::text(200, &serde_json::to_string(&rooms)?)
+        runtime::text(200, &serde_json::to_string(&listed)?)
     }
 }

@@ -142,8 +142,7 @@ pub(super) fn room_config(attempt: &JoinAttempt) -> Result<proto::RoomConfigurat
     let refused = |error: &dyn std::fmt::Display| {
         Refusal::new(Reason::RoomConfigMalformed, &format!("roomConfig of the token: {error}"))
     };
-    let config = <proto::RoomConfiguration as serde::Deserialize>::deserialize(known);
-    let config = config.map_err(|error| refused(&error))?;
+    let config: proto::RoomConfiguration = serde_json::from_str(&known.to_string()).map_err(|error| refused(&error))?;
     check_agents(&config.agents).map_err(|error| refused(&error.text))?;
     Ok(config)
 }

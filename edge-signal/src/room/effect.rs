@@ -108,8 +108,8 @@ pub struct DirectoryEntry {
     pub participants: u32,
     /// Participants that publish.
     pub publishers: u32,
-    /// LiveKit's `Room`; lines of before have none.
-    #[serde(default)]
+    /// LiveKit's `Room`; lines of before have none that can be read.
+    #[serde(default, rename = "info", with = "crate::protobuf::optional")]
     pub room: Option<Box<proto::Room>>,
 }
 
@@ -128,7 +128,7 @@ impl DirectoryEntry {
                 num_publishers: self.publishers,
                 ..Default::default()
             },
-            |room| *room,
+            |room| proto::Room { name: name.to_owned(), ..*room },
         )
     }
 }

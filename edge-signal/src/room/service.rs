@@ -32,7 +32,7 @@ const NONCE_LEN: usize = 16;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Request {
     /// `CreateRoom`: one that exists is left as it is.
-    Create(Box<proto::CreateRoomRequest>),
+    Create(#[serde(with = "crate::protobuf::message")] Box<proto::CreateRoomRequest>),
     /// `DeleteRoom`.
     Delete,
     /// `ListParticipants`.
@@ -40,17 +40,17 @@ pub enum Request {
     /// `GetParticipant`.
     GetParticipant(String),
     /// `RemoveParticipant`.
-    RemoveParticipant(proto::RoomParticipantIdentity),
+    RemoveParticipant(#[serde(with = "crate::protobuf::message")] proto::RoomParticipantIdentity),
     /// `MutePublishedTrack`.
-    MuteTrack(proto::MuteRoomTrackRequest),
+    MuteTrack(#[serde(with = "crate::protobuf::message")] proto::MuteRoomTrackRequest),
     /// `UpdateParticipant`.
-    UpdateParticipant(Box<proto::UpdateParticipantRequest>),
+    UpdateParticipant(#[serde(with = "crate::protobuf::message")] Box<proto::UpdateParticipantRequest>),
     /// `UpdateSubscriptions`.
-    UpdateSubscriptions(proto::UpdateSubscriptionsRequest),
+    UpdateSubscriptions(#[serde(with = "crate::protobuf::message")] proto::UpdateSubscriptionsRequest),
     /// `UpdateRoomMetadata`.
     UpdateMetadata(String),
     /// `SendData`.
-    SendData(proto::SendDataRequest),
+    SendData(#[serde(with = "crate::protobuf::message")] proto::SendDataRequest),
     /// `MoveParticipant`, by its identity.
     Transfer(String, RoomName),
     /// Another room brings a participant.
@@ -58,9 +58,9 @@ pub enum Request {
     /// The room that brought it has found that it cannot go.
     SendBack(ParticipantSid),
     /// `PerformRpc`.
-    PerformRpc(Box<proto::PerformRpcRequest>),
+    PerformRpc(#[serde(with = "crate::protobuf::message")] Box<proto::PerformRpcRequest>),
     /// `AgentDispatchService.CreateDispatch`.
-    CreateDispatch(Box<proto::CreateAgentDispatchRequest>),
+    CreateDispatch(#[serde(with = "crate::protobuf::message")] Box<proto::CreateAgentDispatchRequest>),
     /// `AgentDispatchService.DeleteDispatch`, by its id.
     DeleteDispatch(String),
     /// `AgentDispatchService.ListDispatch`: all, or the one of this id.
@@ -85,13 +85,13 @@ impl Request {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
     /// The room.
-    Room(Box<proto::Room>),
+    Room(#[serde(with = "crate::protobuf::message")] Box<proto::Room>),
     /// Everyone in it.
-    Participants(Vec<proto::ParticipantInfo>),
+    Participants(#[serde(with = "crate::protobuf::messages")] Vec<proto::ParticipantInfo>),
     /// One of them.
-    Participant(Box<proto::ParticipantInfo>),
+    Participant(#[serde(with = "crate::protobuf::message")] Box<proto::ParticipantInfo>),
     /// One of their tracks.
-    Track(Box<proto::TrackInfo>),
+    Track(#[serde(with = "crate::protobuf::message")] Box<proto::TrackInfo>),
     /// One who is to be taken in by another room.
     Transfer(Box<Transfer>),
     /// It is taken in.
@@ -101,9 +101,9 @@ pub enum Answer {
     /// What a participant answered to a call.
     Reply(String),
     /// A dispatch of an agent.
-    Dispatch(Box<proto::AgentDispatch>),
+    Dispatch(#[serde(with = "crate::protobuf::message")] Box<proto::AgentDispatch>),
     /// All of them.
-    Dispatches(Vec<proto::AgentDispatch>),
+    Dispatches(#[serde(with = "crate::protobuf::messages")] Vec<proto::AgentDispatch>),
     /// Nothing.
     Done,
 }

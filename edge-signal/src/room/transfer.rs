@@ -40,8 +40,11 @@ pub struct Transfer {
 /// One who has come from another room: what its client is told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Welcome {
+    #[serde(with = "crate::protobuf::message")]
     room: Box<proto::Room>,
+    #[serde(with = "crate::protobuf::message")]
     participant: Box<proto::ParticipantInfo>,
+    #[serde(with = "crate::protobuf::messages")]
     others: Vec<proto::ParticipantInfo>,
 }
 

@@ -164,9 +164,10 @@ fn no_node() -> Refusal {
 fn attempt(request: &Request) -> Result<std::result::Result<JoinAttempt, Refusal>> {
     let headers = request.headers();
     let header = |name: &str| headers.get(name).map(Option::unwrap_or_default);
-    let claims = URL_SAFE_NO_PAD.decode(header(CLAIMS_HEADER)?);
-    let claims: AccessClaims =
-        serde_json::from_slice(&claims.map_err(|error| worker::Error::RustError(error.to_string()))?)?;
+    let failed = |error: &dyn std::fmt::Display| worker::Error::RustError(error.to_string());
+    let claims = URL_SAFE_NO_PAD.decode(header(CLAIMS_HEADER)?).map_err(|error| failed(&error))?;
+    // From text, as rows are: reading bytes takes code of its own.
+    let claims: AccessClaims = serde_json::from_str(str::from_utf8(&claims).map_err(|error| failed(&error))?)?;
     let signaling = if header(SIGNALING_HEADER)? == "single" { Signaling::Single } else { Signaling::Dual };
     let url = request.url()?;
     let mut ask = match Query::parse(url.query().unwrap_or_default()).ask(signaling) {
