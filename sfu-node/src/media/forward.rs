@@ -178,6 +178,17 @@ impl Forwarder {
         }
     }
 
+    /// A transport's packets go to another address of its peer from now on.
+    pub fn path_changed<S: Sink>(&mut self, now: Instant, transport: TransportKey, sink: &mut S) {
+        self.flush(sink);
+        let now = self.clock.time(now);
+        let slot = self.transport_slots.get(&transport);
+        let entry = slot.and_then(|slot| self.transports.get_mut(*slot));
+        if let Some(bandwidth) = entry.and_then(|entry| entry.bandwidth.as_mut()) {
+            bandwidth.path_changed(now);
+        }
+    }
+
     /// Sets all tracks this transport sends us; those missing end, those known go on.
     pub fn set_receivers<S: Sink>(
         &mut self,

@@ -80,6 +80,12 @@ impl Request {
         username.split_once(':').map(|(local, _)| local)
     }
 
+    /// The part behind it: the sender's own ufrag.
+    fn peer_ufrag(&self) -> Option<&str> {
+        let username = std::str::from_utf8(self.covered(ATTR_USERNAME)?).ok()?;
+        username.split_once(':').map(|(_, peer)| peer)
+    }
+
     /// An attribute that MESSAGE-INTEGRITY covers; what follows it counts for nothing (RFC 8489 section 14.5).
     fn covered(&self, wanted: AttrType) -> Option<&[u8]> {
         let attributes = self.message.attributes.0.iter();
@@ -112,6 +118,8 @@ pub struct Accepted {
     pub retired: Option<String>,
     /// Consent had lapsed and is back.
     pub reconnected: bool,
+    /// Media went elsewhere before.
+    pub moved: bool,
 }
 
 /// Why a request changed nothing.
@@ -279,6 +287,7 @@ impl Agent {
         }
 
         let mut accepted = Accepted { response: success(&request, from, signed), ..Accepted::default() };
+        self.follow_peer(&request);
         if let Some((local, remote)) = self.next.take_if(|_| generation == Generation::Next) {
             accepted.retired = Some(std::mem::replace(&mut self.current, local).ufrag);
             self.remote = remote.or(self.remote.take());
@@ -286,13 +295,24 @@ impl Agent {
         self.unproven.take_if(|unproven| unproven.route.to == from);
         (accepted.learned, accepted.evicted) = self.learn(now, route);
         if self.selected.is_none() || request.covered(ATTR_USE_CANDIDATE).is_some() {
-            self.selected = Some(route);
+            let former = self.selected.replace(route);
+            accepted.moved = former.is_some_and(|former| former.to != from);
         }
         if self.selected.is_some_and(|selected| selected.to == from) {
             self.consent = Some(now);
             accepted.reconnected = std::mem::take(&mut self.disconnected);
         }
         Ok(accepted)
+    }
+
+    /// Of a restart a peer uses its own credentials as soon as it has offered it, and ours when it has the answer. One
+    /// that checks from a new port before that may stay with our former ones (libwebrtc does).
+    fn follow_peer(&mut self, request: &Request) {
+        if let Some((_, Some(remote))) = &self.next
+            && request.peer_ufrag() == Some(remote.ufrag.as_str())
+        {
+            self.remote = Some(remote.clone());
+        }
     }
 
     /// Gives up an address that another transport has proved to own.

@@ -398,6 +398,9 @@ impl Shard {
         let Some(contact) = self.table.handle_stun(now, route, datagram) else { return };
         let Some((transport, _)) = self.table.transport(contact.index) else { return };
         let (key, connected) = (transport.key, transport.is_connected());
+        if contact.moved {
+            self.forwarder.path_changed(now, key, &mut self.table);
+        }
         if connected && !contact.reconnected {
             // Nothing waited for this, and a deadline that is later now is set anew when it passes.
             return;

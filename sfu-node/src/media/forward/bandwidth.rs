@@ -145,6 +145,16 @@ impl Bandwidth {
         whole(self.rate.target())
     }
 
+    /// What is sent goes to another address from now on. What went to the former one says nothing of the path, whether it
+    /// came or not; the rate stays until this one says otherwise.
+    pub(crate) fn path_changed(&mut self, now: Time) {
+        self.history.forget();
+        self.trend = Trend::new();
+        self.arrived = Arrived::default();
+        self.rate.path_changed();
+        self.prober.stop(now);
+    }
+
     /// More would be of use: begins a probe, if it is time.
     pub(crate) fn probe_for(&mut self, now: Time, bits_per_second: u64) -> bool {
         let settled = self.rate.decreased().is_none_or(|at| now.since(at) > 1_000_000);

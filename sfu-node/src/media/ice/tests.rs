@@ -19,11 +19,15 @@ fn at(port: u16) -> SocketAddr {
 }
 
 fn request(ufrag: &str, password: &str, extra: &[(AttrType, &[u8])]) -> Vec<u8> {
+    request_of(ufrag, "peer", password, extra)
+}
+
+fn request_of(ufrag: &str, peer: &str, password: &str, extra: &[(AttrType, &[u8])]) -> Vec<u8> {
     let provider = AwsLcRsProvider::new();
     let mut setters: Vec<Box<dyn Setter>> = vec![
         Box::new(BINDING_REQUEST),
         Box::new(TransactionId::new()),
-        Box::new(TextAttribute::new(ATTR_USERNAME, format!("{ufrag}:peer"))),
+        Box::new(TextAttribute::new(ATTR_USERNAME, format!("{ufrag}:{peer}"))),
     ];
     for (typ, value) in extra {
         setters.push(Box::new(RawAttribute {
@@ -197,6 +201,43 @@ fn a_restart_accepts_both_credentials_until_the_new_ones_are_used() {
     assert_eq!(accepted.retired.as_deref(), Some("node"));
     assert!(handle(&mut agent, now, at(1), &request("node", PASSWORD, &[])).is_err());
     assert!(handle(&mut agent, now, at(1), &request("new", "new-password", &[])).is_ok());
+}
+
+#[test]
+fn a_peer_that_restarts_is_checked_with_what_it_uses_itself() {
+    let (mut agent, now) = (agent(), Instant::now());
+    let remote = |ufrag: &str| IceCredentials { ufrag: ufrag.into(), password: format!("password-of-{ufrag}") };
+    let mut port = 10;
+    let mut checked_as = |agent: &mut Agent| {
+        port += 1;
+        agent.take_up(at(port).into());
+        let now = now + Duration::from_secs(port.into());
+        let check = agent.check(now, TransactionId::new(), AwsLcRsProvider::new().crypto()).unwrap();
+        let check = Request::parse(&check).unwrap();
+        (check.local_ufrag().unwrap().to_owned(), check.peer_ufrag().unwrap().to_owned())
+    };
+    agent.set_remote(remote("peer"));
+    handle(&mut agent, now, at(1), &request("node", PASSWORD, &[NOMINATE])).unwrap();
+    agent.restart(IceCredentials { ufrag: "new".into(), password: "new-password".into() });
+    agent.set_remote(remote("peer2"));
+    assert_eq!(checked_as(&mut agent), ("peer".into(), "node".into()), "it has not begun");
+    // From its new port, before it has the answer.
+    handle(&mut agent, now, at(2), &request_of("node", "peer2", PASSWORD, &[NOMINATE])).unwrap();
+    assert_eq!(checked_as(&mut agent), ("peer2".into(), "node".into()));
+    handle(&mut agent, now, at(1), &request("node", PASSWORD, &[])).unwrap();
+    assert_eq!(checked_as(&mut agent), ("peer2".into(), "node".into()), "its former port says nothing new");
+    handle(&mut agent, now, at(2), &request_of("new", "peer2", "new-password", &[])).unwrap();
+    assert_eq!(checked_as(&mut agent), ("peer2".into(), "new".into()));
+}
+
+#[test]
+fn a_nomination_elsewhere_is_a_move() {
+    let (mut agent, now) = (agent(), Instant::now());
+    let moved =
+        |agent: &mut Agent, port, extra| handle(agent, now, at(port), &request("node", PASSWORD, extra)).unwrap().moved;
+    assert!(!moved(&mut agent, 1, &[NOMINATE]), "the first");
+    assert!(!moved(&mut agent, 2, &[CONTROLLING]) && !moved(&mut agent, 1, &[NOMINATE]));
+    assert!(moved(&mut agent, 2, &[NOMINATE]) && !moved(&mut agent, 2, &[NOMINATE]));
 }
 
 #[test]

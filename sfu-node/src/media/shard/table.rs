@@ -59,6 +59,8 @@ pub(super) struct Contact {
     pub(super) index: usize,
     /// Consent had lapsed.
     pub(super) reconnected: bool,
+    /// Media went elsewhere before.
+    pub(super) moved: bool,
 }
 
 /// All transports of a shard.
@@ -277,7 +279,7 @@ impl Table {
         if let Some(ufrag) = accepted.retired {
             self.by_ufrag.remove(&ufrag);
         }
-        Some(Contact { index, reconnected: accepted.reconnected })
+        Some(Contact { index, reconnected: accepted.reconnected, moved: accepted.moved })
     }
 
     fn forget_address(&mut self, addr: SocketAddr, index: usize) {

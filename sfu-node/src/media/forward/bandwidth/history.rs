@@ -35,13 +35,15 @@ pub(crate) struct History {
     ring: Box<[Sent]>,
     /// Next extended number; starts above one wrap, so that none before it exists.
     next: u64,
+    /// Those before went another way.
+    first: u64,
     /// Feedback comes at all: without it much memory would be of no use.
     answered: bool,
 }
 
 impl History {
     pub(crate) fn new() -> Self {
-        Self { ring: vec![Sent::default(); FIRST_LEN].into_boxed_slice(), next: 0x1_0000, answered: false }
+        Self { ring: vec![Sent::default(); FIRST_LEN].into_boxed_slice(), next: 0x1_0000, first: 0, answered: false }
     }
 
     /// The number the next packet goes out with.
@@ -64,11 +66,16 @@ impl History {
         self.next += 1;
     }
 
+    /// What was sent so far is not told of any more.
+    pub(crate) fn forget(&mut self) {
+        self.first = self.next;
+    }
+
     /// The packet that feedback tells of, the first time it does.
     pub(crate) fn take(&mut self, number: u16) -> Option<Sent> {
         let newest = self.next - 1;
         let back = wrap16(newest).wrapping_sub(number);
-        let number = newest.checked_sub(back.into())?;
+        let number = newest.checked_sub(back.into()).filter(|number| *number >= self.first)?;
         let index = self.index(number);
         let entry = self.ring.get_mut(index).filter(|entry| entry.number == number && !entry.told)?;
         entry.told = true;
@@ -106,6 +113,11 @@ mod tests {
         assert_eq!((sent.at, sent.size, sent.cluster), (Time(5), 100, 3));
         assert_eq!(history.take(first), None);
         assert_eq!(history.take(first.wrapping_sub(1)), None, "before the first");
+        history.record(Time(6), 100, 0, false);
+        history.forget();
+        history.record(Time(7), 100, 0, false);
+        assert_eq!(history.take(first.wrapping_add(1)), None, "forgotten");
+        assert_eq!(history.take(first.wrapping_add(2)).unwrap().at, Time(7));
     }
 
     #[test]

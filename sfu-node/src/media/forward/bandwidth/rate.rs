@@ -134,6 +134,13 @@ impl Rate {
         self.target = rate.clamp(BOUNDS.0, BOUNDS.1);
     }
 
+    /// The path is another one: its limit is not known, nor what it loses.
+    pub(crate) fn path_changed(&mut self) {
+        (self.limit, self.grown, self.loss_since) = (None, None, None);
+        self.counted = Losses::default();
+        self.losses.clear();
+    }
+
     /// Share of the packets lost lately, whatever the reason.
     pub(crate) fn loss(&self) -> f64 {
         self.lately().share()

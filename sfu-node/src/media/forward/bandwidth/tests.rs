@@ -335,3 +335,33 @@ fn after_a_cliff_what_is_left_is_used() {
         assert!(gap <= GAP_AT_CHANGE, "{path}: {gap:?}");
     });
 }
+
+#[test]
+fn what_went_to_an_address_that_the_peer_had_left_is_no_congestion() {
+    for gap in [50_000, 300_000, 900_000] {
+        let mut run = Run::new(Path::new(20e6, 20_000));
+        run.seconds(10);
+        let before = run.bandwidth.estimate();
+        for _ in 0..5 {
+            run.path.loss = 100;
+            run.pass(gap);
+            run.path.loss = 0;
+            run.bandwidth.path_changed(Time(run.now));
+            run.keeps(2, 2);
+        }
+        assert!(run.bandwidth.estimate() >= before, "{} after {before} bit/s", run.bandwidth.estimate());
+    }
+}
+
+#[test]
+fn a_path_that_is_changed_for_a_narrow_one_is_not_flooded_for_long() {
+    let mut run = Run::new(Path::new(20e6, 20_000));
+    run.seconds(10);
+    run.path.capacity = 400_000.0;
+    run.bandwidth.path_changed(Time(run.now));
+    run.reaches(0, 2);
+    run.seconds(5);
+    run.worst_wait = 0;
+    run.seconds(10);
+    assert!(run.worst_wait < 300_000, "{} us in the queue", run.worst_wait);
+}
