@@ -291,6 +291,7 @@ impl Conference {
             Event::CallAnswered(transport, ref packet) => {
                 self.with_transport(transport, |session, out| session.answered_call(packet, out));
             }
+            Event::Readdressed(transport) => self.readdressed(transport),
             Event::Disconnected(transport) => {
                 self.with_transport(transport, |session, out| session.disconnected(transport, out));
             }
@@ -326,6 +327,15 @@ impl Conference {
             }
             Event::Stats(_) => {}
         }
+    }
+
+    /// A client has another address under one of its connections.
+    fn readdressed(&mut self, transport: TransportKey) {
+        let Some(owner) = self.transports.get(&transport).cloned() else { return };
+        let Some(session) = session_at(&mut self.rooms, &owner) else { return };
+        let (shard, mut out) = (session.shard(), Output::default());
+        session.readdressed(transport, &mut self.allocator, &mut out);
+        self.take(&owner.0, &owner.1, shard, out);
     }
 
     /// Tells the rooms how well media gets through, as far as they do not know; for every few seconds.

@@ -259,6 +259,15 @@ impl Session {
         out.commands.push(Command::RestartIce(subscriber.transport, subscriber.credentials.clone()));
     }
 
+    /// The client has another address under the connection that it publishes on, and so under the other one, where it may
+    /// say nothing for seconds: a restart has it show itself. Unless it has an offer to answer first.
+    pub(crate) fn readdressed(&mut self, transport: TransportKey, allocator: &mut Allocator, out: &mut Output) {
+        let answers = self.subscriber.as_ref().is_some_and(|subscriber| subscriber.outstanding().is_none());
+        if transport == self.publisher.transport && answers {
+            self.restart_ice(allocator, out);
+        }
+    }
+
     /// A track was announced. False: too many.
     pub(crate) fn announce(&mut self, track: AnnouncedTrack, key: TrackKey) -> bool {
         let taken = self.publications.announce(track, key);

@@ -344,6 +344,8 @@ pub enum Event {
     Disconnected(TransportKey),
     /// An authenticated binding request came again.
     Reconnected(TransportKey),
+    /// The peer's address is another one, and it does not know: something on its way has given it that.
+    Readdressed(TransportKey),
     /// Gone for good (never connected, consent lapsed for 30 s, fingerprint mismatch, DTLS alert); already closed in the
     /// shard.
     Failed {

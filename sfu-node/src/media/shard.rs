@@ -401,6 +401,9 @@ impl Shard {
         if contact.moved {
             self.forwarder.path_changed(now, key, &mut self.table);
         }
+        if connected && contact.unknowing {
+            self.table.events.push_back(Event::Readdressed(key));
+        }
         if connected && !contact.reconnected {
             // Nothing waited for this, and a deadline that is later now is set anew when it passes.
             return;

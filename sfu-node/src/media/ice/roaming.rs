@@ -56,6 +56,8 @@ pub struct Moved {
     pub evicted: Option<SocketAddr>,
     /// Consent had lapsed and is back.
     pub reconnected: bool,
+    /// The peer has not checked the address itself: it does not know that it has another one.
+    pub unknowing: bool,
 }
 
 impl Agent {
@@ -143,10 +145,10 @@ impl Agent {
             return None;
         }
         self.unproven = None;
-        let (_, evicted) = self.learn(now, route);
+        let (unknowing, evicted) = self.learn(now, route);
         self.selected = Some(route);
         (self.consent, self.heard) = (Some(now), Some(now));
-        Some(Moved { evicted, reconnected: std::mem::take(&mut self.disconnected) })
+        Some(Moved { evicted, reconnected: std::mem::take(&mut self.disconnected), unknowing })
     }
 }
 

@@ -61,6 +61,8 @@ pub(super) struct Contact {
     pub(super) reconnected: bool,
     /// Media went elsewhere before.
     pub(super) moved: bool,
+    /// And the peer does not know.
+    pub(super) unknowing: bool,
 }
 
 /// All transports of a shard.
@@ -279,7 +281,7 @@ impl Table {
         if let Some(ufrag) = accepted.retired {
             self.by_ufrag.remove(&ufrag);
         }
-        Some(Contact { index, reconnected: accepted.reconnected, moved: accepted.moved })
+        Some(Contact { index, reconnected: accepted.reconnected, moved: accepted.moved, unknowing: false })
     }
 
     fn forget_address(&mut self, addr: SocketAddr, index: usize) {

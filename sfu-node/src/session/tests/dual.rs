@@ -136,6 +136,27 @@ fn a_client_that_comes_back_is_offered_an_ice_restart() {
 }
 
 #[test]
+fn a_client_with_another_address_is_asked_where_it_receives() {
+    let mut story = Story::open(PeerConnections::DualSubscriberPrimary);
+    story.offer(1, DUAL_PUBLISHER_JOIN);
+    let (id, ..) = story.offered().unwrap();
+    let (publisher, subscriber) =
+        (story.session.publisher.transport, story.session.subscriber.as_ref().unwrap().transport);
+    let readdressed = |story: &mut Story, transport| {
+        story.out.commands.clear();
+        story.session.readdressed(transport, &mut story.allocator, &mut story.out);
+        story.flush();
+        let restarted = story.out.commands.iter().any(|c| matches!(c, Command::RestartIce(of, _) if *of == subscriber));
+        (restarted, story.offered().map(|(id, ..)| id))
+    };
+    assert_eq!(readdressed(&mut story, publisher), (false, None), "it has an offer to answer");
+    story.answer(id, DUAL_DATA_ANSWER);
+    assert_eq!(readdressed(&mut story, subscriber), (false, None), "it has shown itself there");
+    assert_eq!(readdressed(&mut story, publisher), (true, Some(id + 1)));
+    assert_eq!(readdressed(&mut story, publisher), (false, None), "once");
+}
+
+#[test]
 fn a_track_that_comes_back_before_its_end_was_offered_gets_another_section() {
     let mut story = Story::open(PeerConnections::DualSubscriberPrimary);
     story.subscribe(&[("TR_VCb", VIDEO), ("TR_AMb", AUDIO)]);

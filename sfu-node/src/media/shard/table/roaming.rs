@@ -112,6 +112,6 @@ impl Table {
         if let Some(evicted) = moved.evicted {
             self.forget_address(evicted, index);
         }
-        Some(Contact { index, reconnected: moved.reconnected, moved: true })
+        Some(Contact { index, reconnected: moved.reconnected, moved: true, unknowing: moved.unknowing })
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::call;
 use super::world::World;
+use crate::media::api::{Event, TransportKey};
 use crate::media::demux::{Protocol, classify};
 
 /// Ada and Bob hear each other.
@@ -41,6 +42,8 @@ fn a_peer_whose_address_changes_is_followed_at_once() {
         assert_eq!((world.now, world.heard(0).len(), world.heard(1).len()), (before.0, before.1 + 1, before.2 + 1));
     }
     assert!(world.stray.is_empty());
+    let told = world.events.iter().filter(|event| matches!(event, Event::Readdressed(TransportKey(0)))).count();
+    assert_eq!(told, 19, "each time: it had not been there lately");
 }
 
 #[test]
