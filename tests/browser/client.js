@@ -49,6 +49,7 @@ window.client = {
     room
       .on(RoomEvent.ParticipantConnected, (who) => happened("participantConnected", { identity: who.identity }))
       .on(RoomEvent.ParticipantDisconnected, (who) => happened("participantDisconnected", { identity: who.identity }))
+      .on(RoomEvent.ParticipantActive, (who) => happened("participantActive", { identity: who.identity }))
       .on(RoomEvent.TrackSubscribed, (track, publication, who) => {
         document.getElementById("media").append(track.attach());
         happened("trackSubscribed", named(publication, who));
@@ -132,12 +133,14 @@ window.client = {
   myself() {
     const { identity, sid, name, metadata, attributes, permissions, trackPublications } = room.localParticipant;
     const tracks = [...trackPublications.values()].map((one) => ({ sid: one.trackSid, source: one.source, muted: one.isMuted }));
-    return { identity, sid, name, metadata, attributes, permissions: { ...permissions }, tracks, state: room.state, roomMetadata: room.metadata };
+    return { identity, sid, name, metadata, attributes, permissions: { ...permissions }, tracks, state: room.state, roomMetadata: room.metadata, inRoom: room.numParticipants };
   },
 
-  /** Subscribes to all of somebody's tracks, or no longer. */
-  subscribe(identity, on) {
-    for (const publication of room.remoteParticipants.get(identity).trackPublications.values()) publication.setSubscribed(on);
+  /** Subscribes to all of somebody's tracks or that of a source, or no longer. */
+  subscribe(identity, on, source) {
+    for (const publication of room.remoteParticipants.get(identity).trackPublications.values()) {
+      if (!source || publication.source === source) publication.setSubscribed(on);
+    }
   },
 
   /** Receives somebody's camera, or not for now: the subscription stays. */
@@ -154,6 +157,11 @@ window.client = {
   setQuality(identity, quality) {
     const publication = room.remoteParticipants.get(identity).getTrackPublication(Track.Source.Camera);
     publication.setVideoQuality({ low: VideoQuality.LOW, medium: VideoQuality.MEDIUM, high: VideoQuality.HIGH }[quality]);
+  },
+
+  /** How many frames of somebody's camera are wanted in a second. */
+  setFrameRate(identity, fps) {
+    room.remoteParticipants.get(identity).getTrackPublication(Track.Source.Camera).setVideoFPS(fps);
   },
 
   /** Waits until somebody's camera arrives with a height between these and frames go on. */

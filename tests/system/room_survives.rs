@@ -2,18 +2,26 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use livekit_protocol::signal_response::Message as Response;
 use livekit_protocol::{DataPacket, ParticipantInfo, UserPacket, data_packet};
+use meridian_tests::browser::Browser;
 use meridian_tests::client::{Client, Observed, Publish};
 use meridian_tests::scene::Scene;
+use meridian_tests::sdk::Mode;
+use serde_json::json;
 
 /// Longer than a silent object stays in memory: about 10 s.
 const SILENCE: Duration = Duration::from_secs(13);
 
 /// How often it is tried.
 const SILENCES: usize = 3;
+
+/// How often it sleeps in a row, and how long that may take.
+const SLEEPS: usize = 3;
+const SLEEP_LIMIT: Duration = Duration::from_secs(180);
+const POLL: Duration = Duration::from_millis(200);
 
 /// Ada and Bob in a call, both publishing.
 async fn call(scene: &Scene) -> (Client, Client) {
@@ -96,6 +104,33 @@ async fn nobody_notices_hibernation() {
     sees_more(&mut eve).await;
     bob.leave().await.unwrap();
     ada.until("bob is gone", |o| (!o.participants.contains_key("bob")).then_some(())).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_sleeps_between_the_pings_of_sdk_clients_that_are_quiet() {
+    let scene = Scene::alone(1).await.unwrap();
+    let browser = Browser::launch().await.unwrap();
+    let (ada, bob) = (browser.client("ada").await.unwrap(), browser.client("bob").await.unwrap());
+    for client in [&ada, &bob] {
+        client.join(&scene, Mode::Single).await.unwrap();
+    }
+    ada.hears(json!({ "event": "participantActive", "identity": "bob" })).await.unwrap();
+    let since = [ada.mark().await.unwrap(), bob.mark().await.unwrap()];
+    let restored = || scene.deployment.edge_log().matches(&format!("room restored: {}", scene.room)).count();
+    let (before, deadline) = (restored(), Instant::now() + SLEEP_LIMIT);
+    // Nothing but their pings wakes it.
+    while restored() < before + SLEEPS {
+        assert!(Instant::now() < deadline, "it did not sleep: {}", scene.deployment.edge_log());
+        tokio::time::sleep(POLL).await;
+    }
+    for (client, since) in [(&ada, since[0]), (&bob, since[1])] {
+        let heard: Vec<_> = client.heard(since).await.unwrap().into_iter().map(|heard| heard.event).collect();
+        assert!(heard.iter().all(|event| event == "connectionQuality"), "{heard:?}");
+    }
+    let _eve = scene.join("eve").await.unwrap();
+    for client in [&ada, &bob] {
+        client.hears(json!({ "event": "participantConnected", "identity": "eve" })).await.unwrap();
+    }
 }
 
 #[tokio::test]

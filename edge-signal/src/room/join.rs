@@ -25,10 +25,11 @@ use crate::ice_servers::has_relay;
 pub const COMPATIBLE_VERSION: &str = "1.13.5";
 /// Signal protocol spoken. From 18 on native SDKs would want pre-negotiated data channels.
 pub const SIGNAL_PROTOCOL: i32 = 17;
-/// Seconds between a client's pings. Each one wakes the room's object, so twice LiveKit's 5 s.
-pub const PING_INTERVAL_SECS: i32 = 10;
-/// Seconds without a frame after which a client gives its socket up: three pings, as with LiveKit's 15 s.
-pub const PING_TIMEOUT_SECS: i32 = 30;
+/// Seconds between a client's pings. Each one wakes the room's object, which sleeps when it has heard nothing for 10 s.
+pub const PING_INTERVAL_SECS: i32 = 20;
+/// Seconds without a frame after which a client gives its socket up: two pings that nobody answered. A network that takes
+/// media down with it is noticed by ICE, long before.
+pub const PING_TIMEOUT_SECS: i32 = 45;
 /// Milliseconds between two refreshed access tokens of a participant (LiveKit's 5 min).
 pub const REFRESH_INTERVAL_MS: u64 = 300_000;
 /// Clients below this signal protocol are told when a session is superseded by one of the same identity.
