@@ -24,6 +24,7 @@ use turn::Turn;
 
 pub mod admit;
 pub mod call;
+pub mod crowd;
 mod delivery;
 pub mod depart;
 pub mod dispatch;

@@ -12,7 +12,7 @@ use super::transfer::{Transfer, Welcome};
 use crate::agents::link::{Granted, News, Wishes};
 
 /// Milliseconds since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct UnixMs(pub u64);
 
 impl UnixMs {

@@ -220,7 +220,7 @@ impl Room {
     }
 
     pub(super) fn tell_of_newcomer(
-        &self,
+        &mut self,
         turn: &mut Turn,
         sid: &ParticipantSid,
         superseded: Option<proto::ParticipantInfo>,
@@ -230,7 +230,10 @@ impl Room {
             self.tell(turn, old, |other, protocol| other != sid && protocol < SAME_IDENTITY_PROTOCOL);
         }
         let hidden = self.participants.get(sid).is_none_or(|participant| participant.permission.hidden);
-        if let Some(info) = self.participant_info(sid).filter(|_| !hidden) {
+        if hidden || self.is_told_later(turn, sid) {
+            return;
+        }
+        if let Some(info) = self.participant_info(sid) {
             self.tell(turn, &info, |other, _| other != sid);
         }
     }
@@ -276,6 +279,7 @@ fn newcomer(now: UnixMs, connection: &ConnectionId, identity: Identity, admissio
         gone_since: None,
         refresh_at: now.after(REFRESH_INTERVAL_MS),
         served_from: None,
+        untold: false,
         relayed: false,
         answer_at: None,
         former: None,

@@ -360,7 +360,11 @@ impl Room {
         }
         self.hook_joined(turn, sid);
         self.call_agents(turn);
-        self.publish_update(turn, sid);
+        if self.is_told_later(turn, sid) {
+            self.update_own(turn, sid);
+        } else {
+            self.publish_update(turn, sid);
+        }
         self.offer_all_tracks(turn, sid);
     }
 

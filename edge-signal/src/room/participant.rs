@@ -49,6 +49,9 @@ pub(super) struct Participant {
     /// Until when no further tracks are served to it; `None`: they are.
     #[serde(default)]
     pub(super) served_from: Option<UnixMs>,
+    /// Others wait to be told of it, or of its last change.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) untold: bool,
     /// It is to be reached through TURN: nothing else has brought its media up.
     #[serde(default)]
     pub(super) relayed: bool,

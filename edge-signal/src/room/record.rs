@@ -49,6 +49,9 @@ pub(super) struct Record {
     /// What clients and the directory were last told, and when.
     pub(super) told: Counts,
     pub(super) told_at: UnixMs,
+    /// When clients of a crowd were last told of newcomers.
+    #[serde(default)]
+    pub(super) newcomers_told_at: UnixMs,
     pub(super) placing: Placing,
     /// The node lost last, and when: placements avoid it for [`AVOID_LOST_NODE_MS`].
     pub(super) lost_node: Option<(NodeId, UnixMs)>,
@@ -101,6 +104,7 @@ impl Record {
             empty_since: None,
             told: Counts::default(),
             told_at: UnixMs(0),
+            newcomers_told_at: UnixMs(0),
             placing: Placing::Idle,
             lost_node: None,
             agents: Known::default(),

@@ -5,7 +5,6 @@ use livekit_protocol::leave_request::Action;
 use livekit_protocol::participant_info::State;
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{DisconnectReason, ReconnectReason, SyncState};
-use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use shared::control::{PeerConnections, ReceivedData, RoomToNode};
 use shared::ids::{Identity, ParticipantSid, RoomName, TrackSid};
@@ -16,17 +15,16 @@ use super::event::{Admission, ConnectionId, JoinAttempt, UnixMs};
 use super::participant::Participant;
 use super::session::{Media, Progress, Side};
 use super::turn::Turn;
-use super::update::{dismiss, leave};
+use super::update::{dismiss, leave, updates};
 use crate::ice_servers::has_relay;
 
 /// Milliseconds that those who left are remembered for clients that may have missed it, beyond the departure timeout: a
 /// dead socket is noticed after [`super::join::PING_TIMEOUT_SECS`], and a client tries to come back for as long again.
-const DEPARTED_KEPT_MS: u64 = 60_000;
-/// Bytes of participants in one `update` (LiveKit's).
-const MAX_UPDATE_LEN: usize = 128 * 1024;
+const DEPARTED_KEPT_MS: u64 = 90_000;
 /// From which reliable packet on a client sends again what it still holds. The SCTP association lives through a resume and
 /// loses nothing that was given to it; what the client held back meanwhile is sent only if this is not 0. Packets that
-/// arrive twice are told by their sequence.
+/// arrive twice are told by their sequence. One is lost: a client's very first, if it was held back, as it is taken to
+/// have come; no number says "none has" and has the rest sent.
 const REPLAY_FROM: u32 = 1;
 /// Milliseconds within which media comes up on any network that lets it through.
 pub const REACHED_WITHIN_MS: u64 = 5_000;
@@ -143,18 +141,9 @@ impl Room {
 
     fn tell_everyone_present(&self, turn: &mut Turn, sid: &ParticipantSid) {
         let seen = self.participants.values().filter(|p| p.sid == *sid || !p.permission.hidden);
-        let mut participants = Vec::new();
-        let mut length = 0;
-        for info in seen.filter_map(|participant| self.participant_info(&participant.sid)) {
-            length += info.encoded_len();
-            if length > MAX_UPDATE_LEN && !participants.is_empty() {
-                length = info.encoded_len();
-                let participants = std::mem::take(&mut participants);
-                self.send(turn, sid, Message::Update(proto::ParticipantUpdate { participants }));
-            }
-            participants.push(info);
+        for message in updates(seen.filter_map(|participant| self.participant_info(&participant.sid))) {
+            self.send(turn, sid, message);
         }
-        self.send(turn, sid, Message::Update(proto::ParticipantUpdate { participants }));
     }
 
     /// Answers to announcements that may have been lost, and which tracks of others it may have.

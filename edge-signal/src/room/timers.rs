@@ -27,8 +27,14 @@ impl Room {
         let participants = self.participants.values().map(|p| self.participant_deadline(p));
         let nodes = self.nodes.values().filter_map(|node| node.link.lost_at());
         let counts = (self.counts() != self.record.told).then(|| self.record.told_at.after(COUNTS_INTERVAL_MS));
-        let room =
-            [self.record.ends_at(), self.placing_deadline(), self.quality_deadline(), self.jobs_deadline(), counts];
+        let room = [
+            self.record.ends_at(),
+            self.placing_deadline(),
+            self.quality_deadline(),
+            self.jobs_deadline(),
+            self.untold_deadline(),
+            counts,
+        ];
         participants.chain(nodes).chain(room.into_iter().flatten()).min()
     }
 
@@ -67,6 +73,7 @@ impl Room {
         }
         self.review_qualities(turn);
         self.review_jobs(turn);
+        self.tell_untold(turn);
         self.settle(turn);
         if self.record.ends_at().is_some_and(|at| at <= now) {
             self.end(turn, DisconnectReason::RoomClosed);

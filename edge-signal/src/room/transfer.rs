@@ -88,6 +88,7 @@ impl Room {
             connection: None,
             gone_since: Some(turn.now),
             served_from: None,
+            untold: false,
             answer_at: None,
             ..participant.clone()
         };

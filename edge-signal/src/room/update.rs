@@ -4,6 +4,7 @@ use livekit_protocol as proto;
 use livekit_protocol::participant_info::State;
 use livekit_protocol::request_response::{Reason, Request};
 use livekit_protocol::signal_response::Message;
+use prost::Message as _;
 use shared::ids::ParticipantSid;
 
 use super::Room;
@@ -13,6 +14,8 @@ use super::turn::Turn;
 
 /// Milliseconds between two announcements of the counters, when they change (LiveKit's).
 pub(super) const COUNTS_INTERVAL_MS: u64 = 5_000;
+/// Bytes of participants in one `update` (LiveKit's).
+const MAX_UPDATE_LEN: usize = 128 * 1024;
 /// Clients below this signal protocol cannot decode `request_response` (Rust SDKs).
 const RESPONSE_PROTOCOL: u32 = 10;
 /// Clients from this signal protocol on get a `request_response` on success too.
@@ -47,12 +50,22 @@ impl Room {
     pub(super) fn publish_update(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
         let Some(participant) = self.participant_mut(sid) else { return };
         participant.version += 1;
+        participant.untold = false;
         let hidden = participant.permission.hidden;
         let Some(info) = self.participant_info(sid) else { return };
         if hidden {
             self.send(turn, sid, update(info));
         } else {
             self.tell(turn, &info, |_, _| true);
+        }
+    }
+
+    /// A participant changed, which the others are told later.
+    pub(super) fn update_own(&mut self, turn: &mut Turn, sid: &ParticipantSid) {
+        let Some(participant) = self.participant_mut(sid) else { return };
+        participant.version += 1;
+        if let Some(info) = self.participant_info(sid) {
+            self.send(turn, sid, update(info));
         }
     }
 
@@ -146,6 +159,24 @@ pub(super) fn leave(protocol: u32, reason: proto::DisconnectReason, action: prot
 pub(super) fn dismiss(turn: &mut Turn, connection: &ConnectionId, leave: Message) {
     turn.send_client(connection, leave);
     turn.effects.push(Effect::CloseClient { connection: connection.clone() });
+}
+
+/// As few messages as hold these participants, and are not too long.
+pub(super) fn updates(infos: impl IntoIterator<Item = proto::ParticipantInfo>) -> Vec<Message> {
+    let mut parts: Vec<Vec<proto::ParticipantInfo>> = Vec::new();
+    let mut room = 0;
+    for info in infos {
+        let length = info.encoded_len();
+        match parts.last_mut().filter(|_| length <= room) {
+            Some(part) => part.push(info),
+            None => {
+                parts.push(vec![info]);
+                room = MAX_UPDATE_LEN;
+            }
+        }
+        room = room.saturating_sub(length);
+    }
+    parts.into_iter().map(|participants| Message::Update(proto::ParticipantUpdate { participants })).collect()
 }
 
 fn update(info: proto::ParticipantInfo) -> Message {
