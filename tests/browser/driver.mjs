@@ -68,6 +68,12 @@ const methods = {
   async screenshot({ page, path }) {
     await pages.get(page).screenshot({ path });
   },
+  /** Ends the browser as when its machine dies: without a word of any page. */
+  async kill() {
+    const session = await browser.newBrowserCDPSession();
+    // It does not live to answer.
+    await session.send("Browser.crash").catch(() => {});
+  },
   /** Ends a page as a crash or a closed tab would: without a word. */
   async close({ page }) {
     await pages.get(page).context().close();

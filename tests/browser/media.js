@@ -126,6 +126,19 @@ export const media = (room) => {
       throw new Error(`${identity}'s camera still arrives after ${timeoutMs} ms`);
     },
 
+    /** Waits until somebody's camera arrives with so many frames a second. */
+    async waitForFrameRate(identity, least, most, timeoutMs) {
+      const deadline = performance.now() + timeoutMs;
+      for (let [at, before] = [performance.now(), await decoded(identity)]; ; ) {
+        await sleep(WINDOW_MS);
+        const [now, frames] = [performance.now(), await decoded(identity)];
+        const rate = ((frames - before) * 1000) / (now - at);
+        if (rate >= least && rate <= most) return;
+        if (now > deadline) throw new Error(`${rate} frames a second of ${identity}`);
+        [at, before] = [now, frames];
+      }
+    },
+
     /** Waits until these layers of the own camera are sent and no others: "vp8 q", "vp8 h", "vp8 f", "vp9". */
     async waitForLayers(wanted, timeoutMs) {
       const deadline = performance.now() + timeoutMs;

@@ -93,17 +93,22 @@ rows! {
         the_server_mutes_a_track: crate::permission::muted_by_the_server,
             "`MutePublishedTrack`: muted for everyone, its owner included, who may unmute; the server may not.";
         publishers_choose_who_subscribes: crate::permission::subscription_permissions,
-            "`setTrackSubscriptionPermissions`: tracks go from those not named and come to those who are.";
+            "`setTrackSubscriptionPermissions`: tracks go from those not named and come to those who are, all or one by one.";
     }
     "Participants and rooms" {
         participants_change_their_profile: crate::participant::own_profile,
-            "Name, metadata, attributes: with `canUpdateOwnMetadata` only, within limits, heard by everyone.";
+            "Name, metadata, attributes: with `canUpdateOwnMetadata` only, heard by everyone; an attribute is deleted.";
+        profiles_have_limits: crate::participant::profile_limits,
+            "Name, metadata, attributes that are too large: refused, and why; what is just large enough arrives.";
+        participants_are_counted: crate::participant::counted, "`room.numParticipants`, as others come and go.";
         the_server_changes_profiles_and_room_metadata: crate::participant::changed_by_the_server,
             "`UpdateParticipant`, `UpdateRoomMetadata`: heard by everyone.";
         the_server_sends_data: crate::participant::data_of_the_server,
             "`SendData`: to everyone, or to those named, in order.";
         a_removed_participant_stays_away: crate::participant::removed,
             "`RemoveParticipant`: `Disconnected` with its reason; the tokens it held are void, new ones are good.";
+        a_deployment_may_keep_tokens_good: crate::participant::removed_with_its_token,
+            "`RemoveParticipant` with `KEEP_TOKENS_OF_REMOVED`: its token lets it in again, as on LiveKit's server.";
         a_room_that_nobody_is_in_ends: crate::participant::room_empty,
             "`emptyTimeout` before the first join, `departureTimeout` after the last leave: the next join makes another room.";
         a_deleted_room_ends_for_everyone: crate::participant::room_deleted,
@@ -117,13 +122,21 @@ rows! {
     }
     "Subscriptions" {
         tracks_are_subscribed_on_demand: crate::subscription::on_demand,
-            "`autoSubscribe: false`: tracks are listed, come when asked for, go when not wanted; the publisher hears of it.";
+            "`autoSubscribe: false`: tracks are listed, come when asked for one by one, go when not wanted; the publisher hears of it.";
+        subscribers_choose_the_frame_rate: crate::subscription::frame_rate,
+            "`setVideoFPS`: fewer frames of the same video, and all of them again.";
         subscribers_choose_the_quality: crate::subscription::as_the_app_asks,
             "`setVideoQuality` and `setEnabled` without `adaptiveStream`: that layer, or nothing, and back.";
     }
     "Presence" {
         speakers_are_told: crate::presence::speakers,
             "`ActiveSpeakersChanged` with levels, for the speaker and those who hear it: a voice, its pause, a mute.";
+        loudest_speakers_come_first: crate::presence::loudest_first,
+            "`activeSpeakers` is in the order of levels, for everyone, and follows them.";
+        participants_become_active: crate::presence::active,
+            "`ParticipantConnected` when one joins, `ParticipantActive` when its media is up.";
+        whose_machine_dies_is_lost_and_leaves: crate::presence::death,
+            "A client that is gone without a word: quality `lost`, then it leaves, once.";
         connection_quality_is_told: crate::presence::quality,
             "`ConnectionQualityChanged`: excellent on a good path, of oneself and of those one is subscribed to.";
         connection_quality_follows_the_path: crate::presence::quality_of_a_bad_path,

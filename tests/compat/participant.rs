@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use meridian_tests::app_server::AppServer;
 use meridian_tests::browser::Browser;
-use meridian_tests::scene::Scene;
+use meridian_tests::scene::{Deployment, Scene};
 use meridian_tests::sdk::{Mode, PATIENCE};
 use serde_json::json;
 
@@ -31,10 +31,49 @@ pub(crate) async fn own_profile(mode: Mode) -> Result<()> {
         client.hears(json!({ "event": "nameChanged", "identity": "ada", "text": "Ada L" })).await?;
         client.hears(json!({ "event": "attributesChanged", "identity": "ada", "text": "{\"mood\":\"good\"}" })).await?;
     }
-    let long = json!("x".repeat(512 * 1024 + 1));
-    let refused = call.ada.local("setMetadata", &[long]).await.err().context("over the limit")?;
-    ensure!(format!("{refused:#}").contains("exceeds metadata size limit"), "{refused:#}");
+    call.ada.local("setAttributes", &[json!({ "mood": "" })]).await?;
+    call.bob.hears(json!({ "event": "attributesChanged", "identity": "ada", "text": "{\"mood\":\"\"}" })).await?;
     Ok(())
+}
+
+/// What is too large is refused with a reason, changes nothing, and the connection stays.
+pub(crate) async fn profile_limits(mode: Mode) -> Result<()> {
+    let call = Call::open(mode).await?;
+    call.permit("ada", json!({ "canUpdateMetadata": true })).await?;
+    let text = |len: usize| json!("x".repeat(len));
+    for (method, too_large, reason) in [
+        ("setMetadata", text(512 * 1024 + 1), "exceeds metadata size limit"),
+        ("setName", text(257), "exceeds name length limit"),
+        ("setAttributes", json!({ "a": text(64 * 1024) }), "exceeds attributes size limit"),
+    ] {
+        let refused = call.ada.local(method, &[too_large]).await.err().with_context(|| format!("{method}: taken"))?;
+        ensure!(format!("{refused:#}").contains(reason), "{refused:#}");
+    }
+    call.ada.local("setMetadata", &[text(512 * 1024)]).await?;
+    let changed = call.bob.hears(json!({ "event": "metadataChanged", "identity": "ada" })).await?;
+    ensure!(changed.text.is_some_and(|text| text.len() == 512 * 1024), "not what she said");
+    let others = ["nameChanged", "attributesChanged"];
+    let other = call.bob.heard(0).await?.into_iter().find(|heard| others.contains(&heard.event.as_str()));
+    ensure!(other.is_none(), "{other:?}");
+    Ok(())
+}
+
+/// How many are in the room, for those who are.
+pub(crate) async fn counted(mode: Mode) -> Result<()> {
+    let call = Call::open(mode).await?;
+    let counts = async |wanted: u32| {
+        let deadline = Instant::now() + PATIENCE;
+        while call.ada.myself().await?["inRoom"] != wanted {
+            ensure!(Instant::now() < deadline, "{}", call.ada.myself().await?);
+        }
+        anyhow::Ok(())
+    };
+    counts(2).await?;
+    let eve = call.page("eve").await?;
+    eve.join(&call.scene, mode).await?;
+    counts(3).await?;
+    eve.leave().await?;
+    counts(2).await
 }
 
 /// What an app server changes reaches everyone; the room's metadata too.
@@ -94,6 +133,21 @@ pub(crate) async fn removed(mode: Mode) -> Result<()> {
     call.ada.join_as(&call.scene, &new, mode).await?;
     call.bob.hears(json!({ "event": "participantConnected", "identity": "ada" })).await?;
     Ok(())
+}
+
+/// Where a deployment wants it so, as on LiveKit's server, a removed participant's token lets it in again.
+pub(crate) async fn removed_with_its_token(mode: Mode) -> Result<()> {
+    let vars = [("KEEP_TOKENS_OF_REMOVED".to_owned(), "true".to_owned())];
+    let scene = Scene::on(tokio::task::spawn_blocking(|| Deployment::with_edge_vars(vars)).await??);
+    let browser = Browser::launch().await?;
+    let ada = browser.client("ada").await?;
+    let mut claims = scene.claims("ada");
+    claims.iat = Some(meridian_tests::token::unix_now() - 60);
+    ada.join_as(&scene, &claims, mode).await?;
+    let removal = json!({ "room": scene.room, "identity": "ada" });
+    AppServer::of(&scene)?.ask("RemoveParticipant", removal).await?;
+    ada.hears(json!({ "event": "disconnected", "reason": PARTICIPANT_REMOVED })).await?;
+    ada.join_as(&scene, &claims, mode).await
 }
 
 /// A deleted room sends everyone away for good.

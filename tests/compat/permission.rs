@@ -114,6 +114,14 @@ pub(crate) async fn subscription_permissions(mode: Mode) -> Result<()> {
         .hears_within(json!({ "event": "subscriptionPermissionChanged", "text": "not_allowed" }), bob, PATIENCE)
         .await?;
     call.bob.hears_within(json!({ "event": "trackUnsubscribed", "identity": "ada" }), bob, PATIENCE).await?;
+    let picture = call.bob.picture().await?;
+    let voice = picture["ada"].tracks.iter().find(|track| track.source == "microphone").context("no microphone")?;
+    let since = call.bob.mark().await?;
+    let voice = json!([{ "participantIdentity": "bob", "allowAll": false, "allowedTrackSids": [voice.sid] }]);
+    call.ada.local("setTrackSubscriptionPermissions", &[json!(false), voice]).await?;
+    call.bob.hears_audio_of("ada").await?;
+    let came = call.bob.heard(since).await?.into_iter().filter(|heard| heard.event == "trackSubscribed").count();
+    ensure!(came == 1, "her voice alone");
     let to_bob = json!([{ "participantIdentity": "bob", "allowAll": true }]);
     call.ada.local("setTrackSubscriptionPermissions", &[json!(false), to_bob]).await?;
     call.bob.sees_and_hears("ada").await?;

@@ -39,6 +39,14 @@ impl Browser {
         Ok(SdkClient::in_page(Arc::clone(&self.driver), identity))
     }
 
+    /// Kills it with all its pages: nobody hears a word of them.
+    ///
+    /// # Errors
+    /// It ended before.
+    pub async fn kill(self) -> Result<()> {
+        self.driver.ask::<Value>(json!({ "method": "kill" })).await.map(drop)
+    }
+
     /// Any page, `width` by `height` pixels.
     ///
     /// # Errors

@@ -69,6 +69,8 @@ pub struct Heard {
     pub identity: Option<String>,
     /// Data and text messages.
     pub text: Option<String>,
+    /// Who speaks how loud, where it is about that: `ada 0.5,bob 0.25`, the loudest first.
+    pub levels: Option<String>,
     /// Which track, where it is about one.
     pub track_sid: Option<String>,
     /// Why it was disconnected: LiveKit's `DisconnectReason`.
@@ -278,6 +280,14 @@ impl SdkClient {
     /// When there is nobody of that name.
     pub async fn subscribe(&self, identity: &str, on: bool) -> Result<()> {
         self.call::<Value>("subscribe", json!([identity, on])).await.map(drop)
+    }
+
+    /// Subscribes to somebody's track of a source, or no longer (browsers only).
+    ///
+    /// # Errors
+    /// When there is nobody of that name.
+    pub async fn subscribe_to(&self, identity: &str, source: &str, on: bool) -> Result<()> {
+        self.call::<Value>("subscribe", json!([identity, on, source])).await.map(drop)
     }
 
     /// One of the SDK's scenarios (browsers only).

@@ -1,5 +1,7 @@
 //! Media that a browser publishes in ways of its own, shows and looks at.
 
+use std::ops::RangeInclusive;
+
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
@@ -64,6 +66,23 @@ impl SdkClient {
             return Ok(());
         }
         self.call::<Value>("waitForNothing", json!([identity, limit_ms()?])).await.map(drop)
+    }
+
+    /// Asks for so many frames of somebody's camera in a second.
+    ///
+    /// # Errors
+    /// When there is no such camera.
+    pub async fn set_frame_rate(&self, identity: &str, frames: u32) -> Result<()> {
+        self.call::<Value>("setFrameRate", json!([identity, frames])).await.map(drop)
+    }
+
+    /// Waits until somebody's camera arrives with so many frames a second.
+    ///
+    /// # Errors
+    /// When it does not in [`PATIENCE`].
+    pub async fn sees_frame_rate(&self, identity: &str, rate: RangeInclusive<u32>) -> Result<()> {
+        let args = json!([identity, rate.start(), rate.end(), limit_ms()?]);
+        self.call::<Value>("waitForFrameRate", args).await.map(drop)
     }
 
     /// Shares its own tab, with its sound.
