@@ -6,6 +6,7 @@ use livekit_protocol::participant_info::State;
 use livekit_protocol::signal_request::Message as Asked;
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{DisconnectReason, leave_request::Action};
+use prost::Message as _;
 use shared::control::{DescriptionKind, MediaState, NodeToRoom};
 
 use crate::world::{Who, World, description, microphone, names, session_description};
@@ -46,6 +47,29 @@ fn a_client_that_comes_back_goes_on_and_nobody_else_hears_of_it() {
     assert_eq!(world.nodes[&node].sessions[&key].offers.last().unwrap().id, 7);
     world.pass(30_000);
     assert!(world.client(&bob).roster.contains_key(&sid), "it is here again");
+}
+
+#[test]
+fn everyone_present_is_told_in_messages_that_are_not_too_long() {
+    let mut world = World::new();
+    let talkative = |name: &str| Who::named(name).grant(|grant| grant.can_update_own_metadata = Some(true));
+    let mut all = Vec::new();
+    for number in 0..5 {
+        let who = world.join_active(&talkative(&format!("p{number}")));
+        let metadata = "x".repeat(60_000);
+        let change = proto::UpdateParticipantMetadata { metadata, ..Default::default() };
+        world.say(&who, Asked::UpdateMetadata(change));
+        all.push(who);
+    }
+    world.cut(&all[0]);
+    let again = world.resume(&all[0], &talkative("p0"));
+    let updates: Vec<proto::ParticipantUpdate> = (world.inbox(&again).into_iter())
+        .filter_map(|message| if let Message::Update(update) = message { Some(update) } else { None })
+        .collect();
+    assert!(updates.iter().all(|update| update.encoded_len() <= 130 * 1024), "a few bytes around LiveKit's 128 KiB");
+    let counts: Vec<usize> = updates.iter().map(|update| update.participants.len()).collect();
+    assert_eq!(counts, [2, 2, 1]);
+    assert_eq!(world.client(&again).roster.len(), 5);
 }
 
 #[test]

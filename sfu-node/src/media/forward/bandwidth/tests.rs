@@ -338,6 +338,14 @@ fn after_a_cliff_what_is_left_is_used() {
 
 #[test]
 fn what_went_to_an_address_that_the_peer_had_left_is_no_congestion() {
+    let mut untold = Run::new(Path::new(20e6, 20_000));
+    untold.seconds(10);
+    let before = untold.bandwidth.estimate();
+    untold.path.loss = 100;
+    untold.pass(300_000);
+    untold.path.loss = 0;
+    untold.seconds(1);
+    assert!(untold.bandwidth.estimate() < before / 2, "without a word of it, it is");
     for gap in [50_000, 300_000, 900_000] {
         let mut run = Run::new(Path::new(20e6, 20_000));
         run.seconds(10);
