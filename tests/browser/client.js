@@ -276,14 +276,23 @@ window.client = {
   async waitForMedia(identity, { kinds, timeoutMs }) {
     const progress = ({ tracks }, kind) => {
       const track = tracks.find((one) => one.identity === identity && one.kind === kind);
-      return (kind === "video" ? track?.framesDecoded : track?.totalAudioEnergy) ?? 0;
+      return kind === "video" ? track?.framesDecoded : track?.totalAudioEnergy;
     };
-    const before = await this.stats();
+    const first = await this.stats();
+    const least = { audio: SOUND, video: 0 };
+    const before = Object.fromEntries(kinds.map((kind) => [kind, progress(first, kind) ?? 0]));
+    const grown = Object.fromEntries(kinds.map((kind) => [kind, 0]));
     const deadline = performance.now() + timeoutMs;
     for (;;) {
       const now = await this.stats();
-      const least = { audio: SOUND, video: 0 };
-      if (kinds.every((kind) => progress(now, kind) > progress(before, kind) + least[kind])) return now;
+      for (const kind of kinds) {
+        const count = progress(now, kind);
+        if (count === undefined) continue;
+        // What another node sends may be counted from zero again.
+        grown[kind] += count < before[kind] ? count : count - before[kind];
+        before[kind] = count;
+      }
+      if (kinds.every((kind) => grown[kind] > least[kind])) return now;
       if (performance.now() > deadline) throw new Error(`no ${kinds} of ${identity} in ${timeoutMs} ms: ${JSON.stringify(now)}`);
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
