@@ -1,11 +1,11 @@
 //! A call of LiveKit's own SDKs over several nodes, for stories that end nodes under it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures_util::future::try_join_all;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::json;
 use shared::control::{DRAIN_PATH, DrainRequest, NODES_PATH, NodeStatus};
 use shared::ids::NodeId;
@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::browser::Browser;
 use crate::node_impostor::post;
-use crate::scene::{Deployment, Scene, sum_metric};
+use crate::scene::{Deployment, Scene, host, signal_node, sum_metric};
 use crate::sdk::{Mode, PATIENCE, SdkClient};
 
 /// Each call has several browsers.
@@ -54,9 +54,26 @@ impl Call {
     /// # Errors
     /// It does not come about.
     pub async fn open(nodes: usize, mode: Mode, people: &[(&str, Sdk)]) -> Result<Self> {
+        Self::on(move |args| Deployment::of_nodes(nodes, args), mode, people).await
+    }
+
+    /// As [`Self::open`], each node on a host of its own.
+    ///
+    /// # Errors
+    /// As it; hosts cannot be made here.
+    pub async fn open_on_hosts(hosts: u8, mode: Mode, people: &[(&str, Sdk)]) -> Result<Self> {
+        Self::on(move |args| Deployment::on_hosts(hosts, args), mode, people).await
+    }
+
+    async fn on(
+        start: impl FnOnce(Vec<String>) -> Result<Arc<Deployment>> + Send + 'static,
+        mode: Mode,
+        people: &[(&str, Sdk)],
+    ) -> Result<Self> {
         let alone = ONE_AT_A_TIME.lock().await;
         let args = vec!["--drain-secs".to_owned(), DRAIN_SECS.to_owned()];
-        let deployment = tokio::task::spawn_blocking(move || Deployment::of_nodes(nodes, args)).await??;
+        let deployment = tokio::task::spawn_blocking(move || start(args)).await??;
+        let nodes = deployment.stack().nodes().len();
         let scene = Scene::on(deployment);
         let (mut clients, mut browsers) = (Vec::new(), Vec::new());
         for (name, sdk) in people {
@@ -97,7 +114,7 @@ impl Call {
                 loop {
                     let Some(attempt) = attempts.next() else {
                         let channel = if reliable { "reliable" } else { "lossy" };
-                        bail!("no {channel} data of {} gets through to {}", from.identity(), to.identity());
+                        bail!("no {channel} data of {} gets through to {}: {text}", from.identity(), to.identity());
                     };
                     let (mark, text) = (to.mark().await?, format!("{text} {reliable} {attempt}"));
                     from.send_data(&text, reliable).await?;
@@ -210,8 +227,17 @@ impl Call {
     /// # Errors
     /// It does not run.
     pub fn signal(&self, node: usize, signal: Signal) -> Result<()> {
-        let pid = self.scene.deployment.stack().nodes().get(node).and_then(|node| node.process.pid());
-        Ok(kill(Pid::from_raw(pid.context("no such node")?.try_into()?), signal)?)
+        signal_node(&mut self.scene.deployment.stack(), node, signal)
+    }
+
+    /// Cuts the link of a node's host, or undoes it.
+    ///
+    /// # Errors
+    /// It has none of its own.
+    pub fn cut(&self, node: usize, cut: bool) -> Result<()> {
+        let stack = self.scene.deployment.stack();
+        let host = host(&stack, node)?;
+        if cut { host.cut() } else { host.join() }
     }
 
     /// Waits until a node's process has ended by itself.

@@ -7,6 +7,7 @@ pub mod bench;
 pub mod booted;
 pub mod browser;
 pub mod call;
+pub mod chaos;
 pub mod client;
 pub mod door;
 pub mod driver;

@@ -26,6 +26,7 @@ pub fn config(node_wrapper: &[&str]) -> StackConfig {
         show_logs: false,
         node_wrapper: node_wrapper.iter().map(|word| (*word).to_owned()).collect(),
         public_address: None,
+        hosts: Vec::new(),
     }
 }
 

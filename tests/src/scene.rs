@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use anyhow::Context;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use shared::claims::{AccessClaims, ApiKeys};
+use xtask::hosts::Host;
 use xtask::stack::{API_KEY, API_SECRET, Stack, StackConfig};
 
 use crate::client::{Client, ClientOptions, Publish};
@@ -42,6 +45,15 @@ impl Deployment {
     /// As [`Deployment::start`].
     pub fn of_nodes(nodes: usize, node_args: Vec<String>) -> anyhow::Result<Arc<Self>> {
         Self::start_told(nodes, |config| StackConfig { node_args, ..config })
+    }
+
+    /// As [`Deployment::of_nodes`], each on a host of its own.
+    ///
+    /// # Errors
+    /// As [`Deployment::start`]; hosts cannot be made here.
+    pub fn on_hosts(count: u8, node_args: Vec<String>) -> anyhow::Result<Arc<Self>> {
+        let hosts = (1..=count).map(Host::make).collect::<anyhow::Result<Vec<_>>>()?;
+        Self::start_told(hosts.len(), |config| StackConfig { node_args, hosts, ..config })
     }
 
     /// One node of so many media threads, with more arguments for it.
@@ -110,6 +122,12 @@ impl Deployment {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where nodes answer HTTP.
+    #[must_use]
+    pub fn http_addresses(&self) -> &[SocketAddr] {
+        &self.metrics
     }
 
     /// Where the first node takes media.
@@ -198,6 +216,23 @@ impl Drop for Deployment {
         // Its processes die with `stack`; files they still write are of no use to anybody.
         let _ = std::fs::remove_dir_all(&self.state_dir);
     }
+}
+
+/// Signals a node's process, by its place.
+///
+/// # Errors
+/// It does not run.
+pub fn signal_node(stack: &mut Stack, place: usize, signal: Signal) -> anyhow::Result<()> {
+    let pid = stack.nodes().get(place).and_then(|node| node.process.pid()).context("no such node")?;
+    Ok(kill(Pid::from_raw(pid.try_into()?), signal)?)
+}
+
+/// A node's host, by its place.
+///
+/// # Errors
+/// It has none of its own.
+pub fn host(stack: &Stack, place: usize) -> anyhow::Result<&Host> {
+    stack.hosts().get(place).context("no such host")
 }
 
 /// A fresh room.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 
 use shared::control::ADDRESS_PATH;
 use xtask::edge::{Edge, EdgeConfig, Mode};
@@ -19,6 +19,7 @@ fn staging(state_dir: std::path::PathBuf) -> Edge {
         bundle: wasm::build(Profile::Dev).unwrap(),
         mode: Mode::Wrangler,
         environment: Some("staging"),
+        address: Ipv4Addr::LOCALHOST.into(),
         port: free,
         vars: Secrets::load_or_make(&state_dir).unwrap().vars().unwrap(),
         output: Output::File(state_dir.join("edge.log")),

@@ -29,6 +29,7 @@ mod media_port_trusts_nothing_before_ice;
 mod meeting_page;
 mod native_call;
 mod nodes_prove_who_they_are;
+mod on_hosts_a_silent_one_costs_no_call;
 mod one_scalable_stream_serves_every_size;
 mod operators_drain_nodes;
 mod probe_proves_a_call;

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 
 use base64::Engine;
@@ -42,6 +42,7 @@ impl Believer {
             http_port: TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
             output: Output::File(state_dir.join("node.log")),
             wrapper: Vec::new(),
+            address: Ipv4Addr::LOCALHOST.into(),
             public_address: None,
         };
         let node = Node::start("believer", config).unwrap();

@@ -73,6 +73,7 @@ impl Dev {
             show_logs: true,
             node_wrapper: Vec::new(),
             public_address: None,
+            hosts: Vec::new(),
         };
         let mut stack = Stack::start_built(build, config)?;
         self.greet(started)?;

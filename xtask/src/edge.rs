@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -40,7 +41,9 @@ pub struct EdgeConfig {
     pub mode: Mode,
     /// Which environment of wrangler.toml, under wrangler; `None`: its top level.
     pub environment: Option<&'static str>,
-    /// On 127.0.0.1.
+    /// Where it listens: 127.0.0.1, or all addresses of this host.
+    pub address: IpAddr,
+    /// On which port.
     pub port: u16,
     /// The objects' storage; kept between starts.
     pub state_dir: PathBuf,
@@ -76,7 +79,13 @@ impl Edge {
     /// `http://127.0.0.1:port`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.config.port)
+        self.url_at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// As another host reaches it.
+    #[must_use]
+    pub fn url_at(&self, address: IpAddr) -> String {
+        format!("http://{}", SocketAddr::new(address, self.config.port))
     }
 
     /// Starts it again on the same port and state, ending what still runs, and waits until it is ready.
@@ -107,7 +116,7 @@ fn wrangler(config: &EdgeConfig) -> Result<Command> {
     command.current_dir(repo::root()).arg(repo::npm_bin("wrangler/bin/wrangler.js"));
     command.arg("dev").arg(config.bundle.dir.join(wasm::SCRIPT)).arg("--local");
     command.args(config.environment.into_iter().flat_map(|environment| ["--env", environment]));
-    command.args(["--ip", "127.0.0.1", "--port", &config.port.to_string(), "--inspector-port", "0"]);
+    command.args(["--ip", &config.address.to_string(), "--port", &config.port.to_string(), "--inspector-port", "0"]);
     command.arg("--persist-to").arg(config.state_dir.join("wrangler")).arg("--env-file").arg(vars);
     command.arg("--show-interactive-dev-session=false");
     command.env("WRANGLER_SEND_METRICS", "false").env("WRANGLER_SEND_ERROR_REPORTS", "false");

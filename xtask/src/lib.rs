@@ -1,10 +1,12 @@
 //! Setting up and starting the parts of Meridian: shared by `cargo xtask` and the system tests.
 
 pub mod bench;
+pub mod chaos;
 pub mod deploy;
 pub mod dev;
 pub mod edge;
 pub mod fuzz;
+pub mod hosts;
 pub mod infra;
 pub mod node;
 pub mod operator;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::bench::Bench;
+use xtask::chaos::Chaos;
 use xtask::deploy::Deploy;
 use xtask::dev::Dev;
 use xtask::fuzz::Fuzz;
@@ -30,6 +31,7 @@ enum Task {
     Bench(Bench),
     Fuzz(Fuzz),
     Sim(Sim),
+    Chaos(Chaos),
     Deploy(Deploy),
     Secrets(MakeSecrets),
     Rotate(Rotate),
@@ -62,6 +64,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Bench(bench) => bench.run(),
         Task::Fuzz(fuzz) => fuzz.run(),
         Task::Sim(sim) => sim.run(),
+        Task::Chaos(chaos) => chaos.run(),
         Task::Deploy(deploy) => deploy.run(),
         Task::Secrets(secrets) => secrets.run(),
         Task::Rotate(rotate) => rotate.run(),

@@ -18,7 +18,7 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 /// How long one look at `/readyz` may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 /// Everything local stays on loopback.
-const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Which build of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +76,8 @@ pub struct NodeConfig {
     pub output: Output,
     /// Runs it under another program, such as `taskset -c 0`.
     pub wrapper: Vec<String>,
+    /// Where it takes media and answers HTTP.
+    pub address: IpAddr,
     /// More arguments.
     pub args: Vec<String>,
     /// The address clients are told, if not the one it binds.
@@ -114,13 +116,13 @@ impl Node {
     /// Health and metrics: `http://{this}/metrics`.
     #[must_use]
     pub fn http_addr(&self) -> SocketAddr {
-        (LOOPBACK, self.config.http_port).into()
+        (self.config.address, self.config.http_port).into()
     }
 
     /// Where media goes.
     #[must_use]
     pub fn udp_addr(&self) -> SocketAddr {
-        (LOOPBACK, self.config.udp_port).into()
+        (self.config.address, self.config.udp_port).into()
     }
 
     /// What it is called in logs.
@@ -145,8 +147,8 @@ impl Node {
         let mut command = Command::new(words.next().ok_or_else(|| anyhow!("no program"))?);
         command.args(words).args(["--edge-url", &config.edge_url, "--region", &config.region]);
         command.arg("--state-dir").arg(&config.state_dir);
-        let public = config.public_address.unwrap_or(LOOPBACK);
-        command.args(["--bind-address", &LOOPBACK.to_string(), "--public-address", &public.to_string()]);
+        let public = config.public_address.unwrap_or(config.address);
+        command.args(["--bind-address", &config.address.to_string(), "--public-address", &public.to_string()]);
         command.args(["--udp-port", &config.udp_port.to_string(), "--shards", &config.shards.to_string()]);
         command.args(["--http-addr", &self.http_addr().to_string()]);
         command.args(&config.args);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::edge::{Edge, EdgeConfig};
+use crate::hosts::Host;
 use crate::node::{self, Node, NodeConfig};
 use crate::process::Output;
 use crate::secrets::Secrets;
@@ -54,6 +55,8 @@ pub struct StackConfig {
     pub node_wrapper: Vec<String>,
     /// The address clients are told, if not where nodes take media: something stands in between.
     pub public_address: Option<IpAddr>,
+    /// Nodes on hosts of their own, the first on the first; none: all of them on this one.
+    pub hosts: Vec<Host>,
 }
 
 /// Which ports a stack takes.
@@ -81,6 +84,7 @@ impl StackConfig {
             show_logs: false,
             node_wrapper: Vec::new(),
             public_address: None,
+            hosts: Vec::new(),
         }
     }
 }
@@ -137,6 +141,7 @@ impl Stack {
             bundle,
             mode: config.mode,
             environment: None,
+            address: if config.hosts.is_empty() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED }.into(),
             port: match config.ports {
                 Ports::Free => free_tcp_port()?,
                 Ports::From(port) => port,
@@ -183,6 +188,12 @@ impl Stack {
     /// The edge's process, to kill and restart.
     pub fn edge(&mut self) -> &mut Edge {
         &mut self.edge
+    }
+
+    /// Where its nodes are, if not all on this host.
+    #[must_use]
+    pub fn hosts(&self) -> &[Host] {
+        &self.config.hosts
     }
 
     /// The nodes, in the order they were started.
@@ -243,12 +254,15 @@ impl Stack {
                 (port + UDP_OFFSET + shards_before, port + HTTP_OFFSET + offset)
             }
         };
+        let host = self.config.hosts.get(index);
+        ensure!(host.is_some() || self.config.hosts.is_empty(), "no host for {name}");
         let node = Node::start(
             &name,
             NodeConfig {
                 binary: self.node_binary.clone(),
                 region: format!("local-{letter}@{place}"),
-                edge_url: self.url(),
+                edge_url: host.map_or_else(|| self.url(), |host| self.edge.url_at(host.gateway())),
+                address: host.map_or(node::LOOPBACK, Host::address),
                 enrolment_token: self.secrets.enrolment_token()?,
                 state_dir: self.config.state_dir.join(&name),
                 udp_port,
@@ -256,7 +270,12 @@ impl Stack {
                 args: self.config.node_args.clone(),
                 http_port,
                 output: output(&self.config, &name, index + 1),
-                wrapper: self.config.node_wrapper.clone(),
+                wrapper: host
+                    .map(Host::wrapper)
+                    .into_iter()
+                    .flatten()
+                    .chain(self.config.node_wrapper.clone())
+                    .collect(),
                 public_address: self.config.public_address,
             },
         )?;

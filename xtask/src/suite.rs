@@ -11,9 +11,11 @@ use clap::Args;
 use crate::infra::{self, Check, Outcome};
 use crate::setup::wasm_target;
 use crate::stack::{Build, Profile};
-use crate::{page, repo, setup, wasm};
+use crate::{hosts, page, repo, setup, wasm};
 
 const SYSTEM_TESTS: &str = "tests/system";
+/// How modules of those begin whose nodes are on hosts of their own.
+const ON_HOSTS: &str = "on_hosts_";
 
 /// Run every check and test; closes with `N passed, N failed`.
 #[derive(Args)]
@@ -125,10 +127,7 @@ impl Tally {
                     self.passed += 1;
                     println!("{name}: ok, {:.0} s", started.elapsed().as_secs_f32());
                 }
-                Ok(Outcome::Skipped(reason)) => {
-                    eprintln!("{name}: SKIPPED ({reason})");
-                    self.skipped.push(format!("{name} ({reason})"));
-                }
+                Ok(Outcome::Skipped(reason)) => self.skip(&name, &reason),
                 Err(error) => self.fail(&name, &format!("{error:#}")),
             }
         }
@@ -148,7 +147,17 @@ impl Tally {
         match modules() {
             Ok(modules) => {
                 for module in modules.iter().filter(|module| wanted(module)) {
-                    self.tests(module, system_tests().args(["--test", "system", "--"]).arg(format!("{module}::")));
+                    let mut command = system_tests();
+                    command.args(["--test", "system", "--"]).arg(format!("{module}::"));
+                    if !module.starts_with(ON_HOSTS) {
+                        self.tests(module, &mut command);
+                        continue;
+                    }
+                    match hosts::impossible() {
+                        Ok(None) => self.tests(module, &mut hosts::within(&command)),
+                        Ok(Some(reason)) => self.skip(module, &reason),
+                        Err(error) => self.fail(module, &error),
+                    }
                 }
             }
             Err(error) => self.fail("system tests", &format!("{error:#}")),
@@ -187,6 +196,11 @@ impl Tally {
             }
         }
         Ok((child.wait()?.success(), self.failed - failed_before))
+    }
+
+    fn skip(&mut self, name: &str, reason: &str) {
+        eprintln!("{name}: SKIPPED ({reason})");
+        self.skipped.push(format!("{name} ({reason})"));
     }
 
     fn fail(&mut self, name: &str, reason: &impl std::fmt::Display) {

@@ -6,11 +6,12 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum, value_parser};
 use serde::Serialize;
 use serde_json::{Value, json};
+use xtask::hosts::{self, Host};
 use xtask::repo;
 use xtask::stack::{Stack, StackConfig};
 
@@ -67,7 +68,8 @@ pub enum What {
     Impaired,
     /// What joins, changes, leaves and mutes cost each of 10, 100, 300, 1,000 in a room, and the edge; ours alone.
     Crowd,
-    /// How long pictures stand still when the node of four browsers' call is killed, 20 times in each mode; ours alone.
+    /// How long pictures stand still when the node of four browsers' call is killed, freezes, or its host falls silent, 20
+    /// times each in each mode; ours alone.
     Failover,
     /// Rooms made, listed and deleted over the server API, and a list of 10,000; ours alone.
     Api,
@@ -251,6 +253,9 @@ async fn measured(what: What, options: &Options, directory: &Path) -> Result<()>
     if options.apart && !options.within {
         return apart::run(&options.words(what, directory));
     }
+    if what == What::Failover && !hosts::are_here() {
+        return on_hosts(&options.words(what, directory));
+    }
     let rivals = options.rivals();
     for rival in &rivals {
         rival.installed()?;
@@ -265,7 +270,8 @@ async fn measured(what: What, options: &Options, directory: &Path) -> Result<()>
     } else if what == What::Crowd {
         json!({ "rows": rig::measure(rig::config(&[]), async |stack| signaling::measure(stack).await).await? })
     } else if what == What::Failover {
-        let config = StackConfig { nodes: failover::NODES, ..rig::config(&[]) };
+        let hosts = (1..=failover::NODES).map(Host::make).collect::<Result<Vec<_>>>()?;
+        let config = StackConfig { nodes: hosts.len(), hosts, ..rig::config(&[]) };
         json!({ "rows": rig::measure(config, async |stack| failover::measure(stack).await).await? })
     } else if what == What::Api {
         json!({ "rows": rig::measure(rig::config(&[]), async |stack| api::measure(stack).await).await? })
@@ -282,6 +288,17 @@ async fn measured(what: What, options: &Options, directory: &Path) -> Result<()>
     fs::create_dir_all(directory)?;
     fs::write(&path, serde_json::to_string_pretty(&begun.report(what, options, figures))? + "\n")?;
     println!("{}\n", path.display());
+    Ok(())
+}
+
+/// Measures by this program where hosts can be made.
+fn on_hosts(words: &[String]) -> Result<()> {
+    if let Some(reason) = hosts::impossible()? {
+        bail!("what breaks hosts cannot be measured here: {reason}");
+    }
+    let mut program = Command::new(std::env::current_exe().context("this program has no path")?);
+    let status = hosts::within(program.args(words)).status()?;
+    ensure!(status.success(), "it failed where it has hosts: {status}");
     Ok(())
 }
 

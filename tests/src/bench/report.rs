@@ -329,18 +329,18 @@ fn crowd(text: &mut String, report: &Value) -> Result<()> {
 }
 
 fn failover(text: &mut String, report: &Value) -> Result<()> {
-    writeln!(text, "\n## Failover: `kill -9` of the node under a call of four browsers\n")?;
+    writeln!(text, "\n## Failover: the node under a call of four browsers is lost\n")?;
     head(text, report, "failover")?;
     let columns: [Column; 7] = [
-        ("kills", "kills", whole),
+        ("times", "times", whole),
         ("pictures", "pictures", whole),
         ("still while nothing breaks, p50 ms", "usual_p50_ms", whole),
-        ("still after a kill, p50 ms", "still_p50_ms", whole),
+        ("still when it is lost, p50 ms", "still_p50_ms", whole),
         ("p95 ms", "still_p95_ms", whole),
         ("worst ms", "still_worst_ms", whole),
         ("resumes", "resumed", whole),
     ];
-    table(text, &["clients with"], &columns, array(report, "/figures/rows"), &["step"])
+    table(text, &["the node", "clients with"], &columns, array(report, "/figures/rows"), &["end", "step"])
 }
 
 fn api(text: &mut String, report: &Value) -> Result<()> {

@@ -1,6 +1,7 @@
 //! wrangler.toml as a configuration of bare workerd.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
@@ -113,7 +114,7 @@ const config :Workerd.Config = (
     (name = "objects", disk = (path = {objects}, writable = true)),
   ],
   extensions = [(modules = [(name = "meridian:analytics", esModule = embed "analytics.js", internal = true)])],
-  sockets = [(name = "http", address = "127.0.0.1:{port}", http = (), service = "main")],
+  sockets = [(name = "http", address = "{address}", http = (), service = "main")],
 );
 "#,
         script = wasm::SCRIPT,
@@ -124,7 +125,7 @@ const config :Workerd.Config = (
         namespaces = namespaces.join(", "),
         assets = quoted(&assets.to_string_lossy())?,
         objects = quoted(&objects.to_string_lossy())?,
-        port = config.port,
+        address = SocketAddr::new(config.address, config.port),
     ))
 }
 

@@ -3,18 +3,22 @@
 use std::time::{Duration, Instant};
 
 use shared::control::{Delivery, TrackKind};
+use slab::Slab;
 
 use crate::media::api::Event;
 use crate::media::forward::allocation::{Candidate, Quality, allocate};
 use crate::media::forward::clock::Time;
 use crate::media::forward::egress::Egress;
 use crate::media::forward::health::ALL_LAYERS;
+use crate::media::forward::subscriber::Subscription;
 use crate::media::forward::timers::Owner;
 use crate::media::forward::{Forwarder, Sink};
 use crate::media::relief::Relief;
 
 /// How often a transport's videos are looked at anew; at once when the estimate falls.
 const ALLOCATION_INTERVAL: Duration = Duration::from_millis(250);
+/// Of what the least of all takes, per cent: with less, nobody waits for better.
+const HOPELESS_PERCENT: u64 = 33;
 /// Most packets of padding sent at once.
 const MAX_PADDING: usize = 32;
 
@@ -79,6 +83,7 @@ impl Forwarder {
         if let Some(wanted) = shortfall.wanted {
             bandwidth.probe_for(now, wanted + audio);
         }
+        bear(now, bandwidth.estimate(), audio, &mut candidates, subscriptions);
         let lacking = if shortfall.wanted.is_none() { 0 } else { candidates.iter().map(lacking).max().unwrap_or(0) };
         transport.lacks(now, lacking);
         let to = transport.key;
@@ -167,4 +172,20 @@ fn lacking(candidate: &Candidate) -> u8 {
     let live = candidate.steps.iter().map(|(quality, _)| quality.layer);
     let Some(best) = live.filter(|layer| *layer <= candidate.limit.layer).max() else { return 0 };
     candidate.given.map_or(ALL_LAYERS, |given| best.saturating_sub(given.layer))
+}
+
+/// Lets the least of each video that goes out already go on for a moment where it does not fit, unless far too little does:
+/// a receiver that is late for once looks like a queue, and pausing all it sees is no answer to that.
+fn bear(now: Time, estimate: u64, audio: u64, candidates: &mut [Candidate], subscriptions: &mut Slab<Subscription>) {
+    let goes_out = |candidate: &&Candidate| {
+        subscriptions.get(candidate.slot).is_some_and(|subscription| subscription.current().is_some())
+    };
+    let least: u64 = candidates.iter().filter(goes_out).filter_map(|candidate| Some(candidate.least()?.1)).sum();
+    let hopeless = estimate < (audio + least) * HOPELESS_PERCENT / 100;
+    for candidate in candidates {
+        let Some(subscription) = subscriptions.get_mut(candidate.slot) else { continue };
+        if subscription.bears(now, candidate.given.is_some()) && !hopeless {
+            candidate.given = candidate.least().map(|(quality, _)| quality);
+        }
+    }
 }

@@ -60,6 +60,11 @@ impl Candidate {
         })
     }
 
+    /// The least that can go out.
+    pub(crate) fn least(&self) -> Option<Step> {
+        self.wanted().next()
+    }
+
     /// What a step counts for: one that is not going out yet needs room to spare.
     fn cost(&self, (quality, rate): Step) -> u64 {
         let percent = if self.given.is_some_and(|given| quality <= given) { KEEP_PERCENT } else { UPGRADE_PERCENT };
@@ -81,7 +86,7 @@ pub(crate) fn allocate(budget: u64, candidates: &mut [Candidate]) -> Shortfall {
     let (mut spent, mut shortfall) = (0_u64, Shortfall::default());
     let mut chosen: Vec<Option<Step>> = Vec::with_capacity(candidates.len());
     for candidate in candidates.iter() {
-        let least = candidate.wanted().next();
+        let least = candidate.least();
         let cost = least.map_or(0, |step| candidate.cost(step));
         let fits = spent + cost <= budget;
         if fits {

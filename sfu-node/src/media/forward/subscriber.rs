@@ -2,6 +2,7 @@
 //! source packet is a function of its numbers and the run they fall into: late or again, it is the same.**
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use crate::media::api::{ExtensionIds, PayloadType, Sender, TrackKey};
 use crate::media::forward::Sink;
 use crate::media::forward::allocation::Quality;
 use crate::media::forward::cache::SourcePacket;
-use crate::media::forward::clock::{Time, ntp_to_rtp, rtp_units, wrap16, wrap32};
+use crate::media::forward::clock::{Time, micros, ntp_to_rtp, rtp_units, wrap16, wrap32};
 use crate::media::forward::demand::Demand;
 use crate::media::forward::dependency;
 use crate::media::forward::egress::{Body, Egress, OSN_LEN};
@@ -29,6 +30,9 @@ use crate::media::forward::rtp::MAX_RTP_SENT_LEN;
 use crate::media::forward::scalability::{Known, MAX_DESCRIPTOR};
 use crate::media::relief::{Relief, Share};
 
+/// How long a video goes on whose least no longer fits. After an overuse that was none, what arrives has raised the estimate
+/// again by then ([`Rate`](crate::media::forward::bandwidth)).
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Sender reports of two layers that disagree with their arrival by more, seconds, are not believed.
 const MAX_REPORT_ERROR: u32 = 1;
 
@@ -89,6 +93,8 @@ pub(crate) struct Subscription {
     selection: Selection,
     /// The most that its path carries; `None`: not even the least, it is paused.
     pub(crate) ceiling: Option<Quality>,
+    /// Since when not even the least has fitted.
+    starved: Option<Time>,
     pub(crate) demand: Demand,
     /// What the shard leaves out.
     relief: Relief,
@@ -126,6 +132,7 @@ impl Subscription {
             current: None,
             selection: Selection::default(),
             ceiling: Some(Quality::BEST),
+            starved: None,
             demand: Demand::new(sender.delivery),
             relief,
             numbers: Numbers::new(random),
@@ -194,6 +201,16 @@ impl Subscription {
     /// Neither its path nor the shard carries any of it.
     pub(crate) fn is_paused(&self) -> bool {
         self.ceiling.is_none() || self.share() == Share::Nothing
+    }
+
+    /// Takes whether the least of it fits. True if it goes on although it does not: only what goes out already, and not for
+    /// long.
+    pub(crate) fn bears(&mut self, now: Time, fits: bool) -> bool {
+        if fits {
+            self.starved = None;
+            return false;
+        }
+        self.current.is_some() && now.since(*self.starved.get_or_insert(now)) < micros(PATIENCE)
     }
 
     /// Layer going out.

@@ -1,0 +1,71 @@
+"""A LiveKit client on the native SDK that films itself and watches all others of its room."""
+
+import asyncio
+import time
+from collections import defaultdict
+
+from livekit import rtc
+
+# Small: dozens of encoders share a machine.
+WIDTH, HEIGHT, FRAMES_PER_SECOND = 160, 96, 15
+POLL_SECONDS = 0.05
+# What nobody may hear in a call that goes on.
+ENDS = ["disconnected", "participant_connected", "participant_disconnected", "track_subscribed", "track_unsubscribed"]
+
+
+class Picture:
+    """Somebody's camera as another one sees it: when the last frame came, and the longest that none did, seconds."""
+
+    def __init__(self):
+        self.last = None
+        self.longest = 0.0
+
+    def frame(self, now):
+        if self.last is not None:
+            self.longest = max(self.longest, now - self.last)
+        self.last = now
+
+
+class Member:
+    def __init__(self):
+        self.room = rtc.Room()
+        self.heard = []
+        self.tasks = []
+        self.pictures = defaultdict(Picture)
+
+    async def join(self, url, token):
+        for event in ENDS:
+            self.room.on(event, lambda *_, event=event: self.heard.append(event))
+        self.room.on("track_subscribed", self.begin_to_watch)
+        await self.room.connect(url, token, rtc.RoomOptions(single_peer_connection=True))
+        source = rtc.VideoSource(WIDTH, HEIGHT)
+        track = rtc.LocalVideoTrack.create_video_track("camera", source)
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_CAMERA, simulcast=False)
+        await self.room.local_participant.publish_track(track, options)
+        self.tasks.append(asyncio.create_task(self.film(source)))
+
+    async def leave(self):
+        for task in self.tasks:
+            task.cancel()
+        await self.room.disconnect()
+
+    async def film(self, source):
+        step = 0
+        while True:
+            luma = bytes((x + step * 3) & 0xFF for x in range(WIDTH)) * HEIGHT
+            chroma = bytes([128]) * (WIDTH * HEIGHT // 2)
+            source.capture_frame(rtc.VideoFrame(WIDTH, HEIGHT, rtc.VideoBufferType.I420, luma + chroma))
+            step += 1
+            await asyncio.sleep(1 / FRAMES_PER_SECOND)
+
+    def begin_to_watch(self, track, _publication, participant):
+        self.tasks.append(asyncio.create_task(self.watch(track, self.pictures[participant.identity])))
+
+    async def watch(self, track, picture):
+        async for _ in rtc.VideoStream.from_track(track=track):
+            picture.frame(time.monotonic())
+
+    def has_seen(self, identity, since):
+        """Whether a frame of somebody was decoded after this moment."""
+        last = self.pictures[identity].last
+        return last is not None and last > since
