@@ -39,6 +39,7 @@ pub mod moving;
 pub mod node;
 mod participant;
 mod permission;
+pub mod pipes;
 pub mod placement;
 pub mod publication;
 mod quality;
@@ -230,6 +231,7 @@ impl Room {
         }
         self.place_sessions(turn);
         self.release_when_all_offer(turn);
+        self.route_pipes(turn);
         let empty = self.counts().participants == 0;
         if empty != self.record.empty_since.is_some() {
             self.record_mut().empty_since = empty.then_some(turn.now);

@@ -140,7 +140,7 @@ impl World {
     fn link(&mut self) {
         self.linked = true;
         self.step(Event::NodeLinked { node: node(), region: region(), rejoin_ticket: "ticket".into() });
-        let hello = NodeToRoom::Hello { control_version: CONTROL_VERSION, sessions: Vec::new() };
+        let hello = NodeToRoom::Hello { control_version: CONTROL_VERSION, sessions: Vec::new(), pipes: None };
         self.step(Event::NodeMessage { node: node(), message: Box::new(hello) });
     }
 

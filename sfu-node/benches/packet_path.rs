@@ -119,6 +119,7 @@ fn sender(ssrc: u32) -> Sender {
         cname: "PA_ada".to_owned(),
         described: true,
         delivery: Delivery::default(),
+        only: None,
     }
 }
 

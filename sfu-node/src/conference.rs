@@ -1,6 +1,7 @@
 //! Every room, session and track on this node: sends what the rooms and the shard say to the right session.
 //! **Pure: no I/O, no clock.** What a batch of inputs changed goes out in [`Conference::flush`].
 
+mod pipes;
 pub(crate) mod placement;
 pub(crate) mod relays;
 
@@ -10,12 +11,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use shared::claims::SessionClaims;
-use shared::control::{MediaState, NodeToRoom, OpenSession, ReceivedData, RefusalReason, RoomToNode, Speaking};
+use shared::control::{
+    MediaState, NodeToRoom, OpenSession, PipeKey, ReceivedData, RefusalReason, RoomToNode, Speaking,
+};
 use shared::ids::{Identity, ParticipantSid, RoomName, SessionKey, TrackSid};
 
+use self::pipes::Pipe;
 use self::placement::{Fullness, Placement};
 use self::relays::Relays;
-use crate::media::api::{Command, Event, RoomKey, ServerData, ShardIndex, TrackKey, TransportKey};
+use crate::media::api::{Command, Event, RoomKey, ServerData, ShardIndex, SpeakerKey, TrackKey, TransportKey};
 use crate::session::allocator::Allocator;
 use crate::session::{Endpoint, Output, Session, SessionParams};
 
@@ -37,6 +41,10 @@ struct Room {
     sessions: BTreeMap<ParticipantSid, Session>,
     /// Every track somebody announced or subscribed to here.
     tracks: HashMap<TrackSid, TrackKey>,
+    /// Of those some may be of no use any more.
+    loose: usize,
+    /// To other nodes that serve it.
+    pipes: BTreeMap<PipeKey, Pipe>,
 }
 
 /// Whose a transport or a track is.
@@ -55,6 +63,10 @@ pub(crate) struct Conference {
     rooms: BTreeMap<RoomName, Room>,
     transports: HashMap<TransportKey, Owner>,
     publishers: HashMap<TrackKey, Owner>,
+    /// Transports to other nodes.
+    pipes: HashMap<TransportKey, (RoomName, PipeKey)>,
+    /// Rooms whose pipes may have to carry something else.
+    unfilled: BTreeSet<RoomName>,
     dirty: BTreeSet<Owner>,
     /// Who may be louder or quieter than the room knows.
     speaking: BTreeSet<Owner>,
@@ -74,6 +86,8 @@ impl Conference {
             rooms: BTreeMap::new(),
             transports: HashMap::new(),
             publishers: HashMap::new(),
+            pipes: HashMap::new(),
+            unfilled: BTreeSet::new(),
             dirty: BTreeSet::new(),
             speaking: BTreeSet::new(),
             effects: Effects::default(),
@@ -128,7 +142,8 @@ impl Conference {
         }
         if !self.rooms.contains_key(name) {
             let (key, home) = (RoomKey(self.allocator.key()), self.placement.place(&[]));
-            self.rooms.insert(name.clone(), Room { key, home, sessions: BTreeMap::new(), tracks: HashMap::new() });
+            let (sessions, tracks, pipes) = (BTreeMap::new(), HashMap::new(), BTreeMap::new());
+            self.rooms.insert(name.clone(), Room { key, home, sessions, tracks, loose: 0, pipes });
         }
         let Some(room) = self.rooms.get_mut(name) else { return Err(RefusalReason::NoCapacity) };
         let shard = self.placement.place(&room.present());
@@ -167,9 +182,17 @@ impl Conference {
 
     /// A message of a room about an open session; one about a session that is not (any more) here is dropped.
     pub(crate) fn handle(&mut self, name: &RoomName, message: RoomToNode) {
-        if let RoomToNode::SendData { packet, reliable, identities } = message {
-            return self.send_data(name, &packet, reliable, &identities);
-        }
+        let message = match message {
+            RoomToNode::SendData { packet, reliable, identities } => {
+                return self.send_data(name, &packet, reliable, &identities);
+            }
+            RoomToNode::OpenPipe { pipe, dials } => return self.open_pipe(name, pipe, dials),
+            RoomToNode::ConnectPipe { pipe, end } => return self.connect_pipe(name, pipe, &end),
+            RoomToNode::FillPipe { pipe, tracks } => return self.fill_pipe(name, pipe, tracks),
+            RoomToNode::DrawPipe { pipe, streams } => return self.draw_pipe(name, pipe, streams),
+            RoomToNode::ClosePipe { pipe } => return self.close_pipe(name, pipe),
+            of_session => of_session,
+        };
         let Some(key) = session_of(&message).cloned() else { return };
         if let RoomToNode::CloseSession { quietly, .. } = message {
             return self.end_session(name, &key, quietly);
@@ -220,14 +243,22 @@ impl Conference {
             }
             RoomToNode::Unsubscribe { tracks, .. } => {
                 tracks.iter().for_each(|track| session.unsubscribe(track, &mut self.allocator));
+                self.dirty.insert(owner);
+                return self.note_unsubscribed(name, &tracks);
             }
             RoomToNode::RestartIce { .. } => session.restart_ice(&mut self.allocator, &mut out),
             RoomToNode::UpdateGrants { grants, .. } => session.update_grants(grants, &mut out),
+            // Not of a session, or dealt with above.
             RoomToNode::Welcome { .. }
             | RoomToNode::OpenSession(_)
             | RoomToNode::CloseSession { .. }
             | RoomToNode::ReplayData { .. }
-            | RoomToNode::SendData { .. } => {}
+            | RoomToNode::SendData { .. }
+            | RoomToNode::OpenPipe { .. }
+            | RoomToNode::ConnectPipe { .. }
+            | RoomToNode::FillPipe { .. }
+            | RoomToNode::DrawPipe { .. }
+            | RoomToNode::ClosePipe { .. } => {}
         }
         self.take(name, &key.participant, shard, out);
     }
@@ -246,7 +277,11 @@ impl Conference {
     fn replay_data(&mut self, name: &RoomName, receiver: &ParticipantSid, received: &[ReceivedData]) {
         let Some(room) = self.rooms.get(name) else { return };
         let Some(session) = room.sessions.get(receiver) else { return };
-        let speaker = |of: &ReceivedData| Some((room.sessions.get(&of.publisher)?.speaker_key(), of.sequence));
+        let speaker = |of: &ReceivedData| match room.sessions.get(&of.publisher) {
+            Some(session) => Some((session.speaker_key(), of.sequence)),
+            None if room.pipes.is_empty() => None,
+            None => Some((SpeakerKey::elsewhere(&of.publisher), of.sequence)),
+        };
         let senders: Vec<_> = received.iter().filter_map(speaker).collect();
         if !senders.is_empty() {
             self.effects.commands.push((session.shard(), Command::ReplayData(session.primary(), senders)));
@@ -270,6 +305,7 @@ impl Conference {
             session.repeat(&mut out);
             self.take(name, &owner.1, shard, out);
         }
+        self.repeat_pipes(name);
     }
 
     /// Ends a room here, with its sessions.
@@ -281,6 +317,9 @@ impl Conference {
 
     /// What the shard says.
     pub(crate) fn shard_event(&mut self, event: &Event) {
+        if self.pipe_event(event) {
+            return;
+        }
         match *event {
             Event::Connected { transport, .. } | Event::Reconnected(transport) => {
                 self.with_transport(transport, |session, out| session.connected(transport, out));
@@ -377,6 +416,9 @@ impl Conference {
     pub(crate) fn flush(&mut self) -> Effects {
         for (name, participant) in std::mem::take(&mut self.dirty) {
             let Some(room) = self.rooms.get_mut(&name) else { continue };
+            if !room.pipes.is_empty() {
+                self.unfilled.insert(name.clone());
+            }
             let Some(session) = room.sessions.get_mut(&participant) else { continue };
             let shard = session.shard();
             let Some(endpoint) = self.endpoints.get(shard.place()) else { continue };
@@ -390,6 +432,7 @@ impl Conference {
             self.take(&name, &participant, shard, out);
             self.dirty.remove(&(name, participant));
         }
+        self.fill_pipes();
         self.tell_speakers();
         let mut effects = std::mem::take(&mut self.effects);
         effects.commands.iter().for_each(|(shard, command)| self.relays.note(*shard, command));
@@ -450,11 +493,18 @@ impl Conference {
             return;
         }
         if let Some(room) = self.rooms.get_mut(name) {
-            room.tracks.retain(|_, track| {
-                self.publishers.get(track).is_none_or(|(room, owner)| room != name || *owner != key.participant)
+            let Room { tracks, sessions, .. } = room;
+            tracks.retain(|_, track| {
+                let is_hers = |(room, owner): &Owner| room == name && *owner == key.participant;
+                // Her tracks may come through a pipe from now on, to those who are served them here.
+                !self.publishers.get(track).is_some_and(is_hers)
+                    || sessions.values().any(|session| session.is_subscribed_to(*track))
             });
-            if room.sessions.is_empty() {
-                self.rooms.remove(name);
+            self.unfilled.insert(name.clone());
+            if room.sessions.is_empty()
+                && let Some(over) = self.rooms.remove(name)
+            {
+                self.drop_pipes(over.pipes);
             }
         }
         self.publishers.retain(|_, (room, owner)| room != name || *owner != key.participant);
@@ -518,7 +568,14 @@ fn session_of(message: &RoomToNode) -> Option<&SessionKey> {
         | RoomToNode::RestartIce { session }
         | RoomToNode::ReplayData { session, .. }
         | RoomToNode::UpdateGrants { session, .. } => Some(session),
-        RoomToNode::Welcome { .. } | RoomToNode::OpenSession(_) | RoomToNode::SendData { .. } => None,
+        RoomToNode::Welcome { .. }
+        | RoomToNode::OpenSession(_)
+        | RoomToNode::SendData { .. }
+        | RoomToNode::OpenPipe { .. }
+        | RoomToNode::ConnectPipe { .. }
+        | RoomToNode::FillPipe { .. }
+        | RoomToNode::DrawPipe { .. }
+        | RoomToNode::ClosePipe { .. } => None,
     }
 }
 

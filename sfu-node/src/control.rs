@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shared::claims::SessionClaims;
-use shared::control::{NodeLoad, NodeToRoom, OpenSession, RefusalReason, RoomToNode};
+use shared::control::{NodeLoad, NodeToRoom, OpenSession, PipeKey, RefusalReason, RoomToNode};
 use shared::ids::{RoomName, SessionKey};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -53,6 +53,8 @@ pub(crate) enum Request {
     Reconcile { room: RoomName, keep: Vec<SessionKey> },
     /// The sessions that are here.
     Sessions { room: RoomName, reply: oneshot::Sender<Vec<SessionKey>> },
+    /// The pipes to other nodes that are open here.
+    Pipes { room: RoomName, reply: oneshot::Sender<Vec<PipeKey>> },
     /// The link to the room is up again: what went into the one before may be lost.
     Repeat { room: RoomName },
     /// Take no new rooms.
@@ -93,6 +95,13 @@ impl Control {
     pub(crate) async fn sessions(&self, room: RoomName) -> Result<Vec<SessionKey>, ControlGone> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::Sessions { room, reply }).await?;
+        answer.await.map_err(|_| ControlGone)
+    }
+
+    /// Pipes of a room.
+    pub(crate) async fn pipes(&self, room: RoomName) -> Result<Vec<PipeKey>, ControlGone> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Pipes { room, reply }).await?;
         answer.await.map_err(|_| ControlGone)
     }
 }
@@ -223,6 +232,9 @@ impl<F: Fn(ShardIndex, Command) + Send + 'static> State<F> {
             Request::Reconcile { room, keep } => self.conference.reconcile(&room, &keep),
             Request::Sessions { room, reply } => {
                 let _ = reply.send(self.conference.sessions_of(&room));
+            }
+            Request::Pipes { room, reply } => {
+                let _ = reply.send(self.conference.pipes_of(&room));
             }
             Request::Repeat { room } => self.conference.repeat(&room),
             Request::Drain => self.conference.drain(),

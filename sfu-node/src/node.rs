@@ -257,6 +257,7 @@ impl Links<'_> {
                 verifier: verifier.clone(),
                 control: self.control.clone(),
                 metrics: self.metrics.clone(),
+                pipes: self.config.pipes,
                 leaving: leaving.subscribe(),
             };
             let mut link = FleetLink {

@@ -3,7 +3,7 @@
 
 pub(crate) mod allocator;
 mod answerer;
-mod codec;
+pub(crate) mod codec;
 mod description;
 mod extension;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -291,6 +291,22 @@ impl Session {
         }
     }
 
+    /// What the shard receives of a track, in each of its codecs.
+    pub(crate) fn receivers_of(&self, track: &TrackSid) -> impl Iterator<Item = &Receiver> {
+        let key = self.publications.key_of(track);
+        self.receivers.iter().filter(move |receiver| Some(receiver.track.primary()) == key)
+    }
+
+    /// It is to be served a track.
+    pub(crate) fn is_subscribed_to(&self, source: TrackKey) -> bool {
+        self.subscriptions.has(source)
+    }
+
+    /// All tracks it is to be served.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = TrackKey> {
+        self.subscriptions.sources()
+    }
+
     /// Serves a track from now on. False: too many.
     pub(crate) fn subscribe(
         &mut self,
@@ -550,7 +566,8 @@ impl Session {
         data: DataRole,
     ) -> TransportConfig {
         let certificate = self.params.key.generation.into();
-        TransportConfig { key, room: self.params.room, speaker: self.speaker(), local, fingerprint, certificate, data }
+        let (room, speaker) = (self.params.room, self.speaker());
+        TransportConfig { key, room, speaker, local, fingerprint, certificate, data, pipe: None }
     }
 
     fn speaker(&self) -> Speaker {

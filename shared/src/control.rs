@@ -4,6 +4,7 @@
 //! Unknown fields are ignored, so that edge and node can be one version apart.
 
 mod fleet;
+mod pipes;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,7 @@ pub use self::fleet::{
     NeedReason, NodeInfo, NodeLimits, NodeLoad, NodeStatus, NodeToFleet, PlaceRequest, PlaceResponse, REVOKE_PATH,
     RegionNeed, RevokeRequest, SeenAddress,
 };
+pub use self::pipes::{MAX_PIPE_ADDRESSES, PipeEnd, PipeKey, PipedLayer, PipedPayloadType, PipedStream, PipedTrack};
 use crate::ids::{Identity, ParticipantSid, RoomSid, SessionKey, TrackSid};
 
 /// Version of these messages; a node with another major version is refused with a reason.
@@ -393,6 +395,39 @@ pub enum RoomToNode {
         /// From now on.
         grants: MediaGrants,
     },
+    /// Open an end of a pipe to another node; answered by [`NodeToRoom::PipeOpened`].
+    OpenPipe {
+        /// Its name.
+        pipe: PipeKey,
+        /// This end makes the first step: it sends ICE checks, and begins DTLS and SCTP. The other one answers.
+        dials: bool,
+    },
+    /// The other end of a pipe that was opened.
+    ConnectPipe {
+        /// Which.
+        pipe: PipeKey,
+        /// What it is like.
+        end: PipeEnd,
+    },
+    /// Everything that is to go into a pipe here.
+    FillPipe {
+        /// Which.
+        pipe: PipeKey,
+        /// The tracks, complete.
+        tracks: Vec<PipedTrack>,
+    },
+    /// Everything that comes out of a pipe here, as the node at its other end has said in [`NodeToRoom::PipeFilled`].
+    DrawPipe {
+        /// Which.
+        pipe: PipeKey,
+        /// How, complete.
+        streams: Vec<PipedStream>,
+    },
+    /// Close a pipe.
+    ClosePipe {
+        /// Which.
+        pipe: PipeKey,
+    },
 }
 
 /// Node to room, on the room link.
@@ -405,6 +440,9 @@ pub enum NodeToRoom {
         control_version: u32,
         /// Sessions of this room that live here.
         sessions: Vec<SessionKey>,
+        /// Pipes of this room that are open here; `None`: the node takes none.
+        #[serde(default)]
+        pipes: Option<Vec<PipeKey>>,
     },
     /// The session was not opened.
     SessionRefused {
@@ -531,6 +569,27 @@ pub enum NodeToRoom {
         track: TrackSid,
         /// Or sent again.
         paused: bool,
+    },
+    /// An end of a pipe is open, and waits for what the other one is like.
+    PipeOpened {
+        /// Which.
+        pipe: PipeKey,
+        /// What this one is like.
+        end: PipeEnd,
+    },
+    /// A pipe is up, interrupted, or over: then it is closed already.
+    PipeState {
+        /// Which.
+        pipe: PipeKey,
+        /// How it is.
+        state: MediaState,
+    },
+    /// How the tracks of [`RoomToNode::FillPipe`] go into a pipe, as far as they arrive here; said again whenever it changes.
+    PipeFilled {
+        /// Which.
+        pipe: PipeKey,
+        /// Complete.
+        streams: Vec<PipedStream>,
     },
 }
 

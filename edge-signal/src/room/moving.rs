@@ -74,6 +74,11 @@ enum Way {
 }
 
 impl Moving {
+    /// The node that serves it until it is connected to the next one.
+    pub(super) fn origin(&self) -> Option<&NodeId> {
+        self.from.as_ref().map(|origin| &origin.node)
+    }
+
     /// The new node works on it from now on.
     fn start(&mut self, now: UnixMs) {
         let patience = match self.way {

@@ -1,6 +1,6 @@
 //! Nodes of the room: their links, what they report, what they are told anew after a link broke.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use livekit_protocol as proto;
 use livekit_protocol::DisconnectReason;
@@ -15,6 +15,7 @@ use shared::ids::{NodeId, ParticipantSid, RegionName, SessionKey, TrackSid};
 
 use super::Room;
 use super::event::UnixMs;
+use super::pipes::End;
 use super::session::{Media, Progress, Session, Side};
 use super::track_info;
 use super::turn::Turn;
@@ -36,12 +37,22 @@ pub(super) struct Node {
     /// It wants its sessions to go on elsewhere.
     #[serde(default)]
     pub(super) draining: bool,
+    /// It takes pipes.
+    #[serde(default)]
+    pub(super) takes_pipes: bool,
+    /// Its ends of pipes, by the node at the other end.
+    #[serde(default)]
+    pub(super) pipes: BTreeMap<NodeId, End>,
 }
 
 impl Node {
+    fn new(region: RegionName, link: Link) -> Self {
+        Self { region, link, draining: false, takes_pipes: false, pipes: BTreeMap::new() }
+    }
+
     /// It was told to attach.
     pub(super) fn expected(region: RegionName, since: UnixMs) -> Self {
-        Self { region, link: Link::Expected { since }, draining: false }
+        Self::new(region, Link::Expected { since })
     }
 }
 
@@ -75,7 +86,9 @@ impl Room {
         if replaces {
             self.doubt_deliveries(id);
         }
-        self.put_node(id, Node { region, link: Link::Linked { since: turn.now }, draining: false });
+        // What it has of them it says itself.
+        let pipes = self.nodes.get(id).map(|node| node.pipes.clone()).unwrap_or_default();
+        self.put_node(id, Node { pipes, ..Node::new(region, Link::Linked { since: turn.now }) });
         let sessions = self.sessions_on(id).into_iter().filter_map(|sid| Some(self.sessions.get(&sid)?.key(&sid)));
         let sessions = sessions.chain(self.leaving(id)).collect();
         turn.send_node(id, RoomToNode::Welcome { room_sid: self.record.sid.clone(), rejoin_ticket, sessions });
@@ -104,8 +117,9 @@ impl Room {
 
     pub(super) fn node_message(&mut self, turn: &mut Turn, id: &NodeId, message: NodeToRoom) {
         let session = match message {
-            NodeToRoom::Hello { control_version, sessions } => {
-                return self.hello(turn, id, control_version, &sessions);
+            NodeToRoom::Hello { control_version, sessions, pipes } => {
+                self.hello(turn, id, control_version, &sessions);
+                return self.pipes_known(turn, id, pipes);
             }
             NodeToRoom::SessionRefused { session, reason, .. } => {
                 return self.session_refused(turn, id, session, reason);
@@ -115,6 +129,9 @@ impl Room {
                 return self.quality_changed(turn, id, &changed, &same, &newcomers);
             }
             NodeToRoom::Draining { draining } => return self.node_drains(id, draining),
+            NodeToRoom::PipeOpened { pipe, end } => return self.pipe_opened(turn, id, pipe, end),
+            NodeToRoom::PipeState { pipe, state } => return self.pipe_state(turn, id, pipe, state),
+            NodeToRoom::PipeFilled { pipe, streams } => return self.pipe_filled(turn, id, pipe, streams),
             ref other => session_named(other).cloned(),
         };
         let Some(session) = session.filter(|session| self.is_current(id, session)) else {
@@ -143,6 +160,9 @@ impl Room {
             | NodeToRoom::SessionRefused { .. }
             | NodeToRoom::Draining { .. }
             | NodeToRoom::Speakers { .. }
+            | NodeToRoom::PipeOpened { .. }
+            | NodeToRoom::PipeState { .. }
+            | NodeToRoom::PipeFilled { .. }
             | NodeToRoom::ConnectionQuality { .. } => {}
             NodeToRoom::CallAnswer { packet, .. } => self.call_answered(turn, &packet),
             NodeToRoom::DataChannels { channels, .. } => {
@@ -398,6 +418,9 @@ fn session_named(message: &NodeToRoom) -> Option<&SessionKey> {
         | NodeToRoom::SessionRefused { .. }
         | NodeToRoom::Draining { .. }
         | NodeToRoom::Speakers { .. }
+        | NodeToRoom::PipeOpened { .. }
+        | NodeToRoom::PipeState { .. }
+        | NodeToRoom::PipeFilled { .. }
         | NodeToRoom::ConnectionQuality { .. } => None,
     }
 }

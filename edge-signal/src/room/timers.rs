@@ -33,6 +33,7 @@ impl Room {
             self.quality_deadline(),
             self.jobs_deadline(),
             self.untold_deadline(),
+            self.pipe_deadline(),
             counts,
         ];
         participants.chain(nodes).chain(room.into_iter().flatten()).min()
@@ -74,6 +75,7 @@ impl Room {
         self.review_qualities(turn);
         self.review_jobs(turn);
         self.tell_untold(turn);
+        self.check_pipes(turn);
         self.settle(turn);
         if self.record.ends_at().is_some_and(|at| at <= now) {
             self.end(turn, DisconnectReason::RoomClosed);

@@ -19,6 +19,7 @@ mod joining;
 mod moving;
 mod negotiation;
 mod node_loss;
+mod piping;
 mod publishing;
 mod quality;
 mod random_events;

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::control::{Delivery, Description, Established, FirstSession, MediaGrants, ReceivedData, RoomToNode};
+use shared::control::{
+    Delivery, Description, Established, FirstSession, MediaGrants, PipeEnd, PipeKey, PipedStream, PipedTrack,
+    ReceivedData, RoomToNode,
+};
 use shared::ids::{Generation, Identity, ParticipantSid, SessionKey, TrackSid};
 
 /// One node.
@@ -16,6 +19,19 @@ pub(crate) struct VirtualNode {
     pub(crate) welcomes: usize,
     /// Packets of app servers, whether reliable, and for whom.
     pub(crate) sent: Vec<(String, bool, Vec<Identity>)>,
+    /// It is of a version that has none.
+    pub(crate) knows_no_pipes: bool,
+    pub(crate) pipes: BTreeMap<PipeKey, VirtualPipe>,
+}
+
+/// Its end of a pipe.
+#[derive(Default, Debug, Clone, PartialEq)]
+pub(crate) struct VirtualPipe {
+    pub(crate) dials: bool,
+    /// The other end.
+    pub(crate) connected: Option<PipeEnd>,
+    pub(crate) filled: Vec<PipedTrack>,
+    pub(crate) drawn: Vec<PipedStream>,
 }
 
 /// One session on it.
@@ -87,6 +103,20 @@ impl VirtualNode {
             RoomToNode::ReplayData { session, received } => self.at(&session).replays.extend(received),
             RoomToNode::SendData { packet, reliable, identities } => self.sent.push((packet, reliable, identities)),
             RoomToNode::UpdateGrants { session, grants } => self.at(&session).grants = Some(grants),
+            RoomToNode::OpenPipe { pipe, dials } => {
+                assert!(!self.knows_no_pipes);
+                let before = self.pipes.insert(pipe, VirtualPipe { dials, ..VirtualPipe::default() });
+                assert_eq!(before, None, "opened twice");
+            }
+            RoomToNode::ConnectPipe { pipe, end } => self.pipe(pipe).connected = Some(end),
+            RoomToNode::FillPipe { pipe, tracks } => {
+                // A session may be lost that the room takes to be here until its participant is connected elsewhere.
+                let is_here = |track: &PipedTrack| self.sessions.keys().any(|key| key.participant == track.publisher);
+                let filled = tracks.into_iter().filter(is_here).collect();
+                self.pipe(pipe).filled = filled;
+            }
+            RoomToNode::DrawPipe { pipe, streams } => self.pipe(pipe).drawn = streams,
+            RoomToNode::ClosePipe { pipe } => drop(self.pipes.remove(&pipe)),
         }
     }
 
@@ -96,6 +126,10 @@ impl VirtualNode {
         for session in self.sessions.values_mut() {
             session.served.retain(|track, _| !closed.tracks.contains(track));
         }
+    }
+
+    fn pipe(&mut self, pipe: PipeKey) -> &mut VirtualPipe {
+        self.pipes.get_mut(&pipe).unwrap_or_else(|| panic!("no pipe {pipe:?} here"))
     }
 
     fn at(&mut self, key: &SessionKey) -> &mut VirtualSession {

@@ -265,7 +265,8 @@ impl World {
         let virtual_node = self.nodes.get_mut(node).unwrap();
         virtual_node.said_hello = true;
         let sessions = virtual_node.sessions.keys().cloned().collect();
-        self.node_says(node, NodeToRoom::Hello { control_version: CONTROL_VERSION, sessions });
+        let pipes = (!virtual_node.knows_no_pipes).then(|| virtual_node.pipes.keys().copied().collect());
+        self.node_says(node, NodeToRoom::Hello { control_version: CONTROL_VERSION, sessions, pipes });
     }
 
     pub(crate) fn unlink(&mut self, node: &NodeId) {
@@ -275,7 +276,9 @@ impl World {
 
     /// The process dies: no link, no sessions.
     pub(crate) fn kill(&mut self, node: &NodeId) {
-        self.nodes.get_mut(node).unwrap().sessions.clear();
+        let killed = self.nodes.get_mut(node).unwrap();
+        killed.sessions.clear();
+        killed.pipes.clear();
         self.unlink(node);
     }
 

@@ -1,5 +1,7 @@
 //! Rooms, sessions and tracks together: what one publishes reaches the others' senders by the same key.
 
+mod pipes;
+
 use std::net::SocketAddr;
 
 use shared::control::{

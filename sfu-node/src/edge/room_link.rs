@@ -37,6 +37,8 @@ pub(crate) struct RoomContext {
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) control: Control,
     pub(crate) metrics: Arc<Metrics>,
+    /// Rooms may open pipes to other nodes.
+    pub(crate) pipes: bool,
     /// Rooms are told of it.
     pub(crate) leaving: watch::Receiver<Leaving>,
 }
@@ -164,7 +166,11 @@ impl RoomLink {
     async fn relay(&mut self, mut socket: Socket) -> Result<Ended, ControlGone> {
         let sessions = self.context.control.sessions(self.room.clone()).await?;
         tracing::info!(room = %self.room, sessions = sessions.len(), "room link up");
-        let hello = NodeToRoom::Hello { control_version: CONTROL_VERSION, sessions };
+        let pipes = match self.context.pipes {
+            true => Some(self.context.control.pipes(self.room.clone()).await?),
+            false => None,
+        };
+        let hello = NodeToRoom::Hello { control_version: CONTROL_VERSION, sessions, pipes };
         if let Err(error) = socket.send(&hello).await {
             return Ok(Ended::Lost(error));
         }

@@ -1,10 +1,12 @@
 //! What the control thread tells a shard and hears from it. All ids are the control thread's; a shard keeps no names
 //! but those in [`Speaker`].
 
+mod pipes;
 mod shards;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 use arrayvec::ArrayVec;
 use bytes::Bytes;
@@ -12,6 +14,7 @@ pub use shared::control::LOUDEST_STEP;
 use shared::control::{Delivery, TrackKind};
 use shared::ids::{Generation, Identity, ParticipantSid};
 
+pub use self::pipes::{PipeConfig, PipeNumber, PipePeer};
 pub use self::shards::{MAX_SHARDS, ShardIndex, ShardSet};
 use super::datachannel::ChannelStreams;
 
@@ -74,6 +77,21 @@ impl fmt::Display for Fingerprint {
     }
 }
 
+/// The fingerprint cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a SHA-256 fingerprint")]
+pub struct FingerprintError;
+
+/// As [`fmt::Display`] writes it, in upper or lower case.
+impl FromStr for Fingerprint {
+    type Err = FingerprintError;
+
+    fn from_str(text: &str) -> Result<Self, FingerprintError> {
+        let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+        bytes.and_then(|bytes| bytes.try_into().ok()).map(Self).ok_or(FingerprintError)
+    }
+}
+
 /// Which data channels a transport has and which way they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataRole {
@@ -83,6 +101,9 @@ pub enum DataRole {
     Upstream,
     /// The node opens them (`_reliable`, `_lossy`, `_data_track`) as soon as DTLS is up; downstream only (subscriber of two).
     Downstream,
+    /// Between two nodes: both know the channels. What the room's participants here send goes there, and what comes from
+    /// there goes to them, and nowhere else.
+    Pipe,
 }
 
 /// Whose packets these are, for stamping `DataPacket`s.
@@ -215,6 +236,9 @@ pub struct Sender {
     pub cname: String,
     /// What of the track is wanted.
     pub delivery: Delivery,
+    /// Into a pipe goes this simulcast layer and no other, from any packet on, and the other node asks for the keyframes
+    /// that its subscribers need. `None`: the best that fits.
+    pub only: Option<u8>,
 }
 
 /// Which of the node's two certificates a transport shows.
@@ -260,6 +284,8 @@ pub struct TransportConfig {
     pub certificate: CertificateTurn,
     /// Data channels.
     pub data: DataRole,
+    /// It leads to another node.
+    pub pipe: Option<PipeConfig>,
 }
 
 /// Data of an app server.
@@ -289,6 +315,8 @@ pub enum Command {
     /// The client's credentials, for those of ours that were set last: they sign checks of an address that it sends from
     /// without having checked it.
     SetRemoteIce(TransportKey, IceCredentials),
+    /// The other end of a pipe that was opened.
+    ConnectPipe(TransportKey, Box<PipePeer>),
     /// The transport's complete set of receivers; those not in it any more end.
     SetReceivers(TransportKey, Vec<Receiver>),
     /// The transport's complete set of senders; those not in it any more end. One with the same ssrc goes on.

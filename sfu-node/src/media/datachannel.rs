@@ -160,6 +160,7 @@ impl DataChannels {
     #[must_use]
     pub fn new(role: DataRole) -> Self {
         let server = Arc::new(ServerConfig::new(transport_config()));
+        let taken_over = if role == DataRole::Pipe { own_streams() } else { ChannelStreams::new() };
         Self {
             role,
             endpoint: Endpoint::new(PEER, TransportProtocol::UDP, Arc::new(EndpointConfig::new()), Some(server)),
@@ -171,7 +172,7 @@ impl DataChannels {
             early_len: 0,
             outgoing: VecDeque::new(),
             acknowledged: Acknowledged::default(),
-            taken_over: ChannelStreams::new(),
+            taken_over,
             own: None,
             agreed: None,
             opened: false,
@@ -192,9 +193,10 @@ impl DataChannels {
     }
 
     /// DTLS is up. Clients start the association, but not all do once more when they were moved here: they are asked to
-    /// start over (RFC 9260 section 5.2.2).
-    pub fn start(&mut self, now: Instant) {
-        if self.taken_over.is_empty() || !self.associations.is_empty() {
+    /// start over (RFC 9260 section 5.2.2). Of two nodes the one that `dials` starts it.
+    pub fn start(&mut self, now: Instant, dials: bool) {
+        let waits = self.role == DataRole::Pipe && !dials;
+        if waits || self.taken_over.is_empty() || !self.associations.is_empty() {
             return;
         }
         if let Ok(started) = self.endpoint.connect(now, ClientConfig::new(transport_config()), PEER) {

@@ -1,4 +1,4 @@
-//! DTLS server of one transport (RFC 6347, RFC 5764): bytes in, bytes and events out. **Gives out keys and data only
+//! DTLS of one transport, mostly as server (RFC 6347, RFC 5764): bytes in, bytes and events out. **Gives out keys and data only
 //! after the peer showed the certificate its description names.**
 
 #[cfg(any(test, feature = "fuzzing"))]
@@ -44,6 +44,8 @@ pub struct Identity {
     provider: Arc<dyn RTCCryptoProvider>,
     gcm: Arc<HandshakeConfig>,
     cm: Arc<HandshakeConfig>,
+    /// To dial another node.
+    dialing: Arc<HandshakeConfig>,
     fingerprint: Fingerprint,
 }
 
@@ -69,7 +71,7 @@ impl Identity {
         let der = certificate.certificate.first().ok_or_else(|| IdentityError("empty chain".to_owned()))?;
         let fingerprint =
             fingerprint_of(der, provider.as_ref()).ok_or_else(|| IdentityError("no SHA-256".to_owned()))?;
-        let config = |profile: SrtpProfile| {
+        let config = |profile: SrtpProfile, dials: bool| {
             let builder = ConfigBuilder::default()
                 .with_crypto_provider(provider.clone())
                 .with_certificates(vec![certificate.clone()])
@@ -83,11 +85,12 @@ impl Identity {
                 // There is no certificate authority in WebRTC; the fingerprint is what counts.
                 .with_insecure_skip_verify(true)
                 .with_flight_interval(RETRANSMIT_AFTER);
-            builder.build(false, None).map(Arc::new).map_err(|e| failed(&e))
+            builder.build(dials, dials.then_some(PEER)).map(Arc::new).map_err(|e| failed(&e))
         };
         Ok(Self {
-            gcm: config(SrtpProfile::AeadAes128Gcm)?,
-            cm: config(SrtpProfile::Aes128CmHmacSha1_80)?,
+            gcm: config(SrtpProfile::AeadAes128Gcm, false)?,
+            cm: config(SrtpProfile::Aes128CmHmacSha1_80, false)?,
+            dialing: config(SrtpProfile::AeadAes128Gcm, true)?,
             fingerprint,
             provider,
         })
@@ -150,7 +153,7 @@ enum Phase {
     Over,
 }
 
-/// One DTLS association, in server role.
+/// One DTLS association; in server role, unless it dials.
 pub struct Dtls {
     identity: Identity,
     endpoint: Endpoint,
@@ -169,6 +172,15 @@ impl Dtls {
             expected,
             profile: SrtpProfile::AeadAes128Gcm,
             phase: Phase::AwaitingHello(Vec::new()),
+        }
+    }
+
+    /// Begins a handshake with a peer that must have this certificate; one of our own nodes, so GCM it is.
+    pub fn dial(&mut self, now: Instant, expected: Fingerprint, events: &mut Vec<DtlsEvent>) {
+        self.expected = Some(expected);
+        self.phase = Phase::Handshaking(MAX_HANDSHAKE_DATAGRAMS);
+        if self.endpoint.connect(now, PEER, self.identity.dialing.clone(), None).is_err() {
+            self.end(events);
         }
     }
 

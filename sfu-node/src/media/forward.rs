@@ -148,6 +148,14 @@ impl Forwarder {
         self.transport_slots.insert(transport, slot);
     }
 
+    /// A transport that was just opened leads to another node: its streams are those that its receivers name by SSRC.
+    pub fn set_pipe(&mut self, transport: TransportKey) {
+        let slot = self.transport_slots.get(&transport).copied();
+        if let Some(entry) = slot.and_then(|slot| self.transports.get_mut(slot)) {
+            entry.is_pipe = true;
+        }
+    }
+
     /// Ends a transport, its receivers and senders.
     pub fn close<S: Sink>(&mut self, now: Instant, transport: TransportKey, sink: &mut S) {
         self.set_receivers(now, transport, Vec::new(), sink);

@@ -1,7 +1,9 @@
 //! ICE-lite responder of one transport (RFC 8445 section 2.5): answers authenticated Binding requests, follows the
 //! peer's nomination, keeps consent (RFC 7675). **Learns an address only from a request whose MESSAGE-INTEGRITY checks
-//! out, or an answer to its own**: see [`roaming`].
+//! out, or an answer to its own**: see [`roaming`],
+//! and [`dialing`] for the one peer that it makes the checks of: another node.
 
+pub mod dialing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod roaming;
@@ -24,6 +26,7 @@ use rtc::stun::message::{
 };
 use rtc::stun::xoraddr::XorMappedAddress;
 
+use self::dialing::Dialing;
 use self::roaming::Unproven;
 use super::api::IceCredentials;
 use super::batch::Route;
@@ -205,6 +208,8 @@ pub struct Agent {
     unproven: Option<Unproven>,
     /// Not before: the next check of our own.
     next_check: Option<Instant>,
+    /// It makes the checks, and the peer answers.
+    dialing: Option<Box<Dialing>>,
 }
 
 impl Agent {
@@ -223,6 +228,7 @@ impl Agent {
             heard: None,
             unproven: None,
             next_check: None,
+            dialing: None,
         }
     }
 
@@ -326,7 +332,8 @@ impl Agent {
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let after = if self.disconnected { CONSENT_EXPIRES_AFTER } else { DISCONNECTED_AFTER };
-        self.consent.map(|seen| seen + after)
+        let silence = self.consent.map(|seen| seen + after);
+        [silence, self.next_round()].into_iter().flatten().min()
     }
 
     /// Tells what silence has led to.

@@ -23,10 +23,10 @@ use rtc::crypto::RTCCryptoProvider;
 use self::crossings::RoomMessage;
 pub use self::crossings::{Crossings, Frame, frames};
 use self::overload::{Load, Overload};
-use self::table::{Parting, Table};
+use self::table::{Contact, Parting, Table};
 #[cfg(feature = "sim")]
 use super::api::Fingerprint;
-use super::api::{Command, Event, FailReason, ShardIndex, ShardStats, TransportConfig, TransportKey};
+use super::api::{Command, Event, FailReason, PipeNumber, ShardIndex, ShardStats, TransportConfig, TransportKey};
 use super::batch::{Route, SendBatch};
 use super::demux::{Protocol, classify};
 use super::dtls::Identities;
@@ -104,6 +104,12 @@ impl Shard {
             }
             Command::RestartIce(key, credentials) => self.table.restart_ice(key, credentials),
             Command::SetRemoteIce(key, credentials) => self.table.set_remote_ice(key, credentials),
+            Command::ConnectPipe(key, peer) => {
+                let Some(index) = self.table.index_of(key) else { return };
+                let Some((transport, crypto)) = self.table.transport(index) else { return };
+                let happenings = transport.connect_pipe(now, *peer, crypto);
+                self.carry_out(now, index, happenings);
+            }
             Command::SetReceivers(key, receivers) => {
                 self.forwarder.set_receivers(now, key, receivers, &mut self.table);
             }
@@ -135,7 +141,47 @@ impl Shard {
         if protocol == Some(Protocol::Stun) {
             return self.handle_stun(now, route, datagram);
         }
+        if protocol == Some(Protocol::Pipe) {
+            return self.handle_piped(now, route, datagram);
+        }
         let Some(index) = self.table.index_at(route.to) else { return self.handle_stray(now, route, datagram) };
+        self.handle_inside(now, index, route, protocol, datagram);
+    }
+
+    /// Takes a datagram of another node.
+    fn handle_piped(&mut self, now: Instant, route: Route, datagram: &mut [u8]) {
+        let Some((number, inner)) = PipeNumber::read(datagram) else { return };
+        let Some(index) = self.table.index_of_pipe(number) else {
+            self.table.stats.dropped_unknown_address += 1;
+            return;
+        };
+        let protocol = classify(inner);
+        if protocol == Some(Protocol::Stun) {
+            if let Some(contact) = self.table.handle_pipe_stun(now, index, route, inner) {
+                self.note_contact(now, &contact);
+                let Some((transport, crypto)) = self.table.transport(index) else { return };
+                let happenings = transport.shake_hands(now, crypto);
+                self.carry_out(now, index, happenings);
+            }
+            return;
+        }
+        let Some((transport, _)) = self.table.transport(index) else { return };
+        if !transport.ice.is_validated(route.to) {
+            self.table.stats.dropped_unknown_address += 1;
+            return;
+        }
+        self.handle_inside(now, index, route, protocol, inner);
+    }
+
+    /// Takes what is no check, of a transport.
+    fn handle_inside(
+        &mut self,
+        now: Instant,
+        index: usize,
+        route: Route,
+        protocol: Option<Protocol>,
+        datagram: &mut [u8],
+    ) {
         let Some((transport, crypto)) = self.table.transport(index) else { return };
         let key = transport.key;
         match protocol {
@@ -172,7 +218,7 @@ impl Shard {
                 }
                 self.carry_out(now, index, happenings);
             }
-            Some(Protocol::Stun) | None => self.table.stats.dropped_malformed += 1,
+            Some(Protocol::Stun | Protocol::Pipe) | None => self.table.stats.dropped_malformed += 1,
         }
     }
 
@@ -376,6 +422,9 @@ impl Shard {
     fn open(&mut self, now: Instant, config: &TransportConfig) {
         if self.table.open(now, config) {
             self.forwarder.open(config.key, config.room);
+            if config.pipe.is_some() {
+                self.forwarder.set_pipe(config.key);
+            }
         } else {
             self.table.events.push_back(Event::Failed { transport: config.key, reason: FailReason::Refused });
         }
@@ -395,7 +444,13 @@ impl Shard {
     }
 
     fn handle_stun(&mut self, now: Instant, route: Route, datagram: &[u8]) {
-        let Some(contact) = self.table.handle_stun(now, route, datagram) else { return };
+        if let Some(contact) = self.table.handle_stun(now, route, datagram) {
+            self.note_contact(now, &contact);
+        }
+    }
+
+    /// A check was answered.
+    fn note_contact(&mut self, now: Instant, contact: &Contact) {
         let Some((transport, _)) = self.table.transport(contact.index) else { return };
         let (key, connected) = (transport.key, transport.is_connected());
         if contact.moved {

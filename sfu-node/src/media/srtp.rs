@@ -76,6 +76,21 @@ impl Srtp {
     /// # Errors
     /// [`SrtpError::Crypto`] if `material` is not [`Srtp::keying_material_len`] bytes, or the library fails.
     pub fn for_server(profile: SrtpProfile, material: &[u8], crypto: &dyn RTCCrypto) -> Result<Self, SrtpError> {
+        let (client, server) = Self::ciphers(profile, material, crypto)?;
+        Ok(Self { inbound: Inbound::new(client), outbound: Outbound::new(server) })
+    }
+
+    /// Keys both directions of a DTLS client.
+    ///
+    /// # Errors
+    /// As [`Srtp::for_server`].
+    pub fn for_client(profile: SrtpProfile, material: &[u8], crypto: &dyn RTCCrypto) -> Result<Self, SrtpError> {
+        let (client, server) = Self::ciphers(profile, material, crypto)?;
+        Ok(Self { inbound: Inbound::new(server), outbound: Outbound::new(client) })
+    }
+
+    /// Of what the client sends, and of what the server sends (RFC 5764 section 4.2).
+    fn ciphers(profile: SrtpProfile, material: &[u8], crypto: &dyn RTCCrypto) -> Result<(Cipher, Cipher), SrtpError> {
         let take = |from: &mut &[u8], len: usize| {
             let (head, tail) = from.split_at_checked(len).ok_or(SrtpError::Crypto)?;
             *from = tail;
@@ -86,10 +101,8 @@ impl Srtp {
         let server_key = take(&mut rest, kdf::MASTER_KEY_LEN)?;
         let client_salt = take(&mut rest, kdf::salt_len(profile))?;
         let server_salt = take(&mut rest, kdf::salt_len(profile))?;
-        Ok(Self {
-            inbound: Inbound::new(Cipher::derive(profile, &client_key, &client_salt, crypto)?),
-            outbound: Outbound::new(Cipher::derive(profile, &server_key, &server_salt, crypto)?),
-        })
+        let client = Cipher::derive(profile, &client_key, &client_salt, crypto)?;
+        Ok((client, Cipher::derive(profile, &server_key, &server_salt, crypto)?))
     }
 }
 

@@ -5,9 +5,13 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use arrayvec::ArrayVec;
 use rtc::crypto::RTCCrypto;
 
-use super::api::{FailReason, Fingerprint, RoomKey, SpeakerKey, SrtpProfile, TransportConfig, TransportKey};
+use super::api::{
+    FailReason, Fingerprint, PipeConfig, PipeNumber, PipePeer, RoomKey, SpeakerKey, SrtpProfile, TransportConfig,
+    TransportKey,
+};
 use super::batch::{Route, SendBatch};
 use super::datachannel::{ChannelStreams, DataChannels, Message};
 use super::demux::Protocol;
@@ -20,6 +24,9 @@ pub const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 
 /// A client that gets media sends a report that often at the least; one that has sent lately is where it was.
 const REPORTS_EVERY: Duration = Duration::from_millis(30);
+
+/// What the datagrams of a pipe begin with; those of a client's transport with nothing.
+type Tag = ArrayVec<u8, { PipeNumber::LEN }>;
 
 /// What a transport has to tell its shard.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,6 +41,15 @@ pub enum Happening {
     ChannelsOpened(ChannelStreams),
     /// A data-channel message.
     Data(Message),
+}
+
+/// What a transport to another node has beyond a client's.
+struct Pipe {
+    ours: PipeConfig,
+    /// What the other end is called by, once it is known.
+    theirs: Option<PipeNumber>,
+    /// The certificate of the other end, if it is to be dialed and has not answered a check yet.
+    to_dial: Option<Fingerprint>,
 }
 
 /// ICE, DTLS, SRTP and SCTP of one peer connection.
@@ -51,6 +67,8 @@ pub struct Transport {
     dtls: Dtls,
     srtp: Option<Srtp>,
     connect_by: Instant,
+    /// It leads to another node. Most do not.
+    pipe: Option<Box<Pipe>>,
     /// SCTP packets go as they are, behind the first byte of a DTLS record of application data.
     #[cfg(any(test, feature = "sim"))]
     plain: bool,
@@ -73,8 +91,48 @@ impl Transport {
             dtls: Dtls::new(identity, config.fingerprint),
             srtp: None,
             connect_by: now + CONNECT_LIMIT,
+            pipe: config.pipe.map(|ours| Box::new(Pipe { ours, theirs: None, to_dial: None })),
             #[cfg(any(test, feature = "sim"))]
             plain: false,
+        }
+    }
+
+    /// What this end of a pipe is called by; `None`: it is a client's transport.
+    #[must_use]
+    pub fn pipe_number(&self) -> Option<PipeNumber> {
+        self.pipe.as_ref().map(|pipe| pipe.ours.number)
+    }
+
+    /// Names the other end of a pipe, once.
+    pub fn connect_pipe(&mut self, now: Instant, peer: PipePeer, crypto: &dyn RTCCrypto) -> Vec<Happening> {
+        let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.theirs.is_none()) else { return Vec::new() };
+        pipe.theirs = Some(peer.number);
+        self.ice.set_remote(peer.ice);
+        if !pipe.ours.dials {
+            return self.expect(now, peer.fingerprint, crypto);
+        }
+        pipe.to_dial = Some(peer.fingerprint);
+        self.ice.dial(now, peer.addresses);
+        Vec::new()
+    }
+
+    /// The node that is dialed has answered a check: begins the handshake.
+    pub fn shake_hands(&mut self, now: Instant, crypto: &dyn RTCCrypto) -> Vec<Happening> {
+        let Some(fingerprint) = self.pipe.as_mut().and_then(|pipe| pipe.to_dial.take()) else { return Vec::new() };
+        let mut events = Vec::new();
+        self.dtls.dial(now, fingerprint, &mut events);
+        self.handle_dtls_events(now, events, crypto)
+    }
+
+    fn dials(&self) -> bool {
+        self.pipe.as_ref().is_some_and(|pipe| pipe.ours.dials)
+    }
+
+    /// What a datagram begins with; `None`: nothing may be sent yet.
+    fn tag(&self) -> Option<Tag> {
+        match &self.pipe {
+            None => Some(Tag::default()),
+            Some(pipe) => pipe.theirs.map(|number| Tag::from(number.tag())),
         }
     }
 
@@ -143,6 +201,9 @@ impl Transport {
     /// reports, whose SSRC many have in common, nothing heard from where it was.
     #[must_use]
     pub fn may_have_sent(&self, now: Instant, protocol: Protocol, ssrc: u32) -> bool {
+        if self.pipe.is_some() {
+            return false;
+        }
         let is_absent = protocol == Protocol::Rtp || self.ice.is_unheard(now, REPORTS_EVERY);
         is_absent && self.ice.has_remote() && self.srtp.as_ref().is_some_and(|srtp| srtp.inbound.knows(ssrc))
     }
@@ -158,8 +219,10 @@ impl Transport {
         payload: &[u8],
         batch: &mut SendBatch,
     ) -> Result<(), SrtpError> {
+        let Some(tag) = self.tag() else { return Ok(()) };
         let (Some(srtp), Some(to)) = (&mut self.srtp, self.ice.selected()) else { return Ok(()) };
         batch.push(slot, to, |buffer| {
+            buffer.extend_from_slice(&tag);
             let start = buffer.len();
             buffer.reserve(header.len() + payload.len() + MAX_OVERHEAD);
             buffer.extend_from_slice(header);
@@ -181,8 +244,10 @@ impl Transport {
     /// # Errors
     /// [`SrtpError`] if the packet cannot be protected.
     pub fn send_rtcp(&mut self, slot: usize, compound: &[u8], batch: &mut SendBatch) -> Result<(), SrtpError> {
+        let Some(tag) = self.tag() else { return Ok(()) };
         let (Some(srtp), Some(to)) = (&mut self.srtp, self.ice.selected()) else { return Ok(()) };
         batch.push(slot, to, |buffer| {
+            buffer.extend_from_slice(&tag);
             let start = buffer.len();
             buffer.reserve(compound.len() + MAX_OVERHEAD);
             buffer.extend_from_slice(compound);
@@ -202,8 +267,17 @@ impl Transport {
         }
         while let Some(datagram) = self.dtls.poll_transmit() {
             if let Some(to) = self.ice.selected() {
-                push_plain(slot, to, &datagram, batch);
+                self.push(slot, to, &datagram, batch);
             }
+        }
+    }
+
+    /// Adds a datagram that is ready as it is.
+    pub fn push(&self, slot: usize, to: Route, datagram: &[u8], batch: &mut SendBatch) {
+        match self.tag() {
+            Some(tag) if tag.is_empty() => push_plain(slot, to, datagram, batch),
+            Some(tag) => push_plain(slot, to, &[&tag, datagram].concat(), batch),
+            None => {}
         }
     }
 
@@ -239,14 +313,18 @@ impl Transport {
         happenings
     }
 
+    fn keyed(&self, profile: SrtpProfile, keys: &[u8], crypto: &dyn RTCCrypto) -> Result<Srtp, SrtpError> {
+        if self.dials() { Srtp::for_client(profile, keys, crypto) } else { Srtp::for_server(profile, keys, crypto) }
+    }
+
     fn handle_dtls_events(&mut self, now: Instant, events: Vec<DtlsEvent>, crypto: &dyn RTCCrypto) -> Vec<Happening> {
         let mut happenings = Vec::new();
         for event in events {
             match event {
-                DtlsEvent::Connected { profile, keys } => match Srtp::for_server(profile, keys.as_ref(), crypto) {
+                DtlsEvent::Connected { profile, keys } => match self.keyed(profile, keys.as_ref(), crypto) {
                     Ok(srtp) => {
                         self.srtp = Some(srtp);
-                        self.data.start(now);
+                        self.data.start(now, self.dials());
                         happenings.push(Happening::Connected(profile));
                     }
                     Err(_) => happenings.push(Happening::Failed(FailReason::Dtls)),

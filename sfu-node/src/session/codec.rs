@@ -122,6 +122,22 @@ pub(crate) fn mime(codec: Codec) -> &'static str {
     }
 }
 
+/// The codec of a MIME type; case does not matter.
+pub(crate) fn codec_of_mime(text: &str) -> Option<Codec> {
+    let all = [
+        Codec::Opus,
+        Codec::Red,
+        Codec::Pcmu,
+        Codec::Pcma,
+        Codec::Vp8,
+        Codec::Vp9,
+        Codec::H264,
+        Codec::Av1,
+        Codec::H265,
+    ];
+    all.into_iter().find(|codec| mime(*codec).eq_ignore_ascii_case(text))
+}
+
 /// A codec the node offers on a subscriber connection, with LiveKit's payload types.
 pub(crate) struct OfferedCodec {
     /// Payload type; its retransmission's is one more for video.

@@ -325,8 +325,7 @@ fn fingerprint(value: &str) -> Option<Fingerprint> {
     if !algorithm.eq_ignore_ascii_case("sha-256") {
         return None;
     }
-    let bytes: Option<Vec<u8>> = digest.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
-    Some(Fingerprint(bytes?.try_into().ok()?))
+    digest.trim().parse().ok()
 }
 
 /// Media streams with their retransmission streams (RFC 5576; RFC 4588 section 8.8).

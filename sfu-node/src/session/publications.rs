@@ -192,6 +192,11 @@ impl Publications {
         others.filter(|track| track.arrival.is_none()).any(|track| has_cid(track, cid))
     }
 
+    /// A track's key.
+    pub(crate) fn key_of(&self, track: &TrackSid) -> Option<TrackKey> {
+        self.tracks.iter().find(|known| known.announced.sid == *track).map(|known| known.key)
+    }
+
     /// Tracks that ended since the last call.
     pub(crate) fn take_ended(&mut self) -> Vec<TrackSid> {
         let ended = std::mem::take(&mut self.ended);

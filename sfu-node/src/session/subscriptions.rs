@@ -74,6 +74,16 @@ impl Subscriptions {
         }
     }
 
+    /// One of them is to this track.
+    pub(crate) fn has(&self, source: TrackKey) -> bool {
+        self.sources().any(|known| known == source)
+    }
+
+    /// The tracks they are to.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = TrackKey> {
+        self.downtracks.iter().map(|downtrack| downtrack.source)
+    }
+
     /// Gives back what was allocated.
     pub(crate) fn close(&mut self, allocator: &mut Allocator) {
         for place in self.downtracks.drain(..).filter_map(|downtrack| downtrack.place) {
@@ -182,6 +192,7 @@ impl Subscriptions {
                 extensions: section.extensions.ids(),
                 cname: downtrack.subscription.publisher.as_str().to_owned(),
                 delivery: downtrack.subscription.delivery,
+                only: None,
             })
         };
         self.downtracks.iter().filter_map(sender).collect()

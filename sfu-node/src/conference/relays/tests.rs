@@ -35,6 +35,7 @@ fn open(key: TransportKey) -> Command {
         fingerprint: None,
         certificate: CertificateTurn::First,
         data: DataRole::Both,
+        pipe: None,
     }))
 }
 
@@ -63,6 +64,7 @@ fn sender(source: TrackKey, ssrc: u32) -> Sender {
         extensions: ExtensionIds::default(),
         cname: String::new(),
         delivery: Delivery::default(),
+        only: None,
     }
 }
 

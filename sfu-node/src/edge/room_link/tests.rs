@@ -72,6 +72,7 @@ impl Story {
             verifier: Arc::new(Verifier::new(node(), jwks, reqwest::Client::new())),
             control,
             metrics,
+            pipes: true,
             leaving: leaving.subscribe(),
         };
         let (attaches, received) = mpsc::channel(4);
@@ -191,7 +192,7 @@ impl RoomSide {
 
     pub(in crate::edge) async fn hello(&mut self) -> Vec<SessionKey> {
         match self.next().await {
-            NodeToRoom::Hello { control_version, sessions } => {
+            NodeToRoom::Hello { control_version, sessions, .. } => {
                 assert_eq!(control_version, CONTROL_VERSION);
                 sessions
             }

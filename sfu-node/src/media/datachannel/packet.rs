@@ -6,6 +6,7 @@ use livekit_protocol::data_packet::{Kind, Value};
 use livekit_protocol::data_stream::header::ContentHeader;
 use livekit_protocol::{DataPacket, UserPacket};
 use prost::Message;
+use shared::ids::ParticipantSid;
 
 use super::Label;
 use crate::media::api::Speaker;
@@ -93,6 +94,19 @@ pub fn stamp(sender: &Speaker, label: Label, data: &[u8], last_sequence: &mut u3
     Ok(Stamped { bytes, sequence, identities: packet.destination_identities, sids })
 }
 
+/// Reads a packet that another node of ours has stamped: who sent it, and for whom it is. `None`: it is none.
+pub(crate) fn read_stamped(label: Label, data: &Bytes) -> Option<(ParticipantSid, Stamped)> {
+    let packet = DataPacket::decode(&data[..]).ok()?;
+    let sender = ParticipantSid::try_from(packet.participant_sid).ok()?;
+    #[allow(deprecated, reason = "older SDKs use them")]
+    let sids = match packet.value? {
+        Value::User(user) => user.destination_sids,
+        _ => Vec::new(),
+    };
+    let sequence = if label == Label::Reliable { packet.sequence } else { 0 };
+    Some((sender, Stamped { bytes: data.clone(), sequence, identities: packet.destination_identities, sids }))
+}
+
 /// Agents may send chat and text in the name of the participant whose speech they transcribed.
 fn mark_generated(sender: &Speaker, packet: &mut DataPacket) -> bool {
     let named = &packet.participant_identity;
@@ -127,7 +141,7 @@ fn mirror(user: &mut UserPacket, identities: &mut Vec<String>, identity: String,
 #[allow(deprecated)]
 mod tests {
     use livekit_protocol::{ChatMessage, MetricsBatch, Transcription};
-    use shared::ids::{Identity, ParticipantSid};
+    use shared::ids::Identity;
 
     use super::*;
     use crate::media::api::SpeakerKey;

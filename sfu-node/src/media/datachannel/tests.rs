@@ -225,7 +225,7 @@ fn channels_of_another_node_go_on_without_being_opened_anew() {
     [&mut node, &mut client].into_iter().for_each(|end| end.take_over(streams.clone()));
     let early = Bytes::from_static(b"early");
     node.send(now, Label::Reliable, &early).unwrap();
-    node.start(now);
+    node.start(now, false);
     let [_, heard] = exchange(now, [&mut node, &mut client]);
     assert_eq!(heard, [Message { label: Label::Reliable, data: early }]);
     assert_eq!((node.take_opened(), client.take_opened()), (None, None), "nobody opened anything");
@@ -244,7 +244,7 @@ fn a_client_that_starts_over_by_itself_is_followed() {
     let (now, mut received) = (Instant::now(), Vec::new());
     let (mut node, mut client) = (DataChannels::new(DataRole::Both), Client::dial(now));
     node.take_over([(Label::Reliable, 2)].into_iter().collect());
-    node.start(now);
+    node.start(now, false);
     client.run(now, &mut node, &mut received, |_, _| {});
     client.association.open_stream(2, PayloadProtocolIdentifier::Binary).unwrap();
     client.say(now, b"here");
@@ -258,7 +258,7 @@ fn an_init_of_the_client_that_crosses_its_cookie_ends_nothing() {
     let (now, mut received) = (Instant::now(), Vec::new());
     let (mut node, mut client) = (DataChannels::new(DataRole::Both), DataChannels::new(DataRole::Both));
     [&mut node, &mut client].into_iter().for_each(|end| end.take_over([(Label::Reliable, 2)].into_iter().collect()));
-    node.start(now);
+    node.start(now, false);
     client.handle_packet(now, node.poll_transmit(now).unwrap(), &mut received);
     node.handle_packet(now, client.poll_transmit(now).unwrap(), &mut received);
     let cookie = node.poll_transmit(now).unwrap();
@@ -280,7 +280,7 @@ fn a_client_that_starts_over_while_its_cookie_is_under_way_is_followed() {
     let (now, mut received) = (Instant::now(), Vec::new());
     let (mut node, mut before) = (DataChannels::new(DataRole::Both), DataChannels::new(DataRole::Both));
     node.take_over([(Label::Reliable, 2)].into_iter().collect());
-    node.start(now);
+    node.start(now, false);
     before.handle_packet(now, node.poll_transmit(now).unwrap(), &mut received);
     node.handle_packet(now, before.poll_transmit(now).unwrap(), &mut received);
     assert!(node.poll_transmit(now).is_some(), "a cookie for a tag that the client has forgotten");

@@ -203,7 +203,7 @@ impl Forwarder {
     /// Finds out where an unknown SSRC belongs: by mid and rid, else by a payload type that only one section has.
     fn bind<S: Sink>(&mut self, now: Time, slot: usize, rtp: &RtpPacket<'_>, sink: &mut S) -> Option<StreamRef> {
         self.flush(sink);
-        let transport = self.transports.get_mut(slot)?;
+        let transport = self.transports.get_mut(slot).filter(|transport| !transport.is_pipe)?;
         let sources =
             || transport.tracks.iter().filter_map(|track| Some((*track, self.tracks.get(*track)?.source.as_ref()?)));
         let mid = sources().find_map(|(_, source)| rtp.extensions.element(source.receiver.extensions.mid));

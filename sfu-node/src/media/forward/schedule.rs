@@ -48,7 +48,8 @@ impl Forwarder {
         let Some(source) = track.source.as_mut() else { return };
         for slot in &track.subscriptions {
             let subscription = self.subscriptions.get(*slot);
-            let concerned = |known: &&Subscription| only.is_none_or(|only| known.transport == only);
+            let concerned =
+                |known: &&Subscription| !known.is_piped() && only.is_none_or(|only| known.transport == only);
             let Some(subscription) = subscription.filter(concerned) else { continue };
             let connected = self.transports.get(subscription.transport).is_some_and(|to| to.connected);
             let awaited = subscription.awaits(source).filter(|_| connected);

@@ -96,6 +96,8 @@ pub(crate) struct Subscription {
     /// Since when not even the least has fitted.
     starved: Option<Time>,
     pub(crate) demand: Demand,
+    /// Into a pipe: this layer and no other, from any packet on.
+    only: Option<u8>,
     /// What the shard leaves out.
     relief: Relief,
     numbers: Numbers,
@@ -134,6 +136,7 @@ impl Subscription {
             ceiling: Some(Quality::BEST),
             starved: None,
             demand: Demand::new(sender.delivery),
+            only: sender.only,
             relief,
             numbers: Numbers::new(random),
             newest: None,
@@ -213,6 +216,11 @@ impl Subscription {
         self.current.is_some() && now.since(*self.starved.get_or_insert(now)) < micros(PATIENCE)
     }
 
+    /// It goes to another node, which asks for keyframes itself.
+    pub(crate) fn is_piped(&self) -> bool {
+        self.only.is_some()
+    }
+
     /// Layer going out.
     pub(crate) fn current(&self) -> Option<u8> {
         self.current
@@ -236,7 +244,11 @@ impl Subscription {
 
     /// The layer that is to go out: the highest live one that is allowed.
     fn target(&self, source: &Source) -> Option<u8> {
-        source.live_up_to(self.allowed()?.layer)
+        let ceiling = self.allowed()?.layer;
+        match self.only {
+            Some(only) => (only <= ceiling && source.lives(only)).then_some(only),
+            None => source.live_up_to(ceiling),
+        }
     }
 
     /// The most that its path carries and that is wanted; `None`: nothing.
@@ -397,7 +409,14 @@ impl Subscription {
     }
 
     fn starts_with(&self, incoming: &Incoming<'_>, source: &Source) -> bool {
-        if incoming.late || !incoming.keyframe || incoming.packet.payload.is_empty() {
+        if incoming.late || incoming.packet.payload.is_empty() {
+            return false;
+        }
+        if let Some(only) = self.only {
+            let is_allowed = || self.allowed().is_some_and(|allowed| only <= allowed.layer);
+            return self.current.is_none() && only == incoming.layer && is_allowed();
+        }
+        if !incoming.keyframe {
             return false;
         }
         match (self.current, self.allowed()) {

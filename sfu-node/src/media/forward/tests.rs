@@ -12,6 +12,7 @@ mod layers;
 mod losses;
 mod loudest;
 mod pacing;
+mod pipe;
 mod relay;
 mod relief;
 mod reports;
@@ -209,6 +210,7 @@ fn sender(source: TrackKey, ssrc: u32, payload_types: Vec<PayloadType>) -> Sende
         extensions: DOWN,
         cname: "PA_ada".into(),
         delivery: shared::control::Delivery::default(),
+        only: None,
     }
 }
 

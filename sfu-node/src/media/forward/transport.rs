@@ -24,6 +24,8 @@ pub(crate) struct Transport {
     pub(crate) connected: bool,
     /// Another shard has it and hands us its tracks.
     pub(crate) relayed_from: Option<ShardIndex>,
+    /// It leads to another node, whose streams are all described by SSRC.
+    pub(crate) is_pipe: bool,
     /// Slots of the tracks it sends us.
     pub(crate) tracks: Vec<usize>,
     /// Slots of the subscriptions we send it.
@@ -58,6 +60,7 @@ impl Transport {
             room,
             connected: false,
             relayed_from: None,
+            is_pipe: false,
             tracks: Vec::new(),
             subscriptions: Vec::new(),
             streams: Vec::new(),

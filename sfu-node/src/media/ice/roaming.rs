@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rtc::crypto::RTCCrypto;
-use rtc::stun::attributes::{ATTR_ICE_CONTROLLED, ATTR_PRIORITY, ATTR_USERNAME};
+use rtc::stun::attributes::{ATTR_ICE_CONTROLLED, ATTR_PRIORITY, ATTR_USERNAME, AttrType};
 use rtc::stun::fingerprint::FINGERPRINT;
 use rtc::stun::integrity::MessageIntegrity;
 use rtc::stun::message::{BINDING_REQUEST, BINDING_SUCCESS, Message, Setter, TransactionId};
@@ -24,7 +24,7 @@ const PRIORITY: u32 = 2_130_706_431;
 
 /// A well-formed answer to a check, not yet authenticated.
 pub struct Response {
-    message: Message,
+    pub(super) message: Message,
 }
 
 impl Response {
@@ -120,7 +120,8 @@ impl Agent {
         let check = unproven.check.get_or_insert(Check { transaction, first: now, sent: 0 });
         self.next_check = Some(now + CHECK_PACE * (1 << check.sent.min(MAX_DOUBLINGS)));
         check.sent = check.sent.saturating_add(1);
-        request(check.transaction, &self.current, remote, crypto)
+        // The tie-breaker breaks no tie: the peer of a lite agent controls.
+        request(check.transaction, &self.current, remote, &[(ATTR_ICE_CONTROLLED, &[0; 8])], crypto)
     }
 
     /// Takes an answer that came by `route`. `None` if it answers no check of that address, or if the peer is still
@@ -152,11 +153,12 @@ impl Agent {
     }
 }
 
-/// A Binding request to the peer (RFC 8445 section 7.2.2); `None` only if the provider has no HMAC-SHA1.
-fn request(
+/// A Binding request to the peer (RFC 8445 section 7.2.2), with what says our role; `None` only if the provider has no HMAC-SHA1.
+pub(super) fn request(
     transaction: TransactionId,
     local: &IceCredentials,
     remote: &IceCredentials,
+    role: &[(AttrType, &[u8])],
     crypto: &dyn RTCCrypto,
 ) -> Option<Vec<u8>> {
     let mut message = Message::new();
@@ -165,8 +167,7 @@ fn request(
     message.write_header();
     message.add(ATTR_USERNAME, format!("{}:{}", remote.ufrag, local.ufrag).as_bytes());
     message.add(ATTR_PRIORITY, &PRIORITY.to_be_bytes());
-    // The tie-breaker breaks no tie: the peer of a lite agent controls.
-    message.add(ATTR_ICE_CONTROLLED, &[0; 8]);
+    role.iter().for_each(|(attribute, value)| message.add(*attribute, value));
     let integrity = MessageIntegrity::new_short_term_integrity_with_provider(remote.password.clone(), crypto);
     integrity.add_to(&mut message).ok()?;
     FINGERPRINT.add_to(&mut message).ok()?;

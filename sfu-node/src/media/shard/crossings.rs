@@ -83,6 +83,8 @@ pub(super) struct RoomMessage {
     /// Whose it is; its other transports do not get it.
     pub(super) sender: SpeakerKey,
     pub(super) label: Label,
+    /// It came from another node.
+    pub(super) piped: bool,
     pub(super) stamped: Stamped,
 }
 
@@ -93,7 +95,7 @@ impl RoomMessage {
             Label::Lossy => 1,
             Label::DataTrack => 2,
         };
-        let mut out = vec![label];
+        let mut out = vec![label, u8::from(self.piped)];
         out.extend_from_slice(&self.room.0.to_le_bytes());
         out.extend_from_slice(&self.sender.0.to_le_bytes());
         out.extend_from_slice(&self.stamped.sequence.to_le_bytes());
@@ -110,7 +112,7 @@ impl RoomMessage {
 
     /// Reads a data frame. `None`: it is none.
     pub(super) fn decode(body: &[u8]) -> Option<Self> {
-        let (label, mut rest) = body.split_first()?;
+        let ([label, piped], mut rest) = body.split_first_chunk()?;
         let label = match label {
             0 => Label::Reliable,
             1 => Label::Lossy,
@@ -123,7 +125,7 @@ impl RoomMessage {
         let identities = take_names(&mut rest)?;
         let sids = take_names(&mut rest)?;
         let stamped = Stamped { bytes: Bytes::copy_from_slice(rest), sequence, identities, sids };
-        Some(Self { room, sender, label, stamped })
+        Some(Self { room, sender, label, piped: *piped != 0, stamped })
     }
 }
 
@@ -157,6 +159,7 @@ mod tests {
             room: RoomKey(1 << 40),
             sender: SpeakerKey(2),
             label: Label::Lossy,
+            piped: true,
             stamped: Stamped {
                 bytes: Bytes::from_static(&[7; 300]),
                 sequence: 9,
@@ -206,7 +209,7 @@ mod tests {
             assert_eq!(RoomMessage::decode(&body[..len]), None);
         }
         let mut forged = body.to_vec();
-        forged[21..25].copy_from_slice(&u32::MAX.to_le_bytes());
+        forged[22..26].copy_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(RoomMessage::decode(&forged), None, "a count that cannot be");
     }
 }

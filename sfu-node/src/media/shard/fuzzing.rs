@@ -133,6 +133,7 @@ impl World {
             fingerprint: Some(Peer::fingerprint()),
             certificate: CertificateTurn::First,
             data: DataRole::Both,
+            pipe: None,
         };
         self.shard.handle_command(self.now, Command::Open(Box::new(config)));
         let remote = IceCredentials { ufrag: "peer".to_owned(), password: password(key) };
@@ -173,6 +174,7 @@ impl World {
             extensions,
             cname: "PA".into(),
             delivery: Delivery::default(),
+            only: None,
         };
         let key = TransportKey(key);
         self.shard.handle_command(self.now, Command::SetReceivers(key, vec![receiver]));

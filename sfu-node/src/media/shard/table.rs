@@ -1,6 +1,7 @@
 //! The shard's transports and the ways to find them: by key, by address, by ufrag, by room. Also the forwarder's way
 //! out: it encrypts into the send batch.
 
+mod pipes;
 mod replay;
 mod roaming;
 
@@ -17,11 +18,12 @@ use self::replay::Replays;
 use self::roaming::Searches;
 use super::crossings::{Crossings, RoomMessage};
 use crate::media::api::{
-    Event, RoomKey, ServerData, ShardIndex, ShardSet, ShardStats, Speaker, SpeakerKey, TransportConfig, TransportKey,
+    Event, PipeNumber, RoomKey, ServerData, ShardIndex, ShardSet, ShardStats, Speaker, SpeakerKey, TransportConfig,
+    TransportKey,
 };
 use crate::media::batch::{Route, SendBatch};
 use crate::media::datachannel::calls::Calls;
-use crate::media::datachannel::packet::{Rejected, Stamped, stamp};
+use crate::media::datachannel::packet::{Rejected, Stamped, read_stamped, stamp};
 use crate::media::datachannel::{ChannelStreams, Label, Message};
 use crate::media::dtls::Identities;
 use crate::media::forward::{Record, Sink};
@@ -72,6 +74,8 @@ pub(super) struct Table {
     /// Validated addresses. Keys are chosen by peers, so the hasher is keyed.
     by_addr: HashMap<SocketAddr, usize>,
     by_ufrag: HashMap<String, usize>,
+    /// Transports to other nodes, in place of the two above.
+    by_number: HashMap<PipeNumber, usize, FxBuildHasher>,
     rooms: HashMap<RoomKey, Vec<usize>, FxBuildHasher>,
     /// Other shards that rooms are on; most are on none.
     room_shards: HashMap<RoomKey, ShardSet, FxBuildHasher>,
@@ -101,6 +105,7 @@ impl Table {
             by_key: HashMap::default(),
             by_addr: HashMap::new(),
             by_ufrag: HashMap::new(),
+            by_number: HashMap::default(),
             rooms: HashMap::default(),
             room_shards: HashMap::default(),
             speakers: HashMap::default(),
@@ -123,12 +128,16 @@ impl Table {
         if self.transports.len() >= self.max_transports
             || self.by_key.contains_key(&config.key)
             || self.by_ufrag.contains_key(&config.local.ufrag)
+            || config.pipe.is_some_and(|pipe| self.by_number.contains_key(&pipe.number))
         {
             return false;
         }
         let index = self.transports.insert(Transport::new(now, config, self.identities.of(config.certificate).clone()));
         self.by_key.insert(config.key, index);
-        self.by_ufrag.insert(config.local.ufrag.clone(), index);
+        match config.pipe {
+            Some(pipe) => drop(self.by_number.insert(pipe.number, index)),
+            None => drop(self.by_ufrag.insert(config.local.ufrag.clone(), index)),
+        }
         self.rooms.entry(config.room).or_default().push(index);
         let presence = self.speakers.entry(config.speaker.key).or_insert_with(|| Presence {
             speaker: config.speaker.clone(),
@@ -151,6 +160,9 @@ impl Table {
         }
         self.stats.sctp_panics += u64::from(transport.data.take_panic());
         self.by_key.remove(&transport.key);
+        if let Some(number) = transport.pipe_number() {
+            self.by_number.remove(&number);
+        }
         for ufrag in transport.ice.ufrags() {
             self.by_ufrag.remove(ufrag);
         }
@@ -296,7 +308,11 @@ impl Table {
         if message.label == Label::DataTrack {
             return;
         }
-        let Some((room, sender)) = self.transports.get(from).map(|t| (t.room, t.speaker)) else { return };
+        let Some(transport) = self.transports.get(from) else { return };
+        let (room, sender) = (transport.room, transport.speaker);
+        if transport.pipe_number().is_some() {
+            return self.deliver_piped(now, room, message);
+        }
         let Some(presence) = self.speakers.get_mut(&sender) else { return };
         self.stats.data_messages_received += 1;
         let stamped = match stamp(&presence.speaker, message.label, &message.data, &mut presence.last_sequence) {
@@ -316,12 +332,28 @@ impl Table {
             }
             return;
         }
-        let message = RoomMessage { room, sender, label: message.label, stamped };
+        self.spread(now, &RoomMessage { room, sender, label: message.label, piped: false, stamped });
+    }
+
+    /// Data that another node's participant sent: it was checked and stamped there.
+    fn deliver_piped(&mut self, now: Instant, room: RoomKey, message: &Message) {
+        self.stats.data_messages_received += 1;
+        let Some((sender, stamped)) = read_stamped(message.label, &message.data) else {
+            self.stats.dropped_malformed += 1;
+            return;
+        };
+        let sender = SpeakerKey::elsewhere(&sender);
+        self.spread(now, &RoomMessage { room, sender, label: message.label, piped: true, stamped });
+    }
+
+    /// Sends a data message to those of its room that are on this node, as far as it is for them.
+    fn spread(&mut self, now: Instant, message: &RoomMessage) {
+        let room = message.room;
         for shard in self.room_shards.get(&room).copied().unwrap_or_default().iter() {
             self.stats.crossings_sent += 1;
-            self.crossings.push_data(shard, &message);
+            self.crossings.push_data(shard, message);
         }
-        self.deliver_data(now, &message);
+        self.deliver_data(now, message);
     }
 
     /// Sends data that comes from nobody in the room. Each shard gets it from the control thread.
@@ -330,12 +362,12 @@ impl Table {
         let identities = data.identities.into_iter().map(String::from).collect();
         let label = if data.reliable { Label::Reliable } else { Label::Lossy };
         let stamped = Stamped { bytes: data.packet.into(), sequence: 0, identities, sids: Vec::new() };
-        self.deliver_data(now, &RoomMessage { room: data.room, sender: NOBODY, label, stamped });
+        self.deliver_data(now, &RoomMessage { room: data.room, sender: NOBODY, label, piped: false, stamped });
     }
 
     /// Sends a data message to those of its room that are here, as far as it is for them.
     pub(super) fn deliver_data(&mut self, now: Instant, message: &RoomMessage) {
-        let RoomMessage { room, sender, label, stamped } = message;
+        let RoomMessage { room, sender, label, piped, stamped } = message;
         let members = self.rooms.get(room).map_or(0, Vec::len);
         if members > 0 && *label == Label::Reliable {
             self.replays.keep(now, *room, *sender, stamped);
@@ -343,9 +375,12 @@ impl Table {
         for member in 0..members {
             let Some(index) = self.rooms.get(room).and_then(|m| m.get(member)).copied() else { break };
             let Some(transport) = self.transports.get_mut(index) else { continue };
-            let wanted = transport.speaker != *sender
-                && transport.data.is_downstream()
-                && self.speakers.get(&transport.speaker).is_some_and(|p| stamped.is_for(&p.speaker));
+            let is_for = || self.speakers.get(&transport.speaker).is_some_and(|p| stamped.is_for(&p.speaker));
+            let wanted = match transport.pipe_number() {
+                // One hop and no more: what came from a node is for those who are here, and each is told by the server itself.
+                Some(_) => !piped && *sender != NOBODY,
+                None => transport.speaker != *sender && transport.data.is_downstream() && is_for(),
+            };
             if !wanted {
                 continue;
             }
@@ -382,6 +417,8 @@ impl Table {
     pub(super) fn settle(&mut self, now: Instant, index: usize) {
         let Some(transport) = self.transports.get_mut(index) else { return };
         transport.flush(now, index, &mut self.batch);
+        self.check_pipe(now, index);
+        let Some(transport) = self.transports.get_mut(index) else { return };
         self.stats.sctp_panics += u64::from(transport.data.take_panic());
         self.deadlines.set(now, index, transport.next_timeout());
     }

@@ -1,6 +1,7 @@
 //! Whole sessions against an independent WebRTC implementation, and what strangers and forgers get.
 
 mod memory;
+mod pipes;
 mod roaming;
 mod without_gcm;
 mod world;

@@ -69,6 +69,7 @@ impl Peer {
             fingerprint: None,
             certificate: CertificateTurn::First,
             data: DataRole::Both,
+            pipe: None,
         }
     }
 

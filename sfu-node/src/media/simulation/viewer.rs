@@ -134,6 +134,7 @@ impl Viewer {
             extensions: IDS,
             cname: "PA_ada".into(),
             delivery: camera.delivery,
+            only: None,
         };
         let screen = Sender {
             source: SCREEN,

@@ -373,6 +373,7 @@ impl World {
             extensions: ExtensionIds { dependency_descriptor: Some(12), ..IDS },
             cname: "PA_ada".into(),
             delivery: Delivery::default(),
+            only: None,
         }
     }
 

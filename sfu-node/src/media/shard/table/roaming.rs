@@ -88,7 +88,9 @@ impl Table {
 
     /// A packet with the keys of a session came from where its media does not go to: asks whether its peer is there.
     pub(in super::super) fn look_there(&mut self, now: Instant, index: usize, route: Route) {
-        let Some(transport) = self.transports.get_mut(index) else { return };
+        // Another node's checks say where it is.
+        let is_client = |transport: &&mut Transport| transport.pipe_number().is_none();
+        let Some(transport) = self.transports.get_mut(index).filter(is_client) else { return };
         let former = transport.ice.take_up(route);
         let mut id = [0; TRANSACTION_ID_SIZE];
         if transport.ice.may_check(now)

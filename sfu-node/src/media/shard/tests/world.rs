@@ -51,7 +51,7 @@ pub(super) struct World {
     pub(super) now: Instant,
     pub(super) clients: Vec<Client>,
     pub(super) events: Vec<Event>,
-    identities: Identities,
+    pub(super) identities: Identities,
     /// Datagrams for addresses of no client.
     pub(super) stray: Vec<(SocketAddr, Vec<u8>)>,
     /// Bytes on the heap that the shard allocated and did not free.
@@ -82,6 +82,7 @@ pub(super) fn config(n: u64, data: DataRole, fingerprint: Option<Fingerprint>) -
         fingerprint,
         certificate: CertificateTurn::First,
         data,
+        pipe: None,
     }
 }
 
@@ -333,6 +334,7 @@ impl World {
             extensions,
             cname: "cname".to_owned(),
             delivery: shared::control::Delivery::default(),
+            only: None,
         }
     }
 

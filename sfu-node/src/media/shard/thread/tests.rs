@@ -57,6 +57,7 @@ impl Client {
             fingerprint: Some(fingerprint),
             certificate: CertificateTurn::First,
             data: DataRole::Both,
+            pipe: None,
         })));
         Self { rtc, socket, deadline: Instant::now(), channel: None, got: Vec::new() }
     }
@@ -163,6 +164,75 @@ fn data_crosses_between_shards() {
     });
     assert_eq!((stats[0].crossings_sent, stats[0].data_messages_sent), (1, 0));
     assert_eq!((stats[1].crossings_received, stats[1].data_messages_sent), (1, 2));
+}
+
+/// The pipes are on the first shards, the clients on the second ones: each message crosses between shards, nodes and shards.
+#[test]
+fn data_crosses_between_nodes_once() {
+    let bind = "127.0.0.1:0".parse().unwrap();
+    let config = ShardConfig { bind, socket_buffer: 1 << 20, max_transports: 10, audible: 16 };
+    let (nodes, heard): (Vec<_>, Vec<_>) = (0..2)
+        .map(|_| {
+            let (channels, heard): (Vec<_>, Vec<_>) = (0..2).map(|_| unbounded()).unzip();
+            (start(&config, channels).unwrap(), heard)
+        })
+        .unzip();
+    let number = |node: usize| PipeNumber::new(u32::try_from(node).unwrap() + 1).unwrap();
+    let ice =
+        |node: usize| IceCredentials { ufrag: format!("p{node}"), password: format!("password-of-pipe-{node}-long") };
+    for (node, shards) in nodes.iter().enumerate() {
+        for (shard, other) in [(0, 1), (1, 0)] {
+            let others = [ShardIndex(other)].into_iter().collect();
+            shards[shard].send(Command::SetRoomShards(RoomKey(1), others));
+        }
+        shards[0].send(Command::Open(Box::new(TransportConfig {
+            key: TransportKey(9),
+            room: RoomKey(1),
+            speaker: Speaker {
+                key: SpeakerKey(9),
+                participant: ParticipantSid::try_from("PA_pipe").unwrap(),
+                identity: Name::try_from("pipe").unwrap(),
+                can_publish_data: false,
+                hidden: true,
+                agent: false,
+            },
+            local: ice(node),
+            fingerprint: None,
+            certificate: CertificateTurn::First,
+            data: DataRole::Pipe,
+            pipe: Some(PipeConfig { number: number(node), dials: node == 1 }),
+        })));
+        let other = 1 - node;
+        let addresses = [nodes[other][0].local_addr()].into_iter().collect();
+        let fingerprint = nodes[other][0].fingerprints()[0];
+        let peer = PipePeer { number: number(other), addresses, ice: ice(other), fingerprint };
+        shards[0].send(Command::ConnectPipe(TransportKey(9), Box::new(peer)));
+    }
+    let mut clients = [Client::join(&nodes[0][1], 2), Client::join(&nodes[1][1], 3), Client::join(&nodes[1][1], 4)];
+    until(&mut clients, "channels open", |c| c.iter().all(|c| c.channel.is_some()));
+    for heard in &heard {
+        let event = heard[0].recv_timeout(PATIENCE).unwrap();
+        assert!(matches!(event, Event::Connected { profile: SrtpProfile::AeadAes128Gcm, .. }), "{event:?}");
+    }
+    for bytes in [20_000, 40_000] {
+        let data = crate::media::shard::tests::packet(&vec![9; bytes]);
+        let id = clients[0].channel.unwrap();
+        clients[0].rtc.channel(id).unwrap().write(true, &data).unwrap();
+    }
+    until(&mut clients, "delivered", |c| c[1].got.len() == 2 && c[2].got.len() == 2);
+    assert!(clients[0].got.is_empty(), "it does not come back");
+    let stats = |node: usize, shard: usize| {
+        nodes[node][shard].send(Command::ReadStats);
+        loop {
+            if let Event::Stats(stats) = heard[node][shard].recv_timeout(PATIENCE).unwrap() {
+                break *stats;
+            }
+        }
+    };
+    assert_eq!(stats(0, 0).data_messages_sent, 2, "once for both who are there");
+    let (pipe, clients) = (stats(1, 0), stats(1, 1));
+    assert_eq!((pipe.data_messages_received, pipe.data_messages_sent, pipe.crossings_sent), (2, 0, 2));
+    assert_eq!(clients.data_messages_sent, 4);
 }
 
 #[test]
