@@ -193,12 +193,22 @@ mod tests {
             place,
             max_sessions: 10,
             limits: NodeLimits::default(),
+            pipes: false,
         }
     }
 
     fn ask(client: Option<Place>) -> PlaceRequest {
         let room = RoomName::try_from("den").unwrap();
-        PlaceRequest { room, client, region: None, exclude: Vec::new(), first: None, lost: None, sessions: 1 }
+        PlaceRequest {
+            room,
+            client,
+            region: None,
+            exclude: Vec::new(),
+            first: None,
+            lost: None,
+            serving: Vec::new(),
+            sessions: 1,
+        }
     }
 
     fn fleet(nodes: &[(&str, Place)]) -> Fleet {
@@ -223,6 +233,24 @@ mod tests {
         let mut fleet = fleet(&[("berlin", BERLIN), ("tokyo", TOKYO)]);
         assert_eq!(chosen(&mut fleet, &ask(Some(TOKYO))), Some(id("tokyo")));
         assert_eq!(chosen(&mut fleet, &ask(Some(PARIS))), Some(id("berlin")));
+    }
+
+    #[test]
+    fn a_room_gets_another_node_only_where_that_is_much_nearer_and_takes_pipes() {
+        let piped = |place| NodeInfo { pipes: true, ..info(place) };
+        let mut fleet = fleet(&[("tokyo", TOKYO)]);
+        for (name, place) in [("berlin", BERLIN), ("paris", PARIS)] {
+            fleet.hello(UnixMs(0), id(name), piped(place)).unwrap();
+        }
+        let beside = |client, serving: &str| PlaceRequest { serving: vec![id(serving)], ..ask(Some(client)) };
+        assert_eq!(chosen(&mut fleet, &beside(PARIS, "berlin")), Some(id("berlin")), "near enough");
+        assert_eq!(chosen(&mut fleet, &beside(TOKYO, "berlin")), Some(id("berlin")), "the one there takes none");
+        fleet.hello(UnixMs(0), id("tokyo"), piped(TOKYO)).unwrap();
+        assert_eq!(chosen(&mut fleet, &beside(TOKYO, "berlin")), Some(id("tokyo")));
+        let both = PlaceRequest { serving: vec![id("tokyo"), id("berlin")], ..ask(Some(PARIS)) };
+        assert_eq!(chosen(&mut fleet, &both), Some(id("berlin")), "the nearer one of the room");
+        let gone = PlaceRequest { serving: vec![id("oslo")], ..ask(Some(TOKYO)) };
+        assert_eq!(chosen(&mut fleet, &gone), Some(id("tokyo")), "the room will hear soon enough");
     }
 
     #[test]

@@ -135,6 +135,7 @@ impl Day {
             place: self.nodes[&node].0,
             max_sessions: MAX_SESSIONS,
             limits: NodeLimits::default(),
+            pipes: false,
         };
         self.fleet.hello(self.now, node, info).unwrap();
     }
@@ -186,6 +187,7 @@ impl Day {
             exclude: Vec::new(),
             first: None,
             lost: None,
+            serving: Vec::new(),
             sessions: 1,
         };
         let Some((node, _)) = self.fleet.place(&request) else {

@@ -258,6 +258,7 @@ impl Links<'_> {
                 control: self.control.clone(),
                 metrics: self.metrics.clone(),
                 pipes: self.config.pipes,
+                place: self.config.region.place,
                 leaving: leaving.subscribe(),
             };
             let mut link = FleetLink {
@@ -310,6 +311,7 @@ impl Links<'_> {
             place: self.config.region.place,
             max_sessions: self.config.max_sessions,
             limits: self.config.limits(),
+            pipes: self.config.pipes,
         }
     }
 }

@@ -12,9 +12,10 @@ pub use self::fleet::{
     ADDRESS_PATH, ADMISSION_TTL_SECS, ADMIT_PATH, AdmitRequest, DRAIN_PATH, DrainRequest, ENROL_PATH, EnrolRequest,
     EnrolResponse, FLEET_LINK_PATH, FirstSession, FleetToNode, HEARTBEAT_SECS, MAX_ADMITTED, NEED_PATH, NODES_PATH,
     NeedReason, NodeInfo, NodeLimits, NodeLoad, NodeStatus, NodeToFleet, PlaceRequest, PlaceResponse, REVOKE_PATH,
-    RegionNeed, RevokeRequest, SeenAddress,
+    RegionNeed, RevokeRequest, SPREAD_KM, SeenAddress,
 };
 pub use self::pipes::{MAX_PIPE_ADDRESSES, PipeEnd, PipeKey, PipedLayer, PipedPayloadType, PipedStream, PipedTrack};
+use crate::geo::Place;
 use crate::ids::{Identity, ParticipantSid, RoomSid, SessionKey, TrackSid};
 
 /// Version of these messages; a node with another major version is refused with a reason.
@@ -431,7 +432,7 @@ pub enum RoomToNode {
 }
 
 /// Node to room, on the room link.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum NodeToRoom {
     /// First message of a link.
@@ -443,6 +444,9 @@ pub enum NodeToRoom {
         /// Pipes of this room that are open here; `None`: the node takes none.
         #[serde(default)]
         pipes: Option<Vec<PipeKey>>,
+        /// Where the node is.
+        #[serde(default)]
+        place: Option<Place>,
     },
     /// The session was not opened.
     SessionRefused {

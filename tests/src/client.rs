@@ -22,6 +22,7 @@ use livekit_protocol::{
     DataPacket, JoinRequest, JoinResponse, LeaveRequest, ParticipantInfo, TrackInfo, UserPacket, data_packet,
     signal_request, signal_response,
 };
+use shared::geo::Place;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio_tungstenite::tungstenite::Message as Frame;
@@ -59,6 +60,8 @@ pub struct ClientOptions {
     pub packets_before_answer: usize,
     /// Keeps the datagrams sent last, for [`Client::kept_datagrams`].
     pub keep_datagrams: bool,
+    /// Where the platform says that it is.
+    pub place: Option<Place>,
     /// The join request; its offer is filled in.
     pub request: JoinRequest,
 }
@@ -77,6 +80,7 @@ impl ClientOptions {
             asks_for_keyframes: true,
             packets_before_answer: 0,
             keep_datagrams: false,
+            place: None,
             request: join_request(),
         }
     }

@@ -84,6 +84,7 @@ impl NodeImpostor {
             place: Place { latitude: 0.0, longitude: 0.0 },
             max_sessions: 100,
             limits: shared::control::NodeLimits::default(),
+            pipes: false,
         };
         link.send(&NodeToFleet::Hello(info)).await?;
         link.send(&NodeToFleet::Heartbeat(NodeLoad::default())).await?;

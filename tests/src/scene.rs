@@ -206,7 +206,15 @@ impl Deployment {
     /// # Errors
     /// The node does not answer.
     pub async fn metrics_text(&self) -> anyhow::Result<String> {
-        let address = self.metrics.first().context("no node")?;
+        self.metrics_of(0).await
+    }
+
+    /// A node's `/metrics`.
+    ///
+    /// # Errors
+    /// There is none of this index, or it does not answer.
+    pub async fn metrics_of(&self, node: usize) -> anyhow::Result<String> {
+        let address = self.metrics.get(node).context("no such node")?;
         Ok(reqwest::get(format!("http://{address}/metrics")).await?.error_for_status()?.text().await?)
     }
 }

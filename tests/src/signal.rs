@@ -13,12 +13,16 @@ use livekit_protocol::{
     signal_request, signal_response,
 };
 use prost::Message;
+use serde_json::json;
+use shared::geo::Place;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::Error as WsError;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use url::Url;
+use xtask::edge::CF_HEADER;
 
 /// Signal protocol this client speaks: that of livekit-client 2.23.
 pub const PROTOCOL: i32 = 17;
@@ -73,6 +77,20 @@ impl Signal {
     /// # Errors
     /// [`ConnectError`].
     pub async fn join(server: &str, token: &str, mode: Mode, request: &JoinRequest) -> Result<Self, ConnectError> {
+        Self::join_from(None, server, token, mode, request).await
+    }
+
+    /// As [`Signal::join`], where the platform says that the client is there.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn join_from(
+        place: Option<Place>,
+        server: &str,
+        token: &str,
+        mode: Mode,
+        request: &JoinRequest,
+    ) -> Result<Self, ConnectError> {
         let mut url = match mode {
             Mode::Single => endpoint(server, "/rtc/v1")?,
             Mode::Dual => endpoint(server, "/rtc")?,
@@ -91,7 +109,7 @@ impl Signal {
                     .append_pair("version", env!("CARGO_PKG_VERSION"));
             }
         }
-        Self::open(&url).await
+        Self::open_from(place, &url).await
     }
 
     /// Opens a WebSocket on exactly this URL.
@@ -99,7 +117,18 @@ impl Signal {
     /// # Errors
     /// [`ConnectError`].
     pub async fn open(url: &Url) -> Result<Self, ConnectError> {
-        let request = url.as_str().into_client_request().map_err(|e| ConnectError::Transport(Box::new(e)))?;
+        Self::open_from(None, url).await
+    }
+
+    async fn open_from(place: Option<Place>, url: &Url) -> Result<Self, ConnectError> {
+        let mut request = url.as_str().into_client_request().map_err(|e| ConnectError::Transport(Box::new(e)))?;
+        if let Some(Place { latitude, longitude }) = place {
+            // The platform says it in text.
+            let cf = json!({ "latitude": latitude.to_string(), "longitude": longitude.to_string() }).to_string();
+            let cf =
+                HeaderValue::try_from(cf).map_err(|error| ConnectError::Transport(Box::new(WsError::from(error))))?;
+            request.headers_mut().insert(CF_HEADER, cf);
+        }
         match connect_async(request).await {
             Ok((socket, _)) => Ok(Self { socket }),
             Err(WsError::Http(response)) => {

@@ -20,6 +20,8 @@ use crate::wasm::{self, Bundle};
 
 mod workerd;
 
+pub use workerd::CF_HEADER;
+
 /// How long the edge may take until it is ready.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 

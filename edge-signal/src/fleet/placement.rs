@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use shared::control::PlaceRequest;
+use shared::control::{PlaceRequest, SPREAD_KM};
 use shared::ids::NodeId;
 
 use super::Linked;
@@ -21,6 +21,18 @@ pub const KM_PER_CENT: f64 = 100.0;
 /// Of the nodes that are about as near (and as cheap) as the best one, two are picked by the room's name, and the less
 /// loaded one gets it: rooms that are placed on the same old news about load do not all go to one node.
 pub(super) fn choose(nodes: &BTreeMap<NodeId, Linked>, request: &PlaceRequest) -> Option<NodeId> {
+    let best = best(nodes, request);
+    if request.serving.is_empty() {
+        return best;
+    }
+    let far_km = |id: &NodeId| Some(weigh(id, nodes.get(id)?, request).far_km);
+    let serving = request.serving.iter().filter_map(|id| Some((id, far_km(id)?)));
+    let Some((serving, there_km)) = serving.min_by(|(_, a), (_, b)| a.total_cmp(b)) else { return best };
+    let is_worth_it = |best: &NodeId| far_km(best).is_some_and(|far_km| far_km + SPREAD_KM < there_km);
+    best.filter(is_worth_it).or_else(|| Some(serving.clone()))
+}
+
+fn best(nodes: &BTreeMap<NodeId, Linked>, request: &PlaceRequest) -> Option<NodeId> {
     let able: Vec<Candidate<'_>> = nodes
         .iter()
         .filter(|(id, node)| is_able(id, node, request))
@@ -58,6 +70,7 @@ struct Candidate<'a> {
 fn is_able(id: &NodeId, node: &Linked, request: &PlaceRequest) -> bool {
     let wanted = request.region.as_ref().is_none_or(|region| *region == node.info.region);
     wanted
+        && (node.info.pipes || request.serving.is_empty())
         && !node.is_draining()
         && !request.exclude.contains(id)
         && node.sessions().saturating_add(request.sessions.max(1)) <= node.info.max_sessions

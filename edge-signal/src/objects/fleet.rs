@@ -349,6 +349,9 @@ impl FleetObject {
             let Some((node, region)) = self.fleet.borrow_mut().place(request) else {
                 return Ok(PlaceResponse::NoNode);
             };
+            if request.serving.contains(&node) {
+                return Ok(PlaceResponse::Placed { node, region });
+            }
             match self.attach_room(&node, &region, request) {
                 Ok(()) => return Ok(PlaceResponse::Placed { node, region }),
                 Err(error) => {

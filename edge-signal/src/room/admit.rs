@@ -68,7 +68,8 @@ impl Room {
         };
         let participant = ParticipantSid::from_random(Turn::new(context).random());
         let mut admission = Admission { attempt, participant, peer_connections, place: None, ice_servers: Vec::new() };
-        if self.usable_node().is_none() {
+        let serving = self.serving_far_from(admission.attempt.place);
+        if self.usable_node().is_none() || !serving.is_empty() {
             let grants = media_grants(&admission.attempt.claims, &permission);
             let first = FirstSession {
                 participant: admission.participant.clone(),
@@ -91,6 +92,7 @@ impl Room {
                 region,
                 exclude: self.record.avoided_nodes(context.now),
                 lost: None,
+                serving,
                 sessions: 1,
                 first: Some(first),
             }));

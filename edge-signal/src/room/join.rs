@@ -76,8 +76,8 @@ impl Room {
         let session = self.first_session(turn.now, &admission, offer.is_some(), placed);
         let mut participant = newcomer(turn.now, connection, identity, admission);
         participant.relayed = relayed;
-        participant.region =
-            self.usable_node().and_then(|id| self.nodes.get(id)).map(|n| n.region.to_string()).unwrap_or_default();
+        let node = session.node.as_ref().or_else(|| self.node_for(participant.place));
+        participant.region = node.and_then(|id| self.nodes.get(id)).map(|n| n.region.to_string()).unwrap_or_default();
         self.agents_with(&participant.identity);
         self.put_participant(participant, session);
         self.put_description(&sid, Side::ClientOffer, offer);
@@ -156,21 +156,27 @@ impl Room {
         }
         let Some((id, region)) = placed else { return session };
         let is_new = !self.nodes.contains_key(&id);
+        let serving = admission.place.as_ref().map(|place| place.serving.as_slice()).unwrap_or_default();
+        if serving.contains(&id) {
+            // One that listens is found again as the nearest.
+            session.node = Some(id).filter(|id| !is_new && !self.listens(id));
+            return session;
+        }
         match self.usable_node() {
-            None => {
+            Some(_) if serving.is_empty() || !is_new => {
+                // A node came meanwhile. Whatever the fleet had opened is superseded.
+                session.generation = Generation(2);
+                if is_new {
+                    self.put_node(&id, Node::expected(region, now));
+                }
+            }
+            _ => {
                 self.put_node(&id, Node::expected(region, now));
                 self.record_mut().placing = Placing::Idle;
                 session.node = Some(id);
                 session.opened = true;
                 if offers {
                     session.offer = Progress::Sent;
-                }
-            }
-            // A node came meanwhile. Whatever the fleet had opened is superseded.
-            Some(_) => {
-                session.generation = Generation(2);
-                if is_new {
-                    self.put_node(&id, Node::expected(region, now));
                 }
             }
         }

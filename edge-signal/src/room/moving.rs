@@ -134,7 +134,7 @@ impl Room {
         let home = self.usable_node().filter(|id| self.listens(id));
         let leaves = |session: &Session| {
             let id = session.node.as_ref()?;
-            let is_apart = home.is_some_and(|home| home != id) && self.listens(id);
+            let is_apart = home.is_some_and(|home| home != id && !self.are_spread(home, id)) && self.listens(id);
             self.nodes.get(id).filter(|node| node.draining || is_apart).map(drop)
         };
         let leaving: Vec<_> =

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use shared::control::{
     CONTROL_VERSION, Description, MediaState, MidTrack, NodeToRoom, PeerConnections, RefusalReason, RoomToNode,
 };
+use shared::geo::Place;
 use shared::ids::{NodeId, ParticipantSid, RegionName, SessionKey, TrackSid};
 
 use super::Room;
@@ -40,6 +41,9 @@ pub(super) struct Node {
     /// It takes pipes.
     #[serde(default)]
     pub(super) takes_pipes: bool,
+    /// Where it is, once it has said so.
+    #[serde(default)]
+    pub(super) place: Option<Place>,
     /// Its ends of pipes, by the node at the other end.
     #[serde(default)]
     pub(super) pipes: BTreeMap<NodeId, End>,
@@ -47,7 +51,7 @@ pub(super) struct Node {
 
 impl Node {
     fn new(region: RegionName, link: Link) -> Self {
-        Self { region, link, draining: false, takes_pipes: false, pipes: BTreeMap::new() }
+        Self { region, link, draining: false, takes_pipes: false, place: None, pipes: BTreeMap::new() }
     }
 
     /// It was told to attach.
@@ -117,8 +121,11 @@ impl Room {
 
     pub(super) fn node_message(&mut self, turn: &mut Turn, id: &NodeId, message: NodeToRoom) {
         let session = match message {
-            NodeToRoom::Hello { control_version, sessions, pipes } => {
+            NodeToRoom::Hello { control_version, sessions, pipes, place } => {
                 self.hello(turn, id, control_version, &sessions);
+                if let Some(node) = self.node_mut(id) {
+                    node.place = place;
+                }
                 return self.pipes_known(turn, id, pipes);
             }
             NodeToRoom::SessionRefused { session, reason, .. } => {

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use livekit_protocol::DisconnectReason;
-use shared::control::{FirstSession, OpenSession, PlaceRequest};
+use shared::control::{FirstSession, OpenSession, PlaceRequest, SPREAD_KM};
 use shared::geo::Place;
 use shared::ids::{NodeId, ParticipantSid, RegionName};
 
@@ -22,11 +22,13 @@ pub const PLACE_TIMEOUT_MS: u64 = 10_000;
 const MIN_BACKOFF_MS: u64 = 250;
 /// Milliseconds after which the fleet is asked again about a node whose link to the room broke.
 const DOUBT_AGAIN_MS: u64 = 150;
+/// Most nodes of a room, where participants are served near to them: each two of them have a pipe.
+pub const MAX_NODES: usize = 8;
 /// Milliseconds between attempts at most.
 const MAX_BACKOFF_MS: u64 = 10_000;
 
 impl Room {
-    /// The node the room's sessions go to: at most one for now.
+    /// The node the room's sessions go to, unless one of their own is much nearer to them ([`Room::node_for`]).
     pub(super) fn usable_node(&self) -> Option<&NodeId> {
         let rank = |link: Link| match link {
             Link::Ready => 0,
@@ -40,6 +42,38 @@ impl Room {
         let usable = self.nodes.iter().filter(|(id, node)| !node.draining || in_use(id));
         let order = |id: &NodeId, node: &Node| (node.draining, !in_use(id), rank(node.link), Reverse(sessions(id)));
         usable.min_by_key(|(id, node)| order(id, node)).map(|(id, _)| id)
+    }
+
+    /// The node for someone from there: the room's, unless another one is nearer by [`SPREAD_KM`] and both take pipes.
+    pub(super) fn node_for(&self, client: Option<Place>) -> Option<&NodeId> {
+        let home = self.usable_node()?;
+        let Some(home_km) = self.spread_km(home, client) else { return Some(home) };
+        let others = self.nodes.keys().filter(|id| self.listens(id));
+        let nearest =
+            others.filter_map(|id| Some((id, self.spread_km(id, client)?))).min_by(|a, b| a.1.total_cmp(&b.1));
+        nearest.filter(|(_, km)| km + SPREAD_KM < home_km).map(|(id, _)| id).or(Some(home))
+    }
+
+    /// The nodes of the room, when all that listen are so far from someone there that the fleet may know a better one.
+    pub(super) fn serving_far_from(&self, client: Option<Place>) -> Vec<NodeId> {
+        let km = self.node_for(client).and_then(|id| self.spread_km(id, client));
+        let is_far = km.is_some_and(|km| km > SPREAD_KM) && self.record.region.is_none();
+        if !is_far || self.nodes.len() >= MAX_NODES {
+            return Vec::new();
+        }
+        self.nodes.iter().filter(|(_, node)| !node.draining).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// How far a node is that need not be the only one of the room.
+    fn spread_km(&self, id: &NodeId, client: Option<Place>) -> Option<f64> {
+        let node = self.nodes.get(id).filter(|node| node.takes_pipes && !node.draining)?;
+        Some(client?.distance_km(node.place?))
+    }
+
+    /// Whether sessions may stay on both of two nodes: each is nearer to its own.
+    pub(super) fn are_spread(&self, one: &NodeId, other: &NodeId) -> bool {
+        let place = self.nodes.get(other).and_then(|node| node.place);
+        self.spread_km(other, place).is_some() && self.spread_km(one, place).is_some_and(|km| km > SPREAD_KM)
     }
 
     /// The fleet answered.
@@ -72,7 +106,9 @@ impl Room {
                 return self.ask_fleet(turn, place, None, &waiting);
             };
             for sid in waiting {
-                self.open_session_at(turn, &sid, &id);
+                let place = self.participants.get(&sid).and_then(|participant| participant.place);
+                let nearest = self.node_for(place).cloned();
+                self.open_session_at(turn, &sid, nearest.as_ref().unwrap_or(&id));
             }
         } else if let Some(doubtful) = self.doubtful_node(turn.now) {
             let sessions = self.sessions_on(&doubtful);
@@ -128,7 +164,7 @@ impl Room {
         let sessions = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
         self.record_mut().placing = Placing::Asked { since: turn.now, attempt };
         let (room, region) = (self.record.name.clone(), self.record.region.clone());
-        let request = PlaceRequest { room, client, region, exclude, first: None, lost, sessions };
+        let request = PlaceRequest { room, client, region, exclude, first: None, lost, serving: Vec::new(), sessions };
         turn.effects.push(Effect::Place(Box::new(request)));
     }
 

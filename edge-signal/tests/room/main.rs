@@ -27,6 +27,7 @@ mod relaying;
 mod resuming;
 mod serving;
 mod speaking;
+mod spreading;
 mod subscribing;
 mod transferring;
 mod virtual_client;

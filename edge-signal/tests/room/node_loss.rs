@@ -271,7 +271,8 @@ fn a_node_of_another_version_is_not_used() {
     let mut world = World::new();
     let _ada = world.try_join(&Who::named("ada")).unwrap();
     world.dial(&node_id(1));
-    let hello = NodeToRoom::Hello { control_version: CONTROL_VERSION + 1, sessions: Vec::new(), pipes: None };
+    let hello =
+        NodeToRoom::Hello { control_version: CONTROL_VERSION + 1, sessions: Vec::new(), pipes: None, place: None };
     world.node_says(&node_id(1), hello);
     assert_eq!(world.asked_fleet.last().unwrap().exclude, [node_id(1)]);
 }

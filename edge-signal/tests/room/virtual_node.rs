@@ -6,6 +6,7 @@ use shared::control::{
     Delivery, Description, Established, FirstSession, MediaGrants, PipeEnd, PipeKey, PipedStream, PipedTrack,
     ReceivedData, RoomToNode,
 };
+use shared::geo::Place;
 use shared::ids::{Generation, Identity, ParticipantSid, SessionKey, TrackSid};
 
 /// One node.
@@ -21,6 +22,7 @@ pub(crate) struct VirtualNode {
     pub(crate) sent: Vec<(String, bool, Vec<Identity>)>,
     /// It is of a version that has none.
     pub(crate) knows_no_pipes: bool,
+    pub(crate) place: Option<Place>,
     pub(crate) pipes: BTreeMap<PipeKey, VirtualPipe>,
 }
 

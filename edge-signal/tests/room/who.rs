@@ -3,6 +3,7 @@
 use edge_signal::room::event::JoinAttempt;
 use livekit_protocol as proto;
 use shared::claims::{AccessClaims, VideoGrant};
+use shared::geo::Place;
 use shared::ids::RoomName;
 
 use crate::world::{START, session_description};
@@ -13,6 +14,7 @@ pub(crate) struct Who {
     pub(crate) claims: AccessClaims,
     pub(crate) request: proto::JoinRequest,
     pub(crate) single: bool,
+    pub(crate) place: Option<Place>,
 }
 
 impl Who {
@@ -33,7 +35,7 @@ impl Who {
             connection_settings: Some(settings),
             ..Default::default()
         };
-        Self { claims, request, single: true }
+        Self { claims, request, single: true, place: None }
     }
 
     pub(crate) fn grant(mut self, change: impl FnOnce(&mut VideoGrant)) -> Self {
@@ -77,7 +79,7 @@ impl Who {
             claims: self.claims.clone(),
             request: self.request.clone(),
             single_peer_connection: self.single,
-            place: None,
+            place: self.place,
         }
     }
 }

@@ -121,7 +121,9 @@ impl World {
         if let Some(request) = &admission.place {
             let unavailable = Refusal::new(Reason::NoNode, "no node");
             let node = self.fleet.clone().ok_or(unavailable)?;
-            self.nodes.entry(node.clone()).or_default().open(request.first.as_ref().unwrap());
+            if !request.serving.contains(&node) {
+                self.nodes.entry(node.clone()).or_default().open(request.first.as_ref().unwrap());
+            }
             placed = Some((node, region()));
         }
         self.sockets += 1;
@@ -266,7 +268,8 @@ impl World {
         virtual_node.said_hello = true;
         let sessions = virtual_node.sessions.keys().cloned().collect();
         let pipes = (!virtual_node.knows_no_pipes).then(|| virtual_node.pipes.keys().copied().collect());
-        self.node_says(node, NodeToRoom::Hello { control_version: CONTROL_VERSION, sessions, pipes });
+        let place = virtual_node.place;
+        self.node_says(node, NodeToRoom::Hello { control_version: CONTROL_VERSION, sessions, pipes, place });
     }
 
     pub(crate) fn unlink(&mut self, node: &NodeId) {

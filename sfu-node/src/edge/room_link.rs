@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::control::{CONTROL_VERSION, NodeToRoom, OpenSession, RefusalReason, RoomToNode};
+use shared::geo::Place;
 use shared::ids::RoomName;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
@@ -39,6 +40,8 @@ pub(crate) struct RoomContext {
     pub(crate) metrics: Arc<Metrics>,
     /// Rooms may open pipes to other nodes.
     pub(crate) pipes: bool,
+    /// Where the node is.
+    pub(crate) place: Place,
     /// Rooms are told of it.
     pub(crate) leaving: watch::Receiver<Leaving>,
 }
@@ -170,7 +173,8 @@ impl RoomLink {
             true => Some(self.context.control.pipes(self.room.clone()).await?),
             false => None,
         };
-        let hello = NodeToRoom::Hello { control_version: CONTROL_VERSION, sessions, pipes };
+        let hello =
+            NodeToRoom::Hello { control_version: CONTROL_VERSION, sessions, pipes, place: Some(self.context.place) };
         if let Err(error) = socket.send(&hello).await {
             return Ok(Ended::Lost(error));
         }

@@ -50,6 +50,9 @@ pub struct NodeInfo {
     /// What else it can carry, and what that costs.
     #[serde(default)]
     pub limits: NodeLimits,
+    /// It takes pipes: rooms may have other nodes beside it.
+    #[serde(default)]
+    pub pipes: bool,
 }
 
 /// What a node's machine and network can carry, as far as its operator says.
@@ -212,6 +215,10 @@ pub enum NeedReason {
     Idle,
 }
 
+/// How much nearer another node has to be for a participant to be served there and not where its room is, km: some 20 ms of
+/// round trip in fibre, for which its media goes over one node more.
+pub const SPREAD_KM: f64 = 2_000.0;
+
 /// A room asks the fleet for a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlaceRequest {
@@ -229,6 +236,10 @@ pub struct PlaceRequest {
     /// The room's link to this node broke: if the fleet still has it there is nothing to place.
     #[serde(default)]
     pub lost: Option<NodeId>,
+    /// Nodes that serve the room already. One of them is the answer, and is not told to attach, unless a node that takes pipes
+    /// is nearer than all of them by [`SPREAD_KM`].
+    #[serde(default)]
+    pub serving: Vec<NodeId>,
     /// Sessions that go there at once: the node has to have room for all of them. 0 is taken as 1.
     #[serde(default)]
     pub sessions: u32,

@@ -323,6 +323,7 @@ impl Process {
                     place: Place { latitude: 0.0, longitude: 0.0 },
                     max_sessions: u32::try_from(MAX_SESSIONS).unwrap_or(u32::MAX),
                     limits: NodeLimits::default(),
+                    pipes: false,
                 };
                 net.send(&End::Node(index), socket, Frame::ToFleet(Box::new(NodeToFleet::Hello(info))));
                 self.link = FleetLink::Up { socket, since: net.now, told_draining: false };

@@ -156,7 +156,11 @@ impl RoomTask {
             Ok(socket) if expected => {
                 self.link = Link::Up(socket);
                 let sessions = machine.sessions_of(&self.room);
-                self.send(net, socket, NodeToRoom::Hello { control_version: CONTROL_VERSION, sessions, pipes: None });
+                self.send(
+                    net,
+                    socket,
+                    NodeToRoom::Hello { control_version: CONTROL_VERSION, sessions, pipes: None, place: None },
+                );
                 self.told_draining = false;
                 if std::mem::replace(&mut self.was_up, true) && net.broken != Some(Rule::Repetition) {
                     machine.repeat(net.instant(), &self.room);

@@ -95,7 +95,7 @@ impl Driver {
         let sockets = [Some(publisher.socket.local()), subscriber.as_ref().map(|s| s.socket.local())];
         state.send_modify(|o| o.sockets = sockets.into_iter().flatten().collect());
         state.send_modify(|o| o.timeline.started = Some(Instant::now()));
-        let signal = Signal::join(&options.server, &options.token, options.mode, &request).await?;
+        let signal = Signal::join_from(options.place, &options.server, &options.token, options.mode, &request).await?;
         state.send_modify(|o| o.timeline.upgraded = Some(Instant::now()));
         let mut driver = Self {
             signal: Some(signal),

@@ -11,6 +11,8 @@ use serde::Deserialize;
 use super::EdgeConfig;
 use crate::{repo, wasm};
 
+/// Header in which a client says what the platform would know of it (`cf`), in JSON: where it is, for one.
+pub const CF_HEADER: &str = "CF-Blob";
 /// Workers Assets, in little: workerd alone serves a directory without content types or index.html.
 const ASSETS: &str = include_str!("assets.js");
 
@@ -114,7 +116,7 @@ const config :Workerd.Config = (
     (name = "objects", disk = (path = {objects}, writable = true)),
   ],
   extensions = [(modules = [(name = "meridian:analytics", esModule = embed "analytics.js", internal = true)])],
-  sockets = [(name = "http", address = "{address}", http = (), service = "main")],
+  sockets = [(name = "http", address = "{address}", http = (cfBlobHeader = "{CF_HEADER}"), service = "main")],
 );
 "#,
         script = wasm::SCRIPT,

@@ -142,6 +142,7 @@ mod tests {
                 place,
                 max_sessions: 10,
                 limits: NodeLimits::default(),
+                pipes: false,
             },
             load: sessions.map(|sessions| NodeLoad { sessions, ..NodeLoad::default() }),
             draining: false,

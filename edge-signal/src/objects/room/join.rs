@@ -50,8 +50,10 @@ impl Shell {
         };
         self.put_back(room);
         let has_node = match &admission.place {
-            Some(place) => runtime::call(&runtime::object(&self.env, FLEET, WHOLE)?, PROBE_PATH, place).await?,
-            None => true,
+            Some(place) if place.serving.is_empty() => {
+                runtime::call(&runtime::object(&self.env, FLEET, WHOLE)?, PROBE_PATH, place).await?
+            }
+            _ => true,
         };
         if has_node { runtime::text(200, "success") } else { runtime::refuse_worker(&no_node()) }
     }
@@ -66,13 +68,16 @@ impl Shell {
         };
         let Some(place) = admission.place.take() else { return self.accept(room, admission, None) };
         self.put_back(room);
-        let PlaceResponse::Placed { node, region } = self.ask_fleet(&place).await else {
-            return runtime::refuse_worker(&no_node());
+        let placed = match self.ask_fleet(&place).await {
+            PlaceResponse::Placed { node, region } => Some((node, region)),
+            // It was asked for a better one than there is.
+            _ if !place.serving.is_empty() => None,
+            _ => return runtime::refuse_worker(&no_node()),
         };
         // Other events were handled while the fleet thought: the room is as it is now.
         let room = self.room_for(&admission.attempt.room)?;
         admission.place = Some(place);
-        self.accept(room, admission, Some((node, region)))
+        self.accept(room, admission, placed)
     }
 
     fn accept(

@@ -28,6 +28,7 @@ impl Node {
             place: Place { latitude: 0.0, longitude: 0.0 },
             max_sessions: 10,
             limits: NodeLimits::default(),
+            pipes: false,
         };
         let context = RoomContext { leaving: leaving.subscribe(), ..story.context.clone() };
         let mut link = FleetLink { info, context, pulse, leaving: leaving.clone(), state };

@@ -73,6 +73,7 @@ impl Story {
             control,
             metrics,
             pipes: true,
+            place: Place { latitude: 52.5, longitude: 13.4 },
             leaving: leaving.subscribe(),
         };
         let (attaches, received) = mpsc::channel(4);

@@ -1,0 +1,120 @@
+//! Who is far from the others is served near to them all the same: a room is on several nodes, with pipes between them. A
+//! track crosses once for a pair of nodes, whoever watches it there, and not at all when nobody does.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use meridian_tests::client::{Client, ClientOptions, Observed, Publish, text};
+use meridian_tests::scene::{Deployment, Scene, sum_metric};
+use shared::geo::Place;
+
+/// Where the nodes of a local deployment are, in their order.
+const PLACES: [Place; 3] = [
+    Place { latitude: 30.0, longitude: -97.0 },
+    Place { latitude: 52.0, longitude: 13.0 },
+    Place { latitude: 35.0, longitude: 139.0 },
+];
+const REGIONS: [&str; 3] = ["local-a", "local-b", "local-c"];
+/// Packets that are counted at a time.
+const COUNTED: f64 = 300.0;
+/// Packets of a video that are enough to say that it flows.
+const FLOWING: u64 = 300;
+/// How often the node's counters are read.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+async fn spread() -> Result<Scene> {
+    let start = || Deployment::of_nodes(PLACES.len(), vec!["--pipes".to_owned()]);
+    Ok(Scene::on(tokio::task::spawn_blocking(start).await??))
+}
+
+/// Joins from where this node is.
+async fn join(scene: &Scene, name: &str, node: usize, publish: Vec<Publish>) -> Result<Client> {
+    let place = PLACES.get(node).copied();
+    let mut client = Client::join(ClientOptions { place, publish, ..scene.options(name)? }).await?;
+    client.connected().await?;
+    let region = client.observe(|o| o.join.as_ref().map(|join| join.server_region.clone()));
+    ensure!(region.as_deref() == REGIONS.get(node).copied(), "{name} is served in {region:?}");
+    Ok(client)
+}
+
+/// What the first node sends for each packet that it receives, from now on.
+async fn sent_for_each(scene: &Scene) -> Result<f64> {
+    let mut before = None;
+    loop {
+        let text = scene.deployment.metrics_of(0).await?;
+        let sum = |name: &str| sum_metric(&text, &format!("meridian_node_packets_{name}_total"));
+        let (received, sent) = (sum("received"), sum("sent"));
+        let (received_before, sent_before) = *before.get_or_insert((received, sent));
+        if received - received_before >= COUNTED {
+            return Ok((sent - sent_before) / (received - received_before));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Packets of videos that have come.
+fn seen(observed: &Observed) -> u64 {
+    let videos = observed.flows.iter().filter(|(sid, _)| sid.starts_with("TR_V"));
+    videos.map(|(_, flow)| flow.packets).sum()
+}
+
+async fn sees_more(client: &mut Client, packets: u64) -> Result<()> {
+    let before = client.observe(seen);
+    client.until("more video", |o| (seen(o) >= before + packets).then_some(())).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn and_everyone_sees_and_hears_everyone() -> Result<()> {
+    let scene = spread().await?;
+    let mut clients = Vec::new();
+    for (node, name) in ["ada", "bob", "cyd"].into_iter().enumerate() {
+        let publish = vec![Publish::camera("camera"), Publish::microphone("microphone")];
+        clients.push(join(&scene, name, node, publish).await?);
+    }
+    for client in &mut clients {
+        let flows = |o: &Observed| {
+            let of =
+                |kind: &'static str| o.flows.iter().filter(move |(sid, _)| sid.starts_with(kind)).map(|(_, flow)| flow);
+            let heard = of("TR_A").filter(|flow| flow.packets > 20).count();
+            let seen = of("TR_V").filter(|flow| flow.packets > 60 && flow.keyframes > 0).count();
+            (heard == 2 && seen == 2).then_some(())
+        };
+        client.until("audio and video of two others", flows).await?;
+    }
+    let [ada, bob, cyd] = &mut clients[..] else { bail!("three joined") };
+    for label in ["_reliable", "_lossy"] {
+        ada.send_data(label, text("hello")).await?;
+        for other in [&mut *bob, &mut *cyd] {
+            let heard = other.until("a data packet", |o| o.said(label)).await?;
+            ensure!(heard == ("ada".to_owned(), "hello".to_owned()), "{heard:?}");
+        }
+    }
+    // The others go on without the node between them.
+    scene.deployment.stack().nodes().get_mut(1).context("no such node")?.process.kill();
+    for client in [ada, cyd] {
+        sees_more(client, FLOWING).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn and_a_track_crosses_once_for_all_who_watch_it_there() -> Result<()> {
+    let scene = spread().await?;
+    let _ada = join(&scene, "ada", 0, vec![Publish::camera("camera")]).await?;
+    let mut viewers = Vec::new();
+    for name in ["bob", "cyd", "dan"] {
+        viewers.push(join(&scene, name, 1, Vec::new()).await?);
+    }
+    for viewer in &mut viewers {
+        sees_more(viewer, FLOWING).await?;
+    }
+    let share = sent_for_each(&scene).await?;
+    println!("watched by three: {share:.2} packets sent for each received");
+    // Three, if it were sent for each of them; what goes back to the publisher comes on top.
+    ensure!((0.9..2.0).contains(&share), "{share:.2} packets sent for each received");
+    for viewer in viewers {
+        viewer.leave().await?;
+    }
+    while sent_for_each(&scene).await? > 0.5 {}
+    Ok(())
+}
