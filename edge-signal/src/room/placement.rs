@@ -20,8 +20,9 @@ use super::turn::Turn;
 pub const PLACE_TIMEOUT_MS: u64 = 10_000;
 /// Milliseconds to the second attempt when the fleet had no node; doubled up to [`MAX_BACKOFF_MS`].
 const MIN_BACKOFF_MS: u64 = 250;
-/// Milliseconds after which the fleet is asked again about a node whose link to the room broke.
-const DOUBT_AGAIN_MS: u64 = 150;
+/// Milliseconds after which the fleet is asked again about a node whose link to the room broke: with a process both links end,
+/// within milliseconds of each other.
+const DOUBT_AGAIN_MS: u64 = 40;
 /// Most nodes of a room, where participants are served near to them: each two of them have a pipe.
 pub const MAX_NODES: usize = 8;
 /// Milliseconds between attempts at most.
