@@ -7,6 +7,7 @@ import time
 
 from livekit import rtc
 
+from camera import film
 from driven import serve
 
 TOPIC = "test"
@@ -107,19 +108,9 @@ class Client:
             publication = await self.room.local_participant.publish_track(track, rtc.TrackPublishOptions(source=source))
             self.published[name] = track
             sids.append(publication.sid)
-        self.spawn(self.film(camera))
+        self.spawn(film(camera, WIDTH, HEIGHT, FRAMES_PER_SECOND))
         self.spawn(self.play(microphone))
         return sids
-
-    async def film(self, source):
-        """A picture that changes all over, so that every frame is worth sending."""
-        step = 0
-        while True:
-            luma = bytes((x + step * 3) & 0xFF for x in range(WIDTH)) * HEIGHT
-            chroma = bytes([128]) * (WIDTH * HEIGHT // 2)
-            source.capture_frame(rtc.VideoFrame(WIDTH, HEIGHT, rtc.VideoBufferType.I420, luma + chroma))
-            step += 1
-            await asyncio.sleep(1 / FRAMES_PER_SECOND)
 
     async def play(self, source):
         samples = SAMPLE_RATE * AUDIO_CHUNK_MS // 1000

@@ -6,6 +6,8 @@ from collections import defaultdict
 
 from livekit import rtc
 
+from camera import film
+
 # Small: dozens of encoders share a machine.
 WIDTH, HEIGHT, FRAMES_PER_SECOND = 160, 96, 15
 POLL_SECONDS = 0.05
@@ -42,21 +44,12 @@ class Member:
         track = rtc.LocalVideoTrack.create_video_track("camera", source)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_CAMERA, simulcast=False)
         await self.room.local_participant.publish_track(track, options)
-        self.tasks.append(asyncio.create_task(self.film(source)))
+        self.tasks.append(asyncio.create_task(film(source, WIDTH, HEIGHT, FRAMES_PER_SECOND)))
 
     async def leave(self):
         for task in self.tasks:
             task.cancel()
         await self.room.disconnect()
-
-    async def film(self, source):
-        step = 0
-        while True:
-            luma = bytes((x + step * 3) & 0xFF for x in range(WIDTH)) * HEIGHT
-            chroma = bytes([128]) * (WIDTH * HEIGHT // 2)
-            source.capture_frame(rtc.VideoFrame(WIDTH, HEIGHT, rtc.VideoBufferType.I420, luma + chroma))
-            step += 1
-            await asyncio.sleep(1 / FRAMES_PER_SECOND)
 
     def begin_to_watch(self, track, _publication, participant):
         self.tasks.append(asyncio.create_task(self.watch(track, self.pictures[participant.identity])))

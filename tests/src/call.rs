@@ -25,8 +25,8 @@ const DATA_ATTEMPTS: usize = 30;
 const DATA_PATIENCE: Duration = Duration::from_secs(2);
 /// Between two looks at a node.
 const POLL: Duration = Duration::from_millis(100);
-/// Seconds that nodes give calls to leave: far more than they take.
-const DRAIN_SECS: &str = "120";
+/// Gives calls far more seconds to leave a node than they take.
+pub(crate) const PATIENT_DRAIN: [&str; 2] = ["--drain-secs", "120"];
 
 /// Which SDK somebody uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Call {
         people: &[(&str, Sdk)],
     ) -> Result<Self> {
         let alone = ONE_AT_A_TIME.lock().await;
-        let args = vec!["--drain-secs".to_owned(), DRAIN_SECS.to_owned()];
+        let args = PATIENT_DRAIN.map(str::to_owned).to_vec();
         let deployment = tokio::task::spawn_blocking(move || start(args)).await??;
         let nodes = deployment.stack().nodes().len();
         let scene = Scene::on(deployment);
@@ -204,8 +204,7 @@ impl Call {
     /// # Errors
     /// It does not answer.
     pub async fn metrics(&self, node: usize) -> Result<String> {
-        let address = self.scene.deployment.stack().nodes().get(node).context("no such node")?.http_addr();
-        Ok(reqwest::get(format!("http://{address}/metrics")).await?.text().await?)
+        self.scene.deployment.metrics_of(node).await
     }
 
     /// Waits until a node has no session any more.

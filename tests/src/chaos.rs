@@ -24,6 +24,7 @@ use xtask::setup::python;
 use xtask::stack::access_token;
 
 use crate::app_server::AppServer;
+use crate::call::PATIENT_DRAIN;
 use crate::driver::Driver;
 use crate::scene::{Deployment, host, signal_node, sum_metric};
 
@@ -82,13 +83,12 @@ const HAPPENINGS: [Happening; 10] = [
 /// # Errors
 /// Something is not as it should be a minute after all was mended: what.
 pub async fn run(seed: u64, length: Duration) -> Result<()> {
-    let begun = Instant::now();
     let mut world = World::open(seed).await?;
     let mut rounds = 0;
-    while begun.elapsed() < length {
+    while world.begun.elapsed() < length {
         rounds += 1;
         let round = world.round().await;
-        round.with_context(|| format!("seed {seed}, round {rounds}, {:.0} s", begun.elapsed().as_secs_f64()))?;
+        round.with_context(|| format!("seed {seed}, round {rounds}, {:.0} s", world.begun.elapsed().as_secs_f64()))?;
     }
     world.close().await.with_context(|| format!("seed {seed}, when all left"))?;
     println!("{rounds} rounds, seed {seed}: all is well");
@@ -111,7 +111,7 @@ struct World {
 
 impl World {
     async fn open(seed: u64) -> Result<Self> {
-        let args = vec!["--drain-secs".to_owned(), "120".to_owned()];
+        let args = PATIENT_DRAIN.map(str::to_owned).to_vec();
         let deployment = tokio::task::spawn_blocking(move || Deployment::on_hosts(HOSTS, args)).await??;
         let mut world = Self {
             deployment,
@@ -240,9 +240,8 @@ impl World {
             return Ok(Some([strangers, blind].concat().join(", ")));
         }
         let mut sessions = 0.0;
-        for address in self.deployment.http_addresses() {
-            let metrics = reqwest::get(format!("http://{address}/metrics")).await?.text().await?;
-            sessions += sum_metric(&metrics, "meridian_node_sessions");
+        for node in 0..HOSTS.into() {
+            sessions += sum_metric(&self.deployment.metrics_of(node).await?, "meridian_node_sessions");
         }
         let people: usize = self.people.values().map(BTreeSet::len).sum();
         if sessions != f64::from(u32::try_from(people)?) {

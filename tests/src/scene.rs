@@ -52,7 +52,7 @@ impl Deployment {
     /// # Errors
     /// As [`Deployment::start`]; hosts cannot be made here.
     pub fn on_hosts(count: u8, node_args: Vec<String>) -> anyhow::Result<Arc<Self>> {
-        let hosts = (1..=count).map(Host::make).collect::<anyhow::Result<Vec<_>>>()?;
+        let hosts = Host::make_all(count)?;
         Self::start_told(hosts.len(), |config| StackConfig { node_args, hosts, ..config })
     }
 
@@ -122,12 +122,6 @@ impl Deployment {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
-    }
-
-    /// Where nodes answer HTTP.
-    #[must_use]
-    pub fn http_addresses(&self) -> &[SocketAddr] {
-        &self.metrics
     }
 
     /// Where the first node takes media.

@@ -61,11 +61,15 @@ pub struct Host {
 }
 
 impl Host {
-    /// Makes one; numbers are given once.
+    /// Makes so many, once in a process.
     ///
     /// # Errors
-    /// This process is not [`within`] a namespace of its own, or the number is taken.
-    pub fn make(number: u8) -> Result<Self> {
+    /// This process is not [`within`] a namespace of its own, or has made some.
+    pub fn make_all(count: u8) -> Result<Vec<Self>> {
+        (1..=count).map(Self::make).collect()
+    }
+
+    fn make(number: u8) -> Result<Self> {
         ensure!(are_here(), "hosts are made in a network namespace of one's own: `cargo xtask test` makes it");
         let host = Self { number };
         let (name, link, mac) = (host.name(), host.link(), host.mac());

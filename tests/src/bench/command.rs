@@ -270,7 +270,7 @@ async fn measured(what: What, options: &Options, directory: &Path) -> Result<()>
     } else if what == What::Crowd {
         json!({ "rows": rig::measure(rig::config(&[]), async |stack| signaling::measure(stack).await).await? })
     } else if what == What::Failover {
-        let hosts = (1..=failover::NODES).map(Host::make).collect::<Result<Vec<_>>>()?;
+        let hosts = Host::make_all(failover::NODES)?;
         let config = StackConfig { nodes: hosts.len(), hosts, ..rig::config(&[]) };
         json!({ "rows": rig::measure(config, async |stack| failover::measure(stack).await).await? })
     } else if what == What::Api {
