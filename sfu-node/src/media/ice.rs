@@ -300,7 +300,9 @@ impl Agent {
         }
         self.unproven.take_if(|unproven| unproven.route.to == from);
         (accepted.learned, accepted.evicted) = self.learn(now, route);
-        if self.selected.is_none() || request.covered(ATTR_USE_CANDIDATE).is_some() {
+        // Of a restart the first address, as of the first checks: the former one may be dead, and the nomination comes late.
+        let is_first = self.selected.is_none() || accepted.retired.is_some();
+        if is_first || request.covered(ATTR_USE_CANDIDATE).is_some() {
             let former = self.selected.replace(route);
             accepted.moved = former.is_some_and(|former| former.to != from);
         }

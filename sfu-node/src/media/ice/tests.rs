@@ -231,6 +231,19 @@ fn a_peer_that_restarts_is_checked_with_what_it_uses_itself() {
 }
 
 #[test]
+fn media_follows_the_first_check_of_a_restart() {
+    let (mut agent, now) = (agent(), Instant::now());
+    handle(&mut agent, now, at(1), &request("node", PASSWORD, &[NOMINATE])).unwrap();
+    agent.restart(IceCredentials { ufrag: "new".into(), password: "new-password".into() });
+    handle(&mut agent, now, at(2), &request("node", PASSWORD, &[])).unwrap();
+    assert_eq!(agent.selected(), Some(at(1).into()));
+    handle(&mut agent, now, at(3), &request("new", "new-password", &[])).unwrap();
+    assert_eq!(agent.selected(), Some(at(3).into()));
+    handle(&mut agent, now, at(4), &request("new", "new-password", &[])).unwrap();
+    assert_eq!(agent.selected(), Some(at(3).into()));
+}
+
+#[test]
 fn a_nomination_elsewhere_is_a_move() {
     let (mut agent, now) = (agent(), Instant::now());
     let moved =
