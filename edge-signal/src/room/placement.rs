@@ -1,6 +1,7 @@
 //! Where sessions are: assigning them to the room's node, asking the fleet for one, losing one.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use livekit_protocol::DisconnectReason;
 use shared::control::{FirstSession, OpenSession, PlaceRequest, SPREAD_KM};
@@ -23,6 +24,9 @@ const MIN_BACKOFF_MS: u64 = 250;
 /// Milliseconds after which the fleet is asked again about a node whose link to the room broke: with a process both links end,
 /// within milliseconds of each other.
 const DOUBT_AGAIN_MS: u64 = 40;
+/// Milliseconds that sessions whose node drains or died wait for a node that is nearer to them than all that the room has:
+/// first for the fleet to name one, then for that to dial in.
+pub const NEARER_WAIT_MS: u64 = 1_000;
 /// Most nodes of a room, where participants are served near to them: each two of them have a pipe.
 pub const MAX_NODES: usize = 8;
 /// Milliseconds between attempts at most.
@@ -65,6 +69,13 @@ impl Room {
         self.nodes.iter().filter(|(_, node)| !node.draining).map(|(id, _)| id.clone()).collect()
     }
 
+    /// The nodes that the room has without this one, where it may be on several.
+    fn serving_without(&self, lost: &NodeId) -> Vec<NodeId> {
+        let stays = |(id, node): &(&NodeId, &Node)| *id != lost && node.takes_pipes && !node.draining;
+        let others = self.nodes.iter().filter(stays).map(|(id, _)| id).filter(|id| self.listens(id));
+        others.filter(|_| self.record.region.is_none()).cloned().collect()
+    }
+
     /// How far a node is that need not be the only one of the room.
     fn spread_km(&self, id: &NodeId, client: Option<Place>) -> Option<f64> {
         let node = self.nodes.get(id).filter(|node| node.takes_pipes && !node.draining)?;
@@ -83,6 +94,7 @@ impl Room {
         match node {
             Some((id, region)) => {
                 self.record_mut().placing = Placing::Idle;
+                turn.knows_none_nearer = self.listens(&id);
                 if !self.nodes.contains_key(&id) {
                     self.put_node(&id, Node::expected(region, turn.now));
                 }
@@ -95,7 +107,7 @@ impl Room {
         }
     }
 
-    /// Puts sessions that wait on the room's node, takes others from one that drains, or asks the fleet for one.
+    /// Puts sessions that wait on the room's nodes, takes others from those that drain, or asks the fleet for a node.
     pub(super) fn place_sessions(&mut self, turn: &mut Turn) {
         let waiting = self.waiting_sessions();
         if let Some(first) = waiting.first() {
@@ -103,27 +115,24 @@ impl Room {
             let moves = waiting.iter().any(|sid| self.move_deadline(sid).is_some());
             let usable = self.usable_node().filter(|id| !moves || self.nodes.get(id).is_some_and(|n| !n.draining));
             let Some(id) = usable.cloned() else {
-                let place = self.participants.get(first).and_then(|participant| participant.place);
-                return self.ask_fleet(turn, place, None, &waiting);
+                return self.ask_fleet(turn, self.place_of(first), None, &waiting);
             };
-            for sid in waiting {
-                let place = self.participants.get(&sid).and_then(|participant| participant.place);
-                let nearest = self.node_for(place).cloned();
-                self.open_session_at(turn, &sid, nearest.as_ref().unwrap_or(&id));
+            let displaced: Vec<_> = waiting.iter().filter(|sid| self.move_deadline(sid).is_some()).cloned().collect();
+            let seeking = self.seek_nearer(turn, &displaced);
+            for sid in waiting.iter().filter(|sid| !seeking.contains(sid)) {
+                let nearest = self.node_for(self.place_of(sid)).cloned();
+                self.open_session_at(turn, sid, nearest.as_ref().unwrap_or(&id));
             }
         } else if let Some(doubtful) = self.doubtful_node(turn.now) {
             let sessions = self.sessions_on(&doubtful);
-            let place = sessions.first().and_then(|sid| self.participants.get(sid)?.place);
+            let place = sessions.first().and_then(|sid| self.place_of(sid));
             return self.ask_fleet(turn, place, Some(doubtful), &sessions);
         }
         if let Some(leaving) = self.sessions_to_move() {
-            match self.target() {
-                Some((id, Link::Ready)) => self.move_gently(turn, &leaving, &id),
-                Some(_) => {}
-                None => {
-                    let place = leaving.first().and_then(|sid| self.participants.get(sid)?.place);
-                    return self.ask_fleet(turn, place, None, &leaving);
-                }
+            let seeking = self.seek_nearer(turn, &leaving);
+            let leaving: Vec<_> = leaving.into_iter().filter(|sid| !seeking.contains(sid)).collect();
+            if let Some(homeless) = self.move_to_targets(turn, &leaving) {
+                return self.ask_fleet(turn, self.place_of(&homeless), None, &leaving);
             }
         }
         if self.placing_deadline().is_some_and(|at| at <= turn.now) {
@@ -131,18 +140,82 @@ impl Room {
         }
     }
 
+    /// Takes each to its next node, as soon as that listens. Who has none, if somebody.
+    fn move_to_targets(&mut self, turn: &mut Turn, leaving: &[ParticipantSid]) -> Option<ParticipantSid> {
+        let mut groups: BTreeMap<NodeId, Vec<ParticipantSid>> = BTreeMap::new();
+        for sid in leaving {
+            // One that drains takes over from none.
+            let target = self.node_for(self.place_of(sid)).filter(|id| self.nodes.get(id).is_some_and(|n| !n.draining));
+            let Some(target) = target.cloned() else { return Some(sid.clone()) };
+            let is_there = self.sessions.get(sid).is_some_and(|session| session.node.as_ref() == Some(&target));
+            if self.listens(&target) && !is_there {
+                groups.entry(target).or_default().push(sid.clone());
+            }
+        }
+        for (target, sids) in groups {
+            self.move_gently(turn, &sids, &target);
+        }
+        None
+    }
+
+    /// Which of these sessions wait, because the fleet may know a node much nearer to them than all that the room has: it is
+    /// asked, once for all who are near to each other, and what it names has [`NEARER_WAIT_MS`] to come.
+    fn seek_nearer(&mut self, turn: &mut Turn, sids: &[ParticipantSid]) -> Vec<ParticipantSid> {
+        let mut far: Vec<_> =
+            sids.iter().filter(|sid| !self.serving_far_from(self.place_of(sid)).is_empty()).cloned().collect();
+        let Some(first) = far.first().and_then(|sid| self.place_of(sid)) else { return Vec::new() };
+        if turn.knows_none_nearer {
+            far.retain(|sid| self.place_of(sid).is_some_and(|place| place.distance_km(first) > SPREAD_KM));
+        }
+        match self.nearer_until() {
+            Some(until) if until <= turn.now => Vec::new(),
+            Some(_) => far,
+            None => {
+                if let Some(first) = far.first() {
+                    self.ask_fleet(turn, self.place_of(first), None, &far);
+                }
+                far
+            }
+        }
+    }
+
+    /// Until when sessions wait for a nearer node that was asked for, or named; long ago if the fleet has none.
+    fn nearer_until(&self) -> Option<UnixMs> {
+        let asked = match self.record.placing {
+            Placing::Idle => None,
+            Placing::Asked { since, .. } => Some(since.after(NEARER_WAIT_MS)),
+            Placing::Backoff { .. } => Some(UnixMs(0)),
+        };
+        let dialing = self.nodes.values().filter(|node| !node.draining).filter_map(|node| match node.link {
+            Link::Expected { since } | Link::Linked { since } => Some(since.after(NEARER_WAIT_MS)),
+            Link::Ready | Link::Away { .. } => None,
+        });
+        dialing.chain(asked).max()
+    }
+
+    /// When those who wait for a nearer node go on at what the room has.
+    pub(super) fn nearer_deadline(&self) -> Option<UnixMs> {
+        let is_far = |sid: &ParticipantSid| !self.serving_far_from(self.place_of(sid)).is_empty();
+        let waits = |sid: &ParticipantSid| self.move_deadline(sid).is_some() && is_far(sid);
+        let could_go = |sid: &ParticipantSid| {
+            let target = self.node_for(self.place_of(sid)).filter(|id| self.listens(id));
+            target.is_some() && self.sessions.get(sid).is_some_and(|session| session.node.as_ref() != target)
+        };
+        let leaves = |sid: &ParticipantSid| is_far(sid) && could_go(sid);
+        let is_awaited = self.waiting_sessions().iter().any(waits)
+            || self.sessions_to_move().is_some_and(|leaving| leaving.iter().any(leaves));
+        is_awaited.then(|| self.nearer_until()).flatten()
+    }
+
+    fn place_of(&self, sid: &ParticipantSid) -> Option<Place> {
+        self.participants.get(sid)?.place
+    }
+
     pub(super) fn open_session_at(&mut self, turn: &mut Turn, sid: &ParticipantSid, id: &NodeId) {
         if let Some(session) = self.session_mut(sid) {
             session.node = Some(id.clone());
         }
         self.open_session(turn, sid);
-    }
-
-    /// The node that takes over from those that drain.
-    fn target(&self) -> Option<(NodeId, Link)> {
-        let id = self.usable_node()?;
-        let node = self.nodes.get(id).filter(|node| !node.draining)?;
-        Some((id.clone(), node.link))
     }
 
     /// Sessions without a node whose client is there.
@@ -165,7 +238,11 @@ impl Room {
         let sessions = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
         self.record_mut().placing = Placing::Asked { since: turn.now, attempt };
         let (room, region) = (self.record.name.clone(), self.record.region.clone());
-        let request = PlaceRequest { room, client, region, exclude, first: None, lost, serving: Vec::new(), sessions };
+        let serving = match &lost {
+            Some(lost) => self.serving_without(lost),
+            None => self.serving_far_from(client),
+        };
+        let request = PlaceRequest { room, client, region, exclude, first: None, lost, serving, sessions };
         turn.effects.push(Effect::Place(Box::new(request)));
     }
 

@@ -30,6 +30,7 @@ impl Room {
         let room = [
             self.record.ends_at(),
             self.placing_deadline(),
+            self.nearer_deadline(),
             self.quality_deadline(),
             self.jobs_deadline(),
             self.untold_deadline(),

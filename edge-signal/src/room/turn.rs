@@ -19,11 +19,18 @@ pub(super) struct Turn {
     rng: ChaCha8Rng,
     /// In the order they are to be carried out.
     pub(super) effects: Vec<Effect>,
+    /// The fleet was asked for a node nearer than those that the room has, and named one of them.
+    pub(super) knows_none_nearer: bool,
 }
 
 impl Turn {
     pub(super) fn new(context: Context) -> Self {
-        Self { now: context.now, rng: ChaCha8Rng::from_seed(context.seed), effects: Vec::new() }
+        Self {
+            now: context.now,
+            rng: ChaCha8Rng::from_seed(context.seed),
+            effects: Vec::new(),
+            knows_none_nearer: false,
+        }
     }
 
     /// Random bytes for an id.

@@ -1,13 +1,14 @@
 //! Participants far from their room's node are served by one that is near them: the room is on several nodes then.
 
 use edge_signal::room::event::{ConnectionId, Event};
+use edge_signal::room::placement::NEARER_WAIT_MS;
 use livekit_protocol::signal_request::Message as Asked;
 use shared::claims::REGION_ATTRIBUTE;
 use shared::control::{MediaState, NodeToRoom};
 use shared::geo::Place;
 use shared::ids::NodeId;
 
-use crate::world::{Who, World, camera, node_id, session_description};
+use crate::world::{Who, World, camera, node_id, region, session_description};
 
 const BERLIN: Place = Place { latitude: 52.5, longitude: 13.4 };
 const PARIS: Place = Place { latitude: 48.9, longitude: 2.4 };
@@ -65,20 +66,128 @@ fn each_is_served_near_and_sees_all() {
     }
 }
 
-#[test]
-fn who_is_on_a_node_that_dies_goes_to_the_nearest_one_that_is_left() {
+/// Ada, Bob, Cyd are served near them, and Ada's node dies.
+fn bereaved() -> (World, [ConnectionId; 3]) {
     let mut world = world();
     let clients = [("ada", BERLIN, 1), ("bob", TOKYO, 2), ("cyd", AUSTIN, 3)];
-    let [ada, bob, cyd] = clients.map(|(name, place, node)| join(&mut world, &from(name, place), node));
+    let clients = clients.map(|(name, place, node)| join(&mut world, &from(name, place), node));
     world.kill(&node_id(1));
+    let asked = world.asked_fleet.last().unwrap();
+    assert_eq!((asked.lost.clone(), asked.client), (Some(node_id(1)), Some(BERLIN)));
+    assert_eq!(asked.serving, [node_id(2), node_id(3)], "they will do where there is none nearer");
     world.step(Event::NodeLost { node: node_id(1) });
-    world.say(&ada, Asked::Offer(session_description("offer", 7)));
+    world.say(&clients[0], Asked::Offer(session_description("offer", 7)));
+    assert!(is_nowhere(&mut world, &clients[0]), "what the fleet says comes with the news");
+    (world, clients)
+}
+
+fn is_nowhere(world: &mut World, client: &ConnectionId) -> bool {
+    let sid = world.client(client).sid.clone();
+    world.find_session(&sid).is_none()
+}
+
+/// The fleet names this node.
+fn named(world: &mut World, node: u8) {
+    world.step(Event::Placed { node: Some((node_id(node), region())) });
+}
+
+/// A fourth node stands in Paris.
+fn come(world: &mut World) {
+    world.nodes.entry(node_id(4)).or_default().place = Some(PARIS);
+    world.link(&node_id(4));
+}
+
+#[test]
+fn who_is_on_a_node_that_dies_goes_to_another_one_near_them() {
+    let (mut world, [ada, bob, cyd]) = bereaved();
+    named(&mut world, 4);
+    assert!(is_nowhere(&mut world, &ada), "it will be there in a moment");
+    come(&mut world);
+    for (client, node) in [(&ada, 4), (&bob, 2), (&cyd, 3)] {
+        assert_eq!(node_of(&mut world, client), node_id(node));
+    }
+    world.media(&ada, MediaState::Connected);
+    assert_eq!([2, 3, 4].map(|node| world.nodes[&node_id(node)].pipes.len()), [2, 2, 2]);
+}
+
+#[test]
+fn or_to_the_nearest_one_that_is_left_when_there_is_none() {
+    let (mut world, [ada, bob, cyd]) = bereaved();
+    named(&mut world, 2);
     assert_eq!(node_of(&mut world, &ada), node_id(2), "Tokyo is nearer to Berlin than Austin");
     world.media(&ada, MediaState::Connected);
     for (client, node) in [(&bob, 2), (&cyd, 3)] {
         assert_eq!(node_of(&mut world, client), node_id(node), "nothing changes for them");
     }
     assert_eq!([2, 3].map(|node| world.nodes[&node_id(node)].pipes.len()), [1, 1]);
+    let asked = world.asked_fleet.len();
+    world.pass(60_000);
+    assert_eq!(world.asked_fleet.len(), asked, "that is answered");
+}
+
+#[test]
+fn nobody_waits_long_for_a_nearer_node() {
+    // The fleet says nothing, has none at all, or names one that does not come.
+    for (answer, wait_ms) in [(None, NEARER_WAIT_MS), (Some(None), 0), (Some(Some(4)), NEARER_WAIT_MS)] {
+        let (mut world, [ada, ..]) = bereaved();
+        match answer {
+            None => {}
+            Some(None) => world.step(Event::Placed { node: None }),
+            Some(Some(node)) => named(&mut world, node),
+        }
+        if wait_ms > 0 {
+            world.pass(wait_ms - 1);
+            assert!(is_nowhere(&mut world, &ada), "{answer:?}");
+            world.pass(1);
+        }
+        assert_eq!(node_of(&mut world, &ada), node_id(2), "{answer:?}");
+        world.media(&ada, MediaState::Connected);
+        world.pass(60_000);
+        assert!(!world.client(&ada).closed);
+    }
+}
+
+#[test]
+fn who_has_another_node_near_goes_on_there_at_once() {
+    let mut world = world();
+    let yerevan = Place { latitude: 40.2, longitude: 44.5 };
+    let kyiv = Place { latitude: 50.4, longitude: 30.5 };
+    world.nodes.entry(node_id(4)).or_default().place = Some(yerevan);
+    let ada = join(&mut world, &from("ada", BERLIN), 1);
+    let eve = join(&mut world, &from("eve", yerevan), 4);
+    let kim = join(&mut world, &from("kim", kyiv), 9);
+    assert_eq!([&ada, &eve, &kim].map(|client| node_of(&mut world, client)), [1, 4, 1].map(node_id));
+    world.kill(&node_id(1));
+    world.step(Event::NodeLost { node: node_id(1) });
+    assert_eq!(node_of(&mut world, &kim), node_id(4));
+    assert!(is_nowhere(&mut world, &ada), "she is farther from it");
+}
+
+#[test]
+fn who_is_on_a_node_that_drains_goes_to_another_one_near_them() {
+    for has_another in [true, false] {
+        let mut world = world();
+        let clients = [("ada", BERLIN, 1), ("bob", TOKYO, 2), ("cyd", AUSTIN, 3)];
+        let [ada, bob, cyd] = clients.map(|(name, place, node)| join(&mut world, &from(name, place), node));
+        world.node_says(&node_id(1), NodeToRoom::Draining { draining: true });
+        let asked = world.asked_fleet.last().unwrap();
+        assert_eq!((asked.client, asked.exclude.as_slice()), (Some(BERLIN), [node_id(1)].as_slice()));
+        assert_eq!(asked.serving, [node_id(2), node_id(3)]);
+        assert_eq!(node_of(&mut world, &ada), node_id(1), "it serves her still");
+        if has_another {
+            named(&mut world, 4);
+            come(&mut world);
+        } else {
+            named(&mut world, 2);
+        }
+        world.say(&ada, Asked::Offer(session_description("offer", 7)));
+        world.media(&ada, MediaState::Connected);
+        let there = if has_another { 4 } else { 2 };
+        for (client, node) in [(&ada, there), (&bob, 2), (&cyd, 3)] {
+            assert_eq!(node_of(&mut world, client), node_id(node), "another: {has_another}");
+        }
+        assert!(world.nodes[&node_id(1)].sessions.is_empty());
+    }
 }
 
 #[test]
