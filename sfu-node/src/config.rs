@@ -54,9 +54,9 @@ pub(crate) struct Config {
     /// Microphones of a room that are heard at once: the loudest, in rooms where more are on.
     #[arg(long, env = "MERIDIAN_AUDIBLE_MICROPHONES", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     audible_microphones: u16,
-    /// Lets rooms open pipes to other nodes that serve them (docs/pipes.md). Off until rooms are placed on several nodes.
-    #[arg(long, env = "MERIDIAN_PIPES", hide = true)]
-    pub(crate) pipes: bool,
+    /// Serves rooms alone: no pipes to other nodes (docs/pipes.md). For a node whose UDP ports others of the fleet cannot reach.
+    #[arg(long, env = "MERIDIAN_NO_PIPES")]
+    no_pipes: bool,
     /// Health and metrics.
     #[arg(long, env = "MERIDIAN_HTTP_ADDR", default_value = "127.0.0.1:7980")]
     pub(crate) http_addr: SocketAddr,
@@ -183,6 +183,11 @@ impl Config {
             max_packets_per_second: self.max_packets,
             egress_cost: self.egress_cost,
         }
+    }
+
+    /// Whether rooms may have other nodes beside this one.
+    pub(crate) fn pipes(&self) -> bool {
+        !self.no_pipes
     }
 
     /// How long sessions may go on after SIGTERM.

@@ -257,7 +257,7 @@ impl Links<'_> {
                 verifier: verifier.clone(),
                 control: self.control.clone(),
                 metrics: self.metrics.clone(),
-                pipes: self.config.pipes,
+                pipes: self.config.pipes(),
                 place: self.config.region.place,
                 leaving: leaving.subscribe(),
             };
@@ -311,7 +311,7 @@ impl Links<'_> {
             place: self.config.region.place,
             max_sessions: self.config.max_sessions,
             limits: self.config.limits(),
-            pipes: self.config.pipes,
+            pipes: self.config.pipes(),
         }
     }
 }

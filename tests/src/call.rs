@@ -8,11 +8,13 @@ use futures_util::future::try_join_all;
 use nix::sys::signal::Signal;
 use serde_json::json;
 use shared::control::{DRAIN_PATH, DrainRequest, NODES_PATH, NodeStatus};
+use shared::geo::Place;
 use shared::ids::NodeId;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{sleep, timeout};
 
 use crate::browser::Browser;
+use crate::front::Front;
 use crate::node_impostor::post;
 use crate::scene::{Deployment, Scene, host, signal_node, sum_metric};
 use crate::sdk::{Mode, PATIENCE, SdkClient};
@@ -45,6 +47,7 @@ pub struct Call {
     pub scene: Scene,
     nodes: usize,
     _browsers: Vec<Browser>,
+    fronts: Vec<Front>,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -54,7 +57,16 @@ impl Call {
     /// # Errors
     /// It does not come about.
     pub async fn open(nodes: usize, mode: Mode, people: &[(&str, Sdk)]) -> Result<Self> {
-        Self::on(move |args| Deployment::of_nodes(nodes, args), mode, people).await
+        Self::on(move |args| Deployment::of_nodes(nodes, args), mode, people, &[]).await
+    }
+
+    /// As [`Self::open`], where the platform says that the people are at these places, in their order.
+    ///
+    /// # Errors
+    /// As it.
+    pub async fn open_from(places: &[Place], mode: Mode, people: &[(&str, Sdk)]) -> Result<Self> {
+        let nodes = places.len();
+        Self::on(move |args| Deployment::of_nodes(nodes, args), mode, people, places).await
     }
 
     /// As [`Self::open`], each node on a host of its own.
@@ -62,13 +74,14 @@ impl Call {
     /// # Errors
     /// As it; hosts cannot be made here.
     pub async fn open_on_hosts(hosts: u8, mode: Mode, people: &[(&str, Sdk)]) -> Result<Self> {
-        Self::on(move |args| Deployment::on_hosts(hosts, args), mode, people).await
+        Self::on(move |args| Deployment::on_hosts(hosts, args), mode, people, &[]).await
     }
 
     async fn on(
         start: impl FnOnce(Vec<String>) -> Result<Arc<Deployment>> + Send + 'static,
         mode: Mode,
         people: &[(&str, Sdk)],
+        places: &[Place],
     ) -> Result<Self> {
         let alone = ONE_AT_A_TIME.lock().await;
         let args = PATIENT_DRAIN.map(str::to_owned).to_vec();
@@ -86,9 +99,15 @@ impl Call {
                 Sdk::Native => clients.push(SdkClient::python(name).await?),
             }
         }
-        let call = Self { clients, scene, nodes, _browsers: browsers, _alone: alone };
-        for client in &call.clients {
-            client.join(&call.scene, mode).await?;
+        let mut call = Self { clients, scene, nodes, _browsers: browsers, fronts: Vec::new(), _alone: alone };
+        for (index, client) in call.clients.iter().enumerate() {
+            let Some(place) = places.get(index) else {
+                client.join(&call.scene, mode).await?;
+                continue;
+            };
+            let front = Front::start_from(*place, call.scene.url()).await?;
+            client.join_room(front.url(), &call.scene.room, mode).await?;
+            call.fronts.push(front);
         }
         try_join_all(call.clients.iter().map(SdkClient::publish)).await?;
         comes_about(&call.clients).await?;

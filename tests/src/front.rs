@@ -5,10 +5,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
+use serde_json::json;
+use shared::geo::Place;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use xtask::edge::CF_HEADER;
 
 /// Longest head of a request.
 const MAX_HEAD: usize = 16 * 1024;
@@ -31,6 +34,18 @@ impl Front {
     /// # Errors
     /// There is no port for it.
     pub async fn start(edge: &str) -> Result<Self> {
+        Self::start_saying(edge, String::new()).await
+    }
+
+    /// As [`Front::start`], where the platform says that all clients are there.
+    ///
+    /// # Errors
+    /// As it.
+    pub async fn start_from(place: Place, edge: &str) -> Result<Self> {
+        Self::start_saying(edge, format!("\r\n{CF_HEADER}: {}", cf(place))).await
+    }
+
+    async fn start_saying(edge: &str, says: String) -> Result<Self> {
         let edge = edge.strip_prefix("http://").context("the edge has no http:// address")?.to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
@@ -44,10 +59,10 @@ impl Front {
                 if *is_shut.borrow() {
                     continue;
                 }
-                let (edge, mut hushed) = (edge.clone(), hushed.clone());
+                let (edge, says, mut hushed) = (edge.clone(), says.clone(), hushed.clone());
                 hushed.mark_unchanged();
                 // A connection that breaks is its client's to notice.
-                lock(&open).spawn(async move { pass(client, from, &edge, hushed).await.ok() });
+                lock(&open).spawn(async move { pass(client, from, &edge, &says, hushed).await.ok() });
             }
         });
         Ok(Self { url, connections, shut, hushes, _tasks: tasks })
@@ -81,12 +96,24 @@ impl Front {
     }
 }
 
+/// What the platform says of clients there, in text as it does.
+#[must_use]
+pub fn cf(Place { latitude, longitude }: Place) -> String {
+    json!({ "latitude": latitude.to_string(), "longitude": longitude.to_string() }).to_string()
+}
+
 fn lock(connections: &Connections) -> std::sync::MutexGuard<'_, JoinSet<Option<()>>> {
     connections.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One request, or one WebSocket.
-async fn pass(mut client: TcpStream, from: SocketAddr, edge: &str, mut hushed: watch::Receiver<u32>) -> Result<()> {
+async fn pass(
+    mut client: TcpStream,
+    from: SocketAddr,
+    edge: &str,
+    says: &str,
+    mut hushed: watch::Receiver<u32>,
+) -> Result<()> {
     let mut head = Vec::new();
     let end = loop {
         if let Some(end) = head.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -98,7 +125,7 @@ async fn pass(mut client: TcpStream, from: SocketAddr, edge: &str, mut hushed: w
     };
     let (head, body) = head.split_at_checked(end).context("no end")?;
     let mut request = String::from_utf8(head.to_vec())?;
-    request.push_str(&format!("\r\nCF-Connecting-IP: {}", from.ip()));
+    request.push_str(&format!("\r\nCF-Connecting-IP: {}{says}", from.ip()));
     if !request.to_ascii_lowercase().contains("\r\nupgrade:") {
         // The next request on the connection would not be looked at.
         request.push_str("\r\nConnection: close");

@@ -13,7 +13,6 @@ use livekit_protocol::{
     signal_request, signal_response,
 };
 use prost::Message;
-use serde_json::json;
 use shared::geo::Place;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
@@ -23,6 +22,8 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use url::Url;
 use xtask::edge::CF_HEADER;
+
+use crate::front::cf;
 
 /// Signal protocol this client speaks: that of livekit-client 2.23.
 pub const PROTOCOL: i32 = 17;
@@ -122,11 +123,9 @@ impl Signal {
 
     async fn open_from(place: Option<Place>, url: &Url) -> Result<Self, ConnectError> {
         let mut request = url.as_str().into_client_request().map_err(|e| ConnectError::Transport(Box::new(e)))?;
-        if let Some(Place { latitude, longitude }) = place {
-            // The platform says it in text.
-            let cf = json!({ "latitude": latitude.to_string(), "longitude": longitude.to_string() }).to_string();
-            let cf =
-                HeaderValue::try_from(cf).map_err(|error| ConnectError::Transport(Box::new(WsError::from(error))))?;
+        if let Some(place) = place {
+            let cf = HeaderValue::try_from(cf(place));
+            let cf = cf.map_err(|error| ConnectError::Transport(Box::new(WsError::from(error))))?;
             request.headers_mut().insert(CF_HEADER, cf);
         }
         match connect_async(request).await {

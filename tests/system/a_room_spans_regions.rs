@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use meridian_tests::call::{Call, Sdk};
 use meridian_tests::client::{Client, ClientOptions, Observed, Publish, text};
 use meridian_tests::scene::{Deployment, Scene, sum_metric};
+use meridian_tests::sdk::Mode;
 use shared::geo::Place;
 
 /// Where the nodes of a local deployment are, in their order.
@@ -23,7 +25,7 @@ const FLOWING: u64 = 300;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 async fn spread() -> Result<Scene> {
-    let start = || Deployment::of_nodes(PLACES.len(), vec!["--pipes".to_owned()]);
+    let start = || Deployment::of_nodes(PLACES.len(), Vec::new());
     Ok(Scene::on(tokio::task::spawn_blocking(start).await??))
 }
 
@@ -117,4 +119,37 @@ async fn and_a_track_crosses_once_for_all_who_watch_it_there() -> Result<()> {
     }
     while sent_for_each(&scene).await? > 0.5 {}
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn and_browsers_of_a_node_that_dies_go_on_at_another_one() -> Result<()> {
+    outlives_the_node_between(Mode::Single).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn and_browsers_of_a_node_that_dies_go_on_at_another_one_with_two_connections() -> Result<()> {
+    outlives_the_node_between(Mode::Dual).await
+}
+
+/// A browser on each node.
+async fn outlives_the_node_between(mode: Mode) -> Result<()> {
+    let call = Call::open_from(&PLACES, mode, &["ada", "bob", "cyd"].map(|name| (name, Sdk::Browser))).await?;
+    for node in 0..PLACES.len() {
+        let sessions = sum_metric(&call.metrics(node).await?, "meridian_node_sessions");
+        ensure!(sessions == 1.0, "{sessions} sessions on {}", REGIONS[node]);
+    }
+    call.data_gets_through("before").await?;
+    let since = call.marks().await?;
+    call.stillness().await?;
+    call.scene.deployment.stack().nodes().get_mut(1).context("no such node")?.process.kill();
+    call.data_gets_through("after").await?;
+    call.goes_on().await?;
+    println!("the pictures stood still for {:.0} ms", call.stillness().await?);
+    let moved = "meridian_node_sessions_moved_here_total";
+    let mut served = 0.0;
+    for node in [0, 2] {
+        served += sum_metric(&call.metrics(node).await?, moved);
+    }
+    ensure!(served == 1.0, "{served} sessions were moved");
+    call.heard_of_no_end(&since).await
 }
