@@ -1,5 +1,6 @@
 //! The one door through which the simulation (`tests/sim`) drives a node: the conference and a shard as they are deployed,
-//! without threads, sockets, links and clock. **DTLS is stood in for**: see [`Node::handle_datagram`].
+//! without threads, sockets, links and clock. **DTLS of clients is stood in for**: see [`Node::handle_datagram`]; that of pipes
+//! is the real one.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,7 +10,7 @@ use std::time::Instant;
 use rtc::crypto::RTCCryptoProvider;
 use rtc::crypto::providers::AwsLcRsProvider;
 use shared::claims::SessionClaims;
-use shared::control::{NodeToRoom, OpenSession, RefusalReason, RoomToNode};
+use shared::control::{NodeToRoom, OpenSession, PipeKey, RefusalReason, RoomToNode};
 use shared::ids::{RoomName, SessionKey};
 
 use crate::conference::Conference;
@@ -147,6 +148,12 @@ impl Node {
     #[must_use]
     pub fn sessions_of(&self, room: &RoomName) -> Vec<SessionKey> {
         self.conference.sessions_of(room)
+    }
+
+    /// Pipes of a room to other nodes.
+    #[must_use]
+    pub fn pipes_of(&self, room: &RoomName) -> Vec<PipeKey> {
+        self.conference.pipes_of(room)
     }
 
     /// Sessions open.

@@ -13,11 +13,13 @@ use livekit_protocol::participant_info::State;
 use livekit_protocol::signal_request::Message as Asked;
 use livekit_protocol::signal_response::Message;
 use shared::claims::{AccessClaims, VideoGrant};
+use shared::geo::Place;
 use shared::ids::RoomName;
 
-use crate::net::{Call, End, Frame, Net, Socket, Turn};
+use crate::net::{Call, End, Frame, Host, Net, Socket, Turn};
 use crate::peer::Peer;
 use crate::sdp::{Kind, Section};
+use crate::world::node_at;
 
 /// Waits before attempts to come back, milliseconds (livekit-client's).
 const RETRY_MS: [u64; 10] = [0, 300, 1_200, 2_700, 4_800, 7_000, 7_000, 7_000, 7_000, 7_000];
@@ -69,6 +71,8 @@ pub(crate) struct Client {
     pub(crate) room: RoomName,
     kit: Kit,
     pub(crate) single: bool,
+    /// Where the platform says it is.
+    place: Option<Place>,
     /// The app wants it in the call.
     pub(crate) wanted: bool,
     pub(crate) sid: String,
@@ -94,13 +98,14 @@ pub(crate) struct Client {
 
 impl Client {
     /// A client that is not in the call.
-    pub(crate) fn new(index: usize, room: RoomName, kit: Kit, single: bool) -> Self {
+    pub(crate) fn new(index: usize, room: RoomName, kit: Kit, single: bool, place: Option<Place>) -> Self {
         Self {
             index,
             identity: format!("c{index}"),
             room,
             kit,
             single,
+            place,
             wanted: false,
             sid: String::new(),
             signal: Signal::Off,
@@ -292,7 +297,7 @@ impl Client {
         for peer in [&mut self.publisher, &mut self.subscriber].into_iter().flatten() {
             let from = peer.addr;
             for (to, bytes) in peer.output(net) {
-                net.datagram(self.index, crate::world::node_at(to), from, to, bytes);
+                net.datagram([Host::Client(self.index), Host::Node(node_at(to))], from, to, bytes);
             }
         }
     }
@@ -377,7 +382,7 @@ impl Client {
             self.outstanding = Some(net.now);
             request.publisher_offer = self.offer();
         }
-        JoinAttempt { room: self.room.clone(), claims, request, single_peer_connection: self.single, place: None }
+        JoinAttempt { room: self.room.clone(), claims, request, single_peer_connection: self.single, place: self.place }
     }
 
     /// Its dial was answered.

@@ -184,6 +184,9 @@ impl FleetObject {
             return PlaceResponse::StillThere;
         }
         while let Some((node, region)) = self.fleet.place(request) {
+            if request.serving.contains(&node) {
+                return PlaceResponse::Placed { node, region };
+            }
             let Some(link) = self.links.get(&node) else {
                 self.fleet.gone(&node);
                 continue;

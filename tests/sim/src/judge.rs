@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use shared::ids::RoomName;
+
 use crate::client::Client;
 use crate::world::World;
 
 /// Packets of a track come far more often, milliseconds.
 const FRESH_MS: u64 = 3_000;
 
-/// All is well with those who are in: everyone is known to everyone, sees and hears everyone, on one node, once.
+/// All is well with those who are in: everyone is known to everyone, sees and hears everyone, and has one session.
 pub(crate) fn settled(world: &World) -> Vec<String> {
     let mut faults: Vec<String> = world.clients.iter().flat_map(|client| client.faults.clone()).collect();
     faults.extend(world.rooms.iter().flat_map(|room| room.faults.clone()));
@@ -31,14 +33,14 @@ pub(crate) fn settled(world: &World) -> Vec<String> {
             faults.push(format!("{}: the directory says {told:?}, there are {}", room.name, present.len()));
         }
         sessions_are(world, room, &expected, &mut faults);
+        pipes_are(world, &room.name, &mut faults);
     }
     for node in &world.nodes {
         let Some(process) = &node.process else { continue };
         let machine = &process.machine;
-        if machine.transport_count() < machine.session_count()
-            || machine.transport_count() > 2 * machine.session_count()
-        {
-            let (transports, sessions) = (machine.transport_count(), machine.session_count());
+        let pipes: usize = process.rooms.keys().map(|room| machine.pipes_of(room).len()).sum();
+        let (transports, sessions) = (machine.transport_count() - pipes, machine.session_count());
+        if !(sessions..=2 * sessions).contains(&transports) {
             faults.push(format!("{}: {transports} transports of {sessions} sessions", node.id));
         }
     }
@@ -100,6 +102,22 @@ fn gets_everything(world: &World, client: &Client, present: &[&Client], faults: 
             } else if heard.is_some_and(|(_, source)| *source != track.cid) {
                 faults.push(format!("{} gets {heard:?} as {}", client.state(), track.cid));
             }
+        }
+    }
+}
+
+/// Each two nodes with sessions of a room that take pipes have one, and no node has another.
+fn pipes_are(world: &World, room: &RoomName, faults: &mut Vec<String>) {
+    let machines = || world.nodes.iter().filter_map(|node| Some((node, &node.process.as_ref()?.machine)));
+    let serving: BTreeSet<usize> = machines()
+        .filter(|(node, machine)| node.place.is_some() && !machine.sessions_of(room).is_empty())
+        .map(|(node, _)| node.index)
+        .collect();
+    for (node, machine) in machines() {
+        let expected = if serving.contains(&node.index) { serving.len() - 1 } else { 0 };
+        let pipes = machine.pipes_of(room).len();
+        if pipes != expected {
+            faults.push(format!("{room}: {} has {pipes} pipes, sessions are on {serving:?}", node.id));
         }
     }
 }

@@ -88,8 +88,8 @@ pub(crate) struct Net {
     sockets: u64,
     /// Until when a host does not reach the edge.
     cut: BTreeMap<Host, u64>,
-    /// Until when nothing passes between a client and a node.
-    apart: BTreeMap<(usize, usize), u64>,
+    /// Until when no datagram passes between two hosts.
+    apart: BTreeMap<[Host; 2], u64>,
     log: Option<String>,
     /// A rule that this run goes without.
     pub(crate) broken: Option<Rule>,
@@ -241,9 +241,10 @@ impl Net {
         self.cut.insert(host, until);
     }
 
-    /// Lets nothing pass between a client and a node until a moment.
-    pub(crate) fn part(&mut self, client: usize, node: usize, until: u64) {
-        self.apart.insert((client, node), until);
+    /// Lets no datagram pass between two hosts until a moment.
+    pub(crate) fn part(&mut self, mut hosts: [Host; 2], until: u64) {
+        hosts.sort();
+        self.apart.insert(hosts, until);
     }
 
     /// All reach all.
@@ -357,10 +358,11 @@ impl Net {
 
     // --- datagrams
 
-    /// Sends a datagram, which may get lost or overtaken.
-    pub(crate) fn datagram(&mut self, client: usize, node: usize, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
-        let apart = self.apart.get(&(client, node)).is_some_and(|until| *until > self.now);
-        let cut = self.cut_until(Host::Client(client)).or(self.cut_until(Host::Node(node))).is_some();
+    /// Sends a datagram between two hosts, which may get lost or overtaken.
+    pub(crate) fn datagram(&mut self, mut hosts: [Host; 2], from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        hosts.sort();
+        let apart = self.apart.get(&hosts).is_some_and(|until| *until > self.now);
+        let cut = hosts.into_iter().any(|host| self.cut_until(host).is_some());
         if apart || cut || self.dice(LOST, 1000) {
             return;
         }

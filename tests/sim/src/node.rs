@@ -51,6 +51,7 @@ pub(crate) struct Process {
     pub(crate) drained: bool,
     /// Rooms that it has a task for.
     pub(crate) rooms: BTreeMap<RoomName, RoomTask>,
+    place: Option<Place>,
 }
 
 /// A machine with, mostly, a process on it.
@@ -63,6 +64,8 @@ pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     region: RegionName,
     certificate: Certificate,
+    /// Where it is; `None`: it takes no pipes.
+    pub(crate) place: Option<Place>,
     /// `None`: it is dead.
     pub(crate) process: Option<Process>,
     /// What waits for a frozen process.
@@ -81,9 +84,10 @@ impl Node {
         address: SocketAddr,
         region: RegionName,
         certificate: Certificate,
+        place: Option<Place>,
     ) -> Self {
         let (process, frozen) = (None, None);
-        Self { index, id, address, region, certificate, process, frozen, life: 0, wake_at: None }
+        Self { index, id, address, region, certificate, place, process, frozen, life: 0, wake_at: None }
     }
 
     /// Starts a process, if none runs.
@@ -105,6 +109,7 @@ impl Node {
             stops: false,
             drained: false,
             rooms: BTreeMap::new(),
+            place: self.place,
         });
         self.wake(net);
     }
@@ -320,10 +325,10 @@ impl Process {
                     version: "0".into(),
                     control_version: CONTROL_VERSION,
                     region: region.clone(),
-                    place: Place { latitude: 0.0, longitude: 0.0 },
+                    place: self.place.unwrap_or(Place { latitude: 0.0, longitude: 0.0 }),
                     max_sessions: u32::try_from(MAX_SESSIONS).unwrap_or(u32::MAX),
                     limits: NodeLimits::default(),
-                    pipes: false,
+                    pipes: self.place.is_some(),
                 };
                 net.send(&End::Node(index), socket, Frame::ToFleet(Box::new(NodeToFleet::Hello(info))));
                 self.link = FleetLink::Up { socket, since: net.now, told_draining: false };
@@ -352,7 +357,7 @@ impl Process {
     }
 
     fn attach(&mut self, net: &mut Net, index: usize, room: &RoomName, attach: Attach) {
-        let task = self.rooms.entry(room.clone()).or_insert_with(|| RoomTask::new(index, room.clone()));
+        let task = self.rooms.entry(room.clone()).or_insert_with(|| RoomTask::new(index, room.clone(), self.place));
         task.attaches.push_back(attach);
         net.note(|| format!("node {index}: attach to {room}"));
     }

@@ -1,10 +1,11 @@
 //! One room on a node: its link, as `sfu-node/src/edge/room_link.rs` has it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use sfu_node::simulated::Node as Machine;
 use shared::claims::SessionClaims;
-use shared::control::{CONTROL_VERSION, NodeToRoom, OpenSession, RefusalReason, RoomToNode};
+use shared::control::{CONTROL_VERSION, MediaState, NodeToRoom, OpenSession, PipeKey, RefusalReason, RoomToNode};
+use shared::geo::Place;
 use shared::ids::{NodeId, RoomName};
 
 use crate::net::{Call, End, Frame, Net, Socket};
@@ -42,6 +43,8 @@ enum Link {
 pub(crate) struct RoomTask {
     node: usize,
     room: RoomName,
+    /// The node's; `None`: it takes no pipes.
+    place: Option<Place>,
     /// That wait to be looked at.
     pub(crate) attaches: VecDeque<Attach>,
     /// For the room.
@@ -53,15 +56,18 @@ pub(crate) struct RoomTask {
     give_up: u64,
     told_draining: bool,
     was_up: bool,
+    /// Pipes that something went into.
+    filled: BTreeSet<PipeKey>,
 }
 
 impl RoomTask {
     /// A task without an attach.
     #[must_use]
-    pub(crate) fn new(node: usize, room: RoomName) -> Self {
+    pub(crate) fn new(node: usize, room: RoomName, place: Option<Place>) -> Self {
         Self {
             node,
             room,
+            place,
             attaches: VecDeque::new(),
             outbox: VecDeque::new(),
             refusals: VecDeque::new(),
@@ -71,6 +77,7 @@ impl RoomTask {
             give_up: 0,
             told_draining: false,
             was_up: false,
+            filled: BTreeSet::new(),
         }
     }
 
@@ -156,11 +163,9 @@ impl RoomTask {
             Ok(socket) if expected => {
                 self.link = Link::Up(socket);
                 let sessions = machine.sessions_of(&self.room);
-                self.send(
-                    net,
-                    socket,
-                    NodeToRoom::Hello { control_version: CONTROL_VERSION, sessions, pipes: None, place: None },
-                );
+                let pipes = self.place.map(|_| machine.pipes_of(&self.room));
+                let (control_version, place) = (CONTROL_VERSION, self.place);
+                self.send(net, socket, NodeToRoom::Hello { control_version, sessions, pipes, place });
                 self.told_draining = false;
                 if std::mem::replace(&mut self.was_up, true) && net.broken != Some(Rule::Repetition) {
                     machine.repeat(net.instant(), &self.room);
@@ -191,7 +196,14 @@ impl RoomTask {
                 }
                 RoomToNode::CloseSession { .. } if net.broken == Some(Rule::Closings) => {}
                 RoomToNode::OpenSession(open) => self.open(net, id, machine, *open),
-                message => machine.handle(net.instant(), &self.room, message),
+                RoomToNode::FillPipe { pipe, .. }
+                    if !self.filled.insert(pipe) && net.broken == Some(Rule::PipeRefills) => {}
+                message => {
+                    if let RoomToNode::OpenPipe { pipe, .. } = &message {
+                        net.note(|| format!("{id}: opens {pipe:?} of {}", self.room));
+                    }
+                    machine.handle(net.instant(), &self.room, message);
+                }
             },
             Frame::Closed if machine.sessions_of(&self.room).is_empty() => self.link = Link::Over,
             Frame::Closed => {
@@ -220,6 +232,10 @@ impl RoomTask {
     }
 
     fn send(&self, net: &mut Net, socket: Socket, message: NodeToRoom) {
+        let is_failure = matches!(message, NodeToRoom::PipeState { state: MediaState::Failed, .. });
+        if is_failure && net.broken == Some(Rule::PipeFailures) {
+            return;
+        }
         net.send(&self.end(), socket, Frame::FromNode(Box::new(message)));
     }
 

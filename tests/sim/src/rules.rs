@@ -11,6 +11,10 @@ pub enum Rule {
     Closings,
     /// A node whose room link broke says again what may be lost. **Shows in few seeds only.**
     Repetition,
+    /// What goes into a pipe changes with who is to see it.
+    PipeRefills,
+    /// A room hears of a pipe that failed, and opens it anew. **Shows in few seeds only.**
+    PipeFailures,
     /// What the directory did not take it is told again.
     DirectoryRetries,
 }

@@ -118,7 +118,7 @@ impl Story {
             55..=62 => self.a_node_dies(),
             63..=68 => self.a_node_freezes(),
             69..=74 => self.a_cut(),
-            75..=79 => self.a_client_and_a_node_part(),
+            75..=79 => self.two_hosts_part(),
             80..=85 => self.an_object_is_evicted(),
             86..=89 => self.an_object_is_reset(),
             90..=94 => self.a_socket_breaks(),
@@ -148,7 +148,8 @@ impl Story {
                 let kit = *self.world.net.choose(&kits).unwrap();
                 let single = self.world.net.dice(2, 3);
                 let index = self.world.clients.len();
-                self.world.clients.push(Client::new(index, room, kit, single));
+                let place = self.world.any_place();
+                self.world.clients.push(Client::new(index, room, kit, single, place));
                 index
             }
             _ => return,
@@ -235,12 +236,20 @@ impl Story {
         net.cut(host, until);
     }
 
-    fn a_client_and_a_node_part(&mut self) {
+    /// A client and a node, or two nodes.
+    fn two_hosts_part(&mut self) {
         let (Some(client), node) = (self.any_client(), self.any_node()) else { return };
+        let (mut other, mut longest) = (Host::Client(client), 40_000);
+        if self.world.is_spread && self.world.net.dice(2, 3) {
+            let others: Vec<usize> = (0..self.world.nodes.len()).filter(|other| *other != node).collect();
+            let Some(one) = self.world.net.choose(&others).copied() else { return };
+            // Pipes fail after 30 s.
+            (other, longest) = (Host::Node(one), 90_000);
+        }
         let net = &mut self.world.net;
-        let until = net.now + net.pick(200, 40_000);
-        net.note(|| format!("nothing passes between c{client} and node {node} until {until}"));
-        net.part(client, node, until);
+        let until = net.now + net.pick(200, longest);
+        net.note(|| format!("no datagram passes between {other:?} and node {node} until {until}"));
+        net.part([other, Host::Node(node)], until);
     }
 
     fn an_object_is_evicted(&mut self) {

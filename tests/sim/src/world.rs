@@ -5,20 +5,32 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use sfu_node::simulated::Certificate;
+use shared::geo::Place;
 use shared::ids::{NodeId, RegionName, RoomName};
 
 use crate::client::Client;
 use crate::directory::Directory;
 use crate::fleet_object::FleetObject;
-use crate::net::{Call, End, Net, Reply, Turn};
+use crate::net::{Call, End, Host, Net, Reply, Turn};
 use crate::node::Node;
 use crate::room_object::RoomObject;
 use crate::rules::Rule;
 
 /// Most nodes.
 pub(crate) const MAX_NODES: usize = 4;
+/// Where nodes are whose rooms may be on several, in their order.
+const PLACES: [Place; 2] = [BERLIN, TOKYO];
+const BERLIN: Place = Place { latitude: 52.5, longitude: 13.4 };
+const TOKYO: Place = Place { latitude: 35.7, longitude: 139.7 };
+/// Of so many nodes one takes no pipes.
+const WITHOUT_PIPES: u32 = 8;
+/// Of so many clients one is from nobody knows where.
+const LOST_CLIENTS: u32 = 5;
 /// First byte of a node's address.
 const NODE_NET: u8 = 192;
+
+/// Seeds, modulo 7, of worlds whose rooms may be on several nodes; those that found something before there were any are others.
+const SPREAD: [u64; 4] = [1, 3, 4, 5];
 
 /// The world.
 pub(crate) struct World {
@@ -29,6 +41,8 @@ pub(crate) struct World {
     pub(crate) rooms: Vec<RoomObject>,
     pub(crate) fleet: FleetObject,
     pub(crate) directory: Directory,
+    /// Rooms may be on several nodes.
+    pub(crate) is_spread: bool,
     /// What happened, for the statistics.
     pub(crate) turns: u64,
 }
@@ -57,6 +71,7 @@ fn client_at(address: SocketAddr) -> Option<usize> {
 impl World {
     /// A world of so many nodes and rooms, in which nothing runs yet.
     pub(crate) fn new(seed: u64, nodes: usize, rooms: usize, broken: Option<Rule>, logs: bool) -> Self {
+        let is_spread = SPREAD.contains(&(seed % 7));
         let origin = Instant::now();
         let mut net = Net::new(seed, origin, logs);
         net.broken = broken;
@@ -65,7 +80,9 @@ impl World {
         let node = |(index, certificate): (usize, &Certificate)| {
             let address = SocketAddr::from(([NODE_NET, 0, 2, u8::try_from(index + 1).unwrap()], 7900));
             let region = RegionName::try_from("here").unwrap();
-            Node::new(index, ids[index].clone(), address, region, certificate.clone())
+            let place = PLACES.get(index % PLACES.len()).copied().filter(|_| is_spread);
+            let place = place.filter(|_| !net.dice(1, WITHOUT_PIPES));
+            Node::new(index, ids[index].clone(), address, region, certificate.clone(), place)
         };
         let room = |index| RoomObject::new(RoomName::try_from(format!("room{index}")).unwrap(), ids.clone());
         Self {
@@ -75,9 +92,15 @@ impl World {
             rooms: (0..rooms).map(room).collect(),
             fleet: FleetObject::of(ids.clone()),
             directory: Directory::default(),
+            is_spread,
             net,
             turns: 0,
         }
+    }
+
+    /// Where somebody comes from.
+    pub(crate) fn any_place(&mut self) -> Option<Place> {
+        if !self.is_spread || self.net.dice(1, LOST_CLIENTS) { None } else { self.net.choose(&PLACES).copied() }
     }
 
     /// Lets what happens happen until `end`, or until the story goes on. True: it does.
@@ -171,9 +194,8 @@ impl World {
     pub(crate) fn carry(&mut self, node: usize) {
         let from = self.nodes[node].address;
         for (to, bytes) in self.nodes[node].take_datagrams() {
-            if let Some(client) = client_at(to) {
-                self.net.datagram(client, node, from, to, bytes);
-            }
+            let there = client_at(to).map_or_else(|| Host::Node(node_at(to)), Host::Client);
+            self.net.datagram([Host::Node(node), there], from, to, bytes);
         }
     }
 }

@@ -30,7 +30,7 @@ fn a_seed_is_a_run() {
 
 #[test]
 fn a_broken_rule_is_found_out() {
-    for rule in [Rule::Generations, Rule::Closings, Rule::DirectoryRetries] {
+    for rule in [Rule::Generations, Rule::Closings, Rule::DirectoryRetries, Rule::PipeRefills] {
         let found = (0..SHOWS_WITHIN).find(|seed| !run(*seed, Some(rule), false).faults.is_empty());
         assert!(found.is_some(), "nobody misses {rule:?}");
     }

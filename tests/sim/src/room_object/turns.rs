@@ -84,6 +84,10 @@ impl RoomObject {
                 PlaceResponse::Placed { node, region } => {
                     self.accept(net, client, dial, admission, Some((node, region)));
                 }
+                // It was asked for a better one than there is.
+                _ if admission.place.as_ref().is_some_and(|place| !place.serving.is_empty()) => {
+                    self.accept(net, client, dial, admission, None);
+                }
                 PlaceResponse::NoNode | PlaceResponse::StillThere => {
                     net.reply(End::Client(client), dial, Err(NO_NODE));
                 }
