@@ -115,6 +115,8 @@ reasons! {
     MetadataTooLarge = "metadata_too_large", 400;
     /// A room configuration cannot be read.
     RoomConfigMalformed = "room_config_malformed", 400;
+    /// A room configuration asks for what there is not: a recording.
+    RoomConfigUnsupported = "room_config_unsupported", 400;
     /// The token names a region that is none.
     RegionMalformed = "region_malformed", 400;
     /// The room takes nobody more.

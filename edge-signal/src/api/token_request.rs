@@ -148,6 +148,10 @@ impl TokenRequest {
         if name.len() > MAX_NAME_LEN {
             return Err(bad(Reason::NameTooLong, "participant_name", &IdError::TooLong));
         }
+        if self.room_config.as_ref().is_some_and(|config| config.egress.is_some()) {
+            let text = "room_config: egress is not implemented: ask without";
+            return Err(Refusal::new(Reason::RoomConfigUnsupported, text));
+        }
         let written = |config: &RoomConfiguration| serde_json::from_str(&serde_json::to_string(config)?);
         let room_config = self.room_config.as_ref().map(written).transpose();
         let room_config =
@@ -234,6 +238,8 @@ mod tests {
         for malformed in ["[", "[]", r#"{"grants":[]}"#, r#"{"ttl":1.5}"#, r#"{"ttl":"60"}"#] {
             assert_eq!(refused(malformed).reason, Reason::BodyMalformed, "{malformed}");
         }
+        let recorded = r#"{"room_config":{"egress":{"room":{"room_name":"r"}}}}"#;
+        assert_eq!(refused(recorded).reason, Reason::RoomConfigUnsupported);
         assert_eq!(refused(r#"{"room_name":5}"#).reason, Reason::BodyMalformed);
         assert_eq!(refused(r#"{"grants":{"canPublsh":false}}"#).reason, Reason::BodyMalformed);
         assert_eq!(refused(&" ".repeat(MAX_BODY + 1)).reason, Reason::BodyTooLarge);

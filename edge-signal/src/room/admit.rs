@@ -136,6 +136,11 @@ pub(super) fn identity_of(attempt: &JoinAttempt) -> Result<Identity, Refusal> {
 /// The configuration a token brings for a room it creates.
 pub(super) fn room_config(attempt: &JoinAttempt) -> Result<proto::RoomConfiguration, Refusal> {
     let Some(value) = &attempt.claims.room_config else { return Ok(proto::RoomConfiguration::default()) };
+    if value.get("egress").is_some_and(|egress| !egress.is_null()) {
+        // Whoever asks for a recording must not believe that there is one.
+        let text = "roomConfig of the token: egress is not implemented: mint it without";
+        return Err(Refusal::new(Reason::RoomConfigUnsupported, text));
+    }
     let mut known = value.clone();
     if let Some(fields) = known.as_object_mut() {
         // What later versions of the protocol add is no fault of the token.

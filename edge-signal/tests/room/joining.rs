@@ -215,6 +215,10 @@ fn bad_attempts_are_refused_with_status_and_reason() {
     let mut config = Who::named("ada");
     config.claims.room_config = Some(serde_json::json!({"maxParticipants": "many"}));
     assert_eq!(world.try_join(&config).unwrap_err().reason, Reason::RoomConfigMalformed);
+    config.claims.room_config = Some(serde_json::json!({"egress": {"room": {"roomName": "r"}}}));
+    assert_eq!(world.try_join(&config).unwrap_err().reason, Reason::RoomConfigUnsupported);
+    config.claims.room_config = Some(serde_json::json!({"egress": null}));
+    assert!(world.admit(&config).is_ok());
     assert!(world.directory.is_empty());
 }
 
