@@ -11,6 +11,8 @@ use shared::ids::{DispatchId, Identity, JobId, NodeId, ParticipantSid, RoomName,
 use dispatch::Dispatch;
 use effect::Effect;
 use event::{ConnectionId, Context, Event, UnixMs};
+use forward::destination::Forwarded;
+use forward::source::{Forward, ForwardKey};
 use job::Job;
 use node::Node;
 use participant::Participant;
@@ -31,6 +33,7 @@ pub mod dispatch;
 pub mod dynacast;
 pub mod effect;
 pub mod event;
+pub mod forward;
 pub mod job;
 pub mod join;
 pub mod metadata;
@@ -76,6 +79,10 @@ pub struct Room {
     nodes: BTreeMap<NodeId, Node>,
     /// Who left lately.
     departed: BTreeMap<ParticipantSid, Departed>,
+    /// Who is shown in other rooms.
+    forwards: BTreeMap<ForwardKey, Forward>,
+    /// Who of other rooms is shown here.
+    forwarded: BTreeMap<ParticipantSid, Forwarded>,
     dispatches: BTreeMap<DispatchId, Dispatch>,
     jobs: BTreeMap<JobId, Job>,
     connections: HashMap<ConnectionId, ParticipantSid>,
@@ -137,6 +144,8 @@ impl Room {
             subscriptions: BTreeMap::new(),
             nodes: BTreeMap::new(),
             departed: BTreeMap::new(),
+            forwards: BTreeMap::new(),
+            forwarded: BTreeMap::new(),
             dispatches: BTreeMap::new(),
             jobs: BTreeMap::new(),
             connections: HashMap::new(),
@@ -164,6 +173,8 @@ impl Room {
             Event::ClientGone { connection } => self.connection_gone(&mut turn, &connection),
             Event::Request(request) => self.serve_request(&mut turn, *request),
             Event::Transferred { transfer, welcome } => self.transferred(&mut turn, &transfer, *welcome),
+            Event::WordTaken { to, participant } => self.word_taken(&to, &participant),
+            Event::WordRefused { to, participant } => self.word_refused(&mut turn, &to, &participant),
             Event::NodeLinked { node, region, rejoin_ticket } => {
                 self.node_linked(&mut turn, &node, region, rejoin_ticket);
             }
@@ -232,6 +243,7 @@ impl Room {
         self.place_sessions(turn);
         self.release_when_all_offer(turn);
         self.route_pipes(turn);
+        self.settle_forwards(turn);
         let empty = self.counts().participants == 0;
         if empty != self.record.empty_since.is_some() {
             self.record_mut().empty_since = empty.then_some(turn.now);

@@ -19,7 +19,9 @@ use shared::ids::{Identity, ParticipantSid, RoomName, SessionKey, TrackSid};
 use self::pipes::Pipe;
 use self::placement::{Fullness, Placement};
 use self::relays::Relays;
-use crate::media::api::{Command, Event, RoomKey, ServerData, ShardIndex, SpeakerKey, TrackKey, TransportKey};
+use crate::media::api::{
+    Command, DataRole, Event, RoomKey, ServerData, ShardIndex, SpeakerKey, TrackKey, TransportKey,
+};
 use crate::session::allocator::Allocator;
 use crate::session::{Endpoint, Output, Session, SessionParams};
 
@@ -186,7 +188,10 @@ impl Conference {
             RoomToNode::SendData { packet, reliable, identities } => {
                 return self.send_data(name, &packet, reliable, &identities);
             }
-            RoomToNode::OpenPipe { pipe, dials } => return self.open_pipe(name, pipe, dials),
+            RoomToNode::OpenPipe { pipe, dials, tracks_only } => {
+                let data = if tracks_only { DataRole::None } else { DataRole::Pipe };
+                return self.open_pipe(name, pipe, dials, data);
+            }
             RoomToNode::ConnectPipe { pipe, end } => return self.connect_pipe(name, pipe, &end),
             RoomToNode::FillPipe { pipe, tracks } => return self.fill_pipe(name, pipe, tracks),
             RoomToNode::DrawPipe { pipe, streams } => return self.draw_pipe(name, pipe, streams),

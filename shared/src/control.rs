@@ -402,6 +402,9 @@ pub enum RoomToNode {
         pipe: PipeKey,
         /// This end makes the first step: it sends ICE checks, and begins DTLS and SCTP. The other one answers.
         dials: bool,
+        /// The other end is in another room: no data goes through, in neither direction.
+        #[serde(default)]
+        tracks_only: bool,
     },
     /// The other end of a pipe that was opened.
     ConnectPipe {

@@ -181,6 +181,8 @@ rows! {
             "`PerformRpc`: a participant's `registerRpcMethod` answers; what it cannot, and what never comes, is an error.";
         the_server_sdk_moves_participants: crate::server_api::moved,
             "`moveParticipant`: `RoomEvent.Moved`; tracks, data and subscriptions go on in the other room, the connection stays; those left see it leave.";
+        the_server_sdk_forwards_participants: crate::server_api::forwarded,
+            "`forwardParticipant`: shown in the other room too, as `FORWARDED`, with its tracks and what changes of it; it stays where it is, until it leaves or is removed there.";
         the_server_sdk_dispatches_agents: crate::agents::dispatched,
             "`AgentDispatchClient`: an agent of `livekit-agents` comes, is seen as such, answers, and goes.";
     }

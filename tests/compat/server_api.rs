@@ -216,3 +216,80 @@ pub(crate) async fn moved(mode: Mode) -> Result<()> {
     call.bob.sees_and_hears("ada").await?;
     Ok(())
 }
+
+/// A participant is shown in another room too, and stays where it is.
+pub(crate) async fn forwarded(mode: Mode) -> Result<()> {
+    let call = Call::with_video(mode).await?;
+    let server = Caller::of(&call.scene).await?;
+    let (here, there) = (&call.scene.room, &format!("{}-there", call.scene.room));
+    let cat = call.page("cat").await?;
+    cat.join_room(call.front.url(), there, mode).await?;
+    let seen = call.ada.mark().await?;
+
+    let forward = json!([here, "ada", there]);
+    server.call("forwardParticipant", forward.clone()).await?;
+    // It is done when it is answered, and may be asked again.
+    let shown = server.call("getParticipant", json!([there, "ada"])).await?;
+    ensure!(shown["kindDetails"] == json!(["FORWARDED"]) && shown["state"] == "ACTIVE", "{shown}");
+    server.call("forwardParticipant", forward.clone()).await?;
+    cat.hears(json!({ "event": "participantConnected", "identity": "ada" })).await?;
+    cat.sees_and_hears("ada").await?;
+    call.bob.sees_and_hears("ada").await?;
+    let tracks = server.tracks_of(here, "ada").await?;
+    ensure!(tracks.len() == 2 && server.tracks_of(there, "ada").await? == tracks, "other tracks there");
+
+    let profile = json!({ "name": "Ada L", "metadata": "poet" });
+    server.call("updateParticipant", json!([here, "ada", profile])).await?;
+    cat.hears(json!({ "event": "nameChanged", "identity": "ada", "text": "Ada L" })).await?;
+    call.ada.set_microphone(false).await?;
+    cat.hears(json!({ "event": "trackMuted", "identity": "ada", "kind": "audio" })).await?;
+    call.ada.set_microphone(true).await?;
+    cat.hears(json!({ "event": "trackUnmuted", "identity": "ada", "kind": "audio" })).await?;
+    cat.sees_and_hears("ada").await?;
+    // Tracks alone are forwarded.
+    call.ada.send_data("for bob", true).await?;
+    call.bob.hears(json!({ "event": "data", "identity": "ada", "text": "for bob" })).await?;
+    cat.send_data("for nobody", true).await?;
+
+    let refusals = [
+        (
+            "mutePublishedTrack",
+            json!([there, "ada", tracks[0], true]),
+            "412 failed_precondition participant is forwarded",
+        ),
+        ("updateParticipant", json!([there, "ada", profile]), "412 failed_precondition participant is forwarded"),
+        ("forwardParticipant", json!([there, "ada", "on"]), "412 failed_precondition participant is forwarded"),
+        ("moveParticipant", json!([there, "ada", "on"]), "412 failed_precondition participant is forwarded"),
+        ("forwardParticipant", json!([here, "eve", there]), "404 not_found participant does not exist"),
+        ("forwardParticipant", json!([here, "ada", here]), "400 invalid_argument destination room cannot be the same"),
+    ];
+    for (method, args, text) in refusals {
+        let refused = server.refused(method, args).await?;
+        ensure!(refused.contains(text), "{method}: {refused}");
+    }
+    let small = format!("{here}-small");
+    server.call("createRoom", json!([{ "name": small, "maxParticipants": 1 }])).await?;
+    call.page("dan").await?.join_room(call.front.url(), &small, mode).await?;
+    let full = server.refused("forwardParticipant", json!([here, "ada", small])).await?;
+    ensure!(full.contains("412 failed_precondition room is full"), "{full}");
+
+    server.call("removeParticipant", json!([there, "ada"])).await?;
+    cat.hears(json!({ "event": "participantDisconnected", "identity": "ada" })).await?;
+    call.bob.sees_and_hears("ada").await?;
+    let mark = cat.mark().await?;
+    server.call("forwardParticipant", forward).await?;
+    cat.hears_within(json!({ "event": "participantConnected", "identity": "ada" }), mark, PATIENCE).await?;
+    cat.sees_and_hears("ada").await?;
+    call.ada.heard_of_no_end(seen).await?;
+    let mark = cat.mark().await?;
+    call.ada.leave().await?;
+    cat.hears_within(json!({ "event": "participantDisconnected", "identity": "ada" }), mark, PATIENCE).await?;
+    let gone = server.refused("getParticipant", json!([there, "ada"])).await?;
+    ensure!(gone.contains("404 not_found participant does not exist"), "{gone}");
+    for (client, of) in [(&cat, "here"), (&call.bob, "there")] {
+        let heard = client.heard(0).await?;
+        let strange = heard.iter().find(|one| one.event == "data" && one.identity.as_deref() != Some("ada"));
+        ensure!(strange.is_none() && (of == "there" || !heard.iter().any(|one| one.event == "data")), "{heard:?}");
+    }
+    Ok(())
+}

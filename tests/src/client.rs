@@ -34,6 +34,8 @@ pub use loss::{Carried, Loss};
 pub use profile::SrtpOffer;
 pub use source::{Stamp, unix_nanos};
 
+/// Packets of a kind that are enough to say that it flows.
+const FLOWING: u64 = 50;
 /// How long [`Client::until`] waits: far more than anything takes, so that only a fault runs into it.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 /// Commands waiting for the client's task.
@@ -303,6 +305,25 @@ impl Client {
         let own = client.until("the join response", |o| o.join.as_ref().map(|j| j.participant.clone())).await?;
         client.name = own.map(|p| p.identity).unwrap_or_default();
         Ok(client)
+    }
+
+    /// Waits until more audio and video have come, of whomever.
+    ///
+    /// # Errors
+    /// As [`Client::until`].
+    pub async fn sees_and_hears_more(&mut self) -> anyhow::Result<()> {
+        let packets = |observed: &Observed| {
+            ["TR_A", "TR_V"].map(|kind| {
+                let flows = observed.flows.iter().filter(|(track, _)| track.starts_with(kind));
+                flows.map(|(_, flow)| flow.packets).sum::<u64>()
+            })
+        };
+        let before = self.observe(packets);
+        let flows = |observed: &Observed| {
+            let more = packets(observed).into_iter().zip(before).all(|(now, before)| now >= before + FLOWING);
+            more.then_some(())
+        };
+        self.until("more audio and video", flows).await
     }
 
     /// Waits until `look` finds what it looks for.

@@ -185,6 +185,17 @@ fn rows(target: Target<'_>) -> Vec<Row> {
         )
         .no_room(),
         Row::of(
+            "ForwardParticipant",
+            Wants::Destination,
+            &proto::ForwardParticipantRequest {
+                room: room.clone(),
+                identity: identity.clone(),
+                destination_room: ELSEWHERE.to_owned(),
+            },
+            proto::ForwardParticipantResponse::default(),
+        )
+        .nobody(),
+        Row::of(
             "MoveParticipant",
             Wants::Destination,
             &proto::MoveParticipantRequest {
@@ -204,13 +215,6 @@ fn rows(target: Target<'_>) -> Vec<Row> {
         )
         .no_room(),
     ]
-}
-
-/// Those that are there for whoever may call them to be told that they are not.
-fn rows_not_implemented(room: &str) -> Vec<Row> {
-    let (room, identity, destination_room) = (room.to_owned(), "ada".to_owned(), ELSEWHERE.to_owned());
-    let forward = proto::ForwardParticipantRequest { room, identity, destination_room };
-    vec![Row::of("ForwardParticipant", Wants::Destination, &forward, proto::ForwardParticipantResponse::default())]
 }
 
 /// Where participants may be taken.
@@ -293,19 +297,19 @@ async fn what_a_method_answers() {
         }
         assert_eq!(answers[0], answers[1], "{}", row.method);
         let says_something = answers[0].as_object().is_some_and(|fields| !fields.is_empty());
-        let is_done = ["UpdateSubscriptions", "SendData", "MoveParticipant", "RemoveParticipant", "DeleteRoom"];
-        let is_done = is_done.contains(&row.method);
+        let is_done = matches!(
+            row.method,
+            "UpdateSubscriptions"
+                | "SendData"
+                | "ForwardParticipant"
+                | "MoveParticipant"
+                | "RemoveParticipant"
+                | "DeleteRoom"
+        );
         assert_eq!(says_something, !is_done, "{}: {}", row.method, answers[0]);
         seen += 1;
     }
-    assert_eq!(seen, 12);
-    for row in rows_not_implemented(&scene.room) {
-        for format in [Format::Protobuf, Format::Json] {
-            let server = AppServer::granted(&scene, granted(row.wants, &scene.room)).unwrap();
-            let answer = server.post(row.method, format.content_type(), row.body(format)).await.unwrap();
-            assert_eq!(error(&answer, row.method), is(501, "unimplemented", "not implemented"));
-        }
-    }
+    assert_eq!(seen, 13);
     left(vec![bob, eve]).await;
     drop((sam, ida));
     drop(ada);
@@ -378,7 +382,7 @@ async fn what_a_method_refuses() {
     let scene = Scene::open().await.unwrap();
     let target = Target { room: &scene.room, identity: "ada", track: "TR_AMnobodysTrack" };
     let denied = is(401, "unauthenticated", "permissions denied");
-    for row in rows(target).into_iter().chain(rows_not_implemented(&scene.room)) {
+    for row in rows(target) {
         let method = row.method;
         let right = AppServer::granted(&scene, granted(row.wants, &scene.room)).unwrap();
         for format in [Format::Protobuf, Format::Json] {

@@ -5,6 +5,7 @@ mod a_crowd_shares_a_room;
 mod a_dead_node_costs_no_call;
 mod a_list_of_rooms_asks_one_object;
 mod a_machine_boots_into_a_node;
+mod a_participant_is_in_two_rooms;
 mod a_room_spans_regions;
 mod a_room_spreads_over_shards;
 mod a_room_waits_for_a_node;

@@ -36,6 +36,7 @@ mod sockets;
 mod storage;
 mod transfer;
 mod webhooks;
+mod words;
 
 use calls::Calls;
 pub(crate) use service::Asked;
@@ -166,6 +167,12 @@ struct Shell {
     agents_deaf_until: Cell<UnixMs>,
     /// Whether the agents' object is to forget a room; `None`: not looked yet.
     agents_over_used: Cell<Option<bool>>,
+    /// Once at a time.
+    telling_rooms: Mutex<()>,
+    /// Until when no other room is told anything.
+    rooms_deaf_until: Cell<UnixMs>,
+    /// Whether other rooms are to be told anything; `None`: not looked yet.
+    words_used: Cell<Option<bool>>,
     calls: Calls,
     /// One request of an app server at a time, and a transfer to its end.
     serving: Mutex<()>,
@@ -192,6 +199,9 @@ impl Shell {
             telling_agents: Mutex::new(()),
             agents_deaf_until: Cell::new(UnixMs(0)),
             agents_over_used: Cell::new(None),
+            telling_rooms: Mutex::new(()),
+            rooms_deaf_until: Cell::new(UnixMs(0)),
+            words_used: Cell::new(None),
             calls: Calls::default(),
             serving: Mutex::new(()),
             held: RefCell::new(None),
@@ -359,7 +369,8 @@ impl Shell {
         let retry = pending.then(|| runtime::now().after(DIRECTORY_RETRY_MS));
         let webhooks = self.deliver_webhooks()?;
         let agents = self.tell_agents()?;
-        let Some(UnixMs(due)) = [deadline, retry, webhooks, agents].into_iter().flatten().min() else {
+        let rooms = self.tell_rooms()?;
+        let Some(UnixMs(due)) = [deadline, retry, webhooks, agents, rooms].into_iter().flatten().min() else {
             if !exists && self.alarm.replace(None).is_some() {
                 self.state.storage().delete_alarm().await?;
             }

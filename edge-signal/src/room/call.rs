@@ -92,6 +92,7 @@ impl Room {
             return Err(Error { code: Code::InvalidArgument, text, argument: Some("method".to_owned()) });
         }
         let sid = self.named(&request.destination_identity)?;
+        self.not_forwarded(&sid)?;
         let timeout_ms = match request.response_timeout_ms {
             0 => DEFAULT_TIMEOUT_MS,
             wanted => wanted.min(MAX_TIMEOUT_MS),

@@ -57,7 +57,7 @@ impl Room {
         self.move_over(turn, sid);
         let watched: Vec<TrackSid> = self.served_to(sid).into_iter().map(|served| served.track).collect();
         let gone = self.participant_info(sid).map(|info| departed(info, reason));
-        let Some((participant, _)) = self.take_participant(sid) else { return };
+        let Some(participant) = self.take_participant(sid) else { return };
         self.agents_without(turn.now, &participant.identity, reason);
         let seconds = turn.now.secs_since(participant.joined_at);
         turn.effects.push(Effect::Left { participant: sid.clone(), reason, seconds });
@@ -68,6 +68,7 @@ impl Room {
             }
         }
         self.drop_subscriptions_to(turn, &participant.tracks);
+        self.forwards_without(turn, sid, reason);
         if let Some(gone) = gone {
             self.hook_left(turn, gone, participant.active);
         }

@@ -66,6 +66,24 @@ impl Room {
             // What it took before may be wanted by nobody else.
             return self.want_less(turn, track);
         }
+        self.want_primary(turn, track, wanted);
+    }
+
+    /// A track is wanted in another room, or something else of it.
+    pub(super) fn want_forwarded(&mut self, turn: &mut Turn, track: &TrackSid) {
+        let Some(publication) = self.publications.get(track) else { return };
+        let (is_video, info) = (is_video(publication), &publication.info);
+        let wanted = self.forwards_want(track).map(|layer| wanted_quality(info, layer)).max();
+        self.note_subscribed(turn, track);
+        if let Some(wanted) = wanted.filter(|_| is_video) {
+            self.want_primary(turn, track, wanted);
+        }
+    }
+
+    fn want_primary(&mut self, turn: &mut Turn, track: &TrackSid, wanted: Wanted) {
+        let Some(Dynacast { told, backup, .. }) = self.publications.get(track).map(|p| p.dynacast.clone()) else {
+            return;
+        };
         // The first subscriber of all may be one who does not say how large it shows the video.
         let tell = if told.is_none() { ALL } else { wanted };
         if told.is_none_or(|told| tell > told) {
@@ -133,6 +151,10 @@ impl Room {
             self.publications.iter().filter(|(_, p)| due(p)).map(|(track, _)| track.clone()).collect();
         for track in due {
             let [mut primary, mut second] = [0; 2];
+            if let Some(publication) = self.publications.get(&track) {
+                let info = &publication.info;
+                primary = self.forwards_want(&track).map(|layer| wanted_quality(info, layer)).max().unwrap_or(0);
+            }
             for subscriber in self.subscriptions.keys() {
                 let Some(wanted) = self.quality_wanted_by(subscriber, &track) else { continue };
                 let most = if self.takes_backup(subscriber, &track) { &mut second } else { &mut primary };
@@ -154,12 +176,7 @@ impl Room {
         if delivery.paused {
             return Some(0);
         }
-        let Some(layer) = delivery.max_layer else { return Some(ALL) };
-        let mut qualities: Vec<i32> =
-            info.codecs.first().map(|codec| codec.layers.iter().map(|l| l.quality).collect()).unwrap_or_default();
-        qualities.sort_unstable();
-        let quality = qualities.get(usize::from(layer)).copied();
-        Some(quality.and_then(|quality| Wanted::try_from(quality + 1).ok()).unwrap_or(ALL).min(ALL))
+        Some(wanted_quality(info, delivery.max_layer))
     }
 
     fn tell_quality(&mut self, turn: &mut Turn, track: &TrackSid, wanted: Wanted, backup: Option<Wanted>) {
@@ -168,6 +185,16 @@ impl Room {
         let (publisher, update) = (publication.publisher.clone(), update(track, &publication.info, wanted, backup));
         self.send(turn, &publisher, Message::SubscribedQualityUpdate(update));
     }
+}
+
+/// How many qualities are wanted by who wants layers up to this one.
+fn wanted_quality(info: &proto::TrackInfo, max_layer: Option<u8>) -> Wanted {
+    let Some(layer) = max_layer else { return ALL };
+    let mut qualities: Vec<i32> =
+        info.codecs.first().map(|codec| codec.layers.iter().map(|l| l.quality).collect()).unwrap_or_default();
+    qualities.sort_unstable();
+    let quality = qualities.get(usize::from(layer)).copied();
+    quality.and_then(|quality| Wanted::try_from(quality + 1).ok()).unwrap_or(ALL).min(ALL)
 }
 
 pub(super) fn is_video(publication: &Publication) -> bool {

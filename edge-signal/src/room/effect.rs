@@ -6,10 +6,11 @@ use livekit_protocol as proto;
 use livekit_protocol::{DisconnectReason, SignalResponse};
 use shared::claims::AccessClaims;
 use shared::control::{FirstSession, PlaceRequest, RoomToNode};
-use shared::ids::{Identity, NodeId, ParticipantSid, RoomSid};
+use shared::ids::{Identity, NodeId, ParticipantSid, RoomName, RoomSid};
 
 use super::call::Heard;
 use super::event::ConnectionId;
+use super::forward::Word;
 use super::service::{Answer, Error};
 
 /// An effect; carried out in order.
@@ -77,6 +78,13 @@ pub enum Effect {
         /// How long it was in the room, seconds.
         seconds: u64,
     },
+    /// Tell another room; **until it has heard, also when this one is over by then**, and the newest word alone.
+    ToRoom {
+        /// That room.
+        to: RoomName,
+        /// What.
+        word: Box<Word>,
+    },
     /// Tell app servers.
     Webhook(Box<proto::WebhookEvent>),
     /// A participant says something of a call ([`Answer::Called`]), which somebody may wait for.
@@ -134,7 +142,7 @@ impl DirectoryEntry {
 }
 
 /// Every table a [`RowChange`] may name.
-pub const TABLES: [&str; 10] = [
+pub const TABLES: [&str; 12] = [
     "room",
     "participant",
     "session",
@@ -143,6 +151,8 @@ pub const TABLES: [&str; 10] = [
     "subscription",
     "node",
     "departed",
+    "forward",
+    "forwarded",
     "dispatch",
     "job",
 ];

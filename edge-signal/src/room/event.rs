@@ -116,6 +116,20 @@ pub enum Event {
         /// What its client is to be told.
         welcome: Box<Welcome>,
     },
+    /// Another room has taken what it was told of a participant that is forwarded.
+    WordTaken {
+        /// That room.
+        to: RoomName,
+        /// Who it is in the room that it is forwarded from.
+        participant: ParticipantSid,
+    },
+    /// Another room does not know, or does not take, a participant that is forwarded.
+    WordRefused {
+        /// That room.
+        to: RoomName,
+        /// Who it is in the room that it is forwarded from.
+        participant: ParticipantSid,
+    },
     /// A node's room link is open, its ticket checked. Replaces an earlier link of that node.
     NodeLinked {
         /// Which node.

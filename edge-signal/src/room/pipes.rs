@@ -71,6 +71,9 @@ impl Room {
 
     /// An end of a pipe is open.
     pub(super) fn pipe_opened(&mut self, turn: &mut Turn, id: &NodeId, pipe: PipeKey, like: PipeEnd) {
+        if self.forward_opened(id, pipe, &like) {
+            return;
+        }
         let Some(other) = self.pipe_to(id, pipe) else { return };
         if let Some(end) = self.end_mut(id, &other) {
             end.like = Some(like.clone());
@@ -80,6 +83,9 @@ impl Room {
 
     /// A node puts these into a pipe: they come out at its other end.
     pub(super) fn pipe_filled(&mut self, turn: &mut Turn, id: &NodeId, pipe: PipeKey, mut streams: Vec<PipedStream>) {
+        if self.forward_filled(id, pipe, &streams) {
+            return;
+        }
         let Some(other) = self.pipe_to(id, pipe) else { return };
         if let Some(end) = self.end_mut(id, &other) {
             // A node speaks for those who are on it, and for nobody else.
@@ -91,6 +97,9 @@ impl Room {
 
     /// A pipe is up, interrupted, or over; one that is over is opened anew, but not at once.
     pub(super) fn pipe_state(&mut self, turn: &mut Turn, id: &NodeId, pipe: PipeKey, state: MediaState) {
+        if self.forward_state(turn.now, id, pipe, state) {
+            return;
+        }
         let Some(other) = self.pipe_to(id, pipe).filter(|_| state == MediaState::Failed) else { return };
         self.tell_node(turn, &other, RoomToNode::ClosePipe { pipe });
         let reopen_at = Some(turn.now.after(REOPEN_AFTER_MS));
@@ -107,7 +116,9 @@ impl Room {
         node.takes_pipes = present.is_some();
         let ends = node.pipes.clone();
         let present = present.unwrap_or_default();
-        for pipe in present.iter().filter(|pipe| ends.values().all(|end| end.key != **pipe)) {
+        let others = self.forwards_known(turn, id, &present);
+        let is_known = |pipe: &PipeKey| others.contains(pipe) || ends.values().any(|end| end.key == *pipe);
+        for pipe in present.iter().filter(|pipe| !is_known(pipe)) {
             self.tell_node(turn, id, RoomToNode::ClosePipe { pipe: *pipe });
         }
         for (other, end) in ends {
@@ -167,7 +178,7 @@ impl Room {
             if let Some(node) = self.node_mut(id) {
                 node.pipes.insert(other.clone(), End::new(pipe));
             }
-            turn.send_node(id, RoomToNode::OpenPipe { pipe, dials });
+            turn.send_node(id, RoomToNode::OpenPipe { pipe, dials, tracks_only: false });
         }
     }
 
@@ -203,26 +214,32 @@ impl Room {
     /// What is to go where: tracks somebody elsewhere is served and has not paused, each up to the highest layer wanted there.
     fn routes(&self) -> Routes {
         let mut routes = Routes::new();
-        for (subscriber, mine) in &self.subscriptions {
-            let Some(to) = self.media_at(subscriber) else { continue };
-            for (track, subscription) in mine.iter().filter(|(_, subscription)| subscription.served) {
-                let Some(publication) = self.publications.get(track) else { continue };
-                let publisher = &publication.publisher;
-                let Some(from) = self.media_at(publisher).filter(|from| *from != to) else { continue };
-                let wanted = delivery(&publication.info, self.settings_of(subscriber, subscription.settings));
-                if wanted.paused {
-                    continue;
-                }
-                let tracks = routes.entry((from.clone(), to.clone())).or_default();
-                let known = tracks.get(track).map_or(wanted.max_layer, |known| {
-                    // `None` is all.
-                    known.max_layer.zip(wanted.max_layer).map(|(a, b)| a.max(b))
-                });
-                let piped = PipedTrack { publisher: publisher.clone(), track: track.clone(), max_layer: known };
-                tracks.insert(track.clone(), piped);
-            }
+        for (to, piped, paused) in self.wanted_elsewhere() {
+            let Some(from) = self.media_at(&piped.publisher).filter(|_| !paused) else { continue };
+            let tracks = routes.entry((from.clone(), to)).or_default();
+            let known = tracks.entry(piped.track.clone()).or_insert_with(|| piped.clone());
+            // `None` is all.
+            known.max_layer = known.max_layer.zip(piped.max_layer).map(|(a, b)| a.max(b));
         }
         routes
+    }
+
+    /// What each subscriber is served that is on another node: at which node, of which track, and whether it is paused.
+    pub(super) fn wanted_elsewhere(&self) -> impl Iterator<Item = (NodeId, PipedTrack, bool)> {
+        let at = self.subscriptions.iter().filter_map(|(sid, mine)| Some((sid, mine, self.media_at(sid)?)));
+        at.flat_map(move |(subscriber, mine, to)| {
+            let served = mine.iter().filter(|(_, subscription)| subscription.served);
+            served.filter_map(move |(track, subscription)| {
+                let publication = self.publications.get(track)?;
+                let publisher = publication.publisher.clone();
+                if self.media_at(&publisher) == Some(to) {
+                    return None;
+                }
+                let wanted = delivery(&publication.info, self.settings_of(subscriber, subscription.settings));
+                let piped = PipedTrack { publisher, track: track.clone(), max_layer: wanted.max_layer };
+                Some((to.clone(), piped, wanted.paused))
+            })
+        })
     }
 
     /// Nodes that sessions are on, or are about to be.
@@ -233,7 +250,7 @@ impl Room {
     }
 
     /// The node that a participant's media is on: the one before, while it is being moved.
-    fn media_at(&self, sid: &ParticipantSid) -> Option<&NodeId> {
+    pub(super) fn media_at(&self, sid: &ParticipantSid) -> Option<&NodeId> {
         let session = self.sessions.get(sid).filter(|session| session.media != Media::Ended)?;
         let before = session.moving.as_ref().and_then(|moving| moving.origin());
         let before = before.filter(|id| self.nodes.contains_key(*id));
@@ -254,7 +271,7 @@ impl Room {
     }
 
     /// What a node that does not listen missed it is told after its next hello.
-    fn tell_node(&self, turn: &mut Turn, id: &NodeId, message: RoomToNode) {
+    pub(super) fn tell_node(&self, turn: &mut Turn, id: &NodeId, message: RoomToNode) {
         if self.listens(id) {
             turn.send_node(id, message);
         }

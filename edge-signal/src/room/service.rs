@@ -15,6 +15,7 @@ use super::Room;
 use super::call::Called;
 use super::dispatch::check_agents;
 use super::effect::Effect;
+use super::forward::Word;
 use super::metadata::{Excess, fits_metadata};
 use super::node::Link;
 use super::transfer::{Transfer, Welcome};
@@ -57,6 +58,10 @@ pub enum Request {
     TakeIn(Box<Transfer>),
     /// The room that brought it has found that it cannot go.
     SendBack(ParticipantSid),
+    /// `ForwardParticipant`, by its identity.
+    Forward(String, RoomName),
+    /// Another room says something of a participant that is forwarded.
+    Hear(Box<Word>),
     /// `PerformRpc`.
     PerformRpc(#[serde(with = "crate::protobuf::message")] Box<proto::PerformRpcRequest>),
     /// `AgentDispatchService.CreateDispatch`.
@@ -71,13 +76,13 @@ impl Request {
     /// Whether another room asks, and no app server.
     #[must_use]
     pub fn is_from_room(&self) -> bool {
-        matches!(self, Self::TakeIn(_) | Self::SendBack(_))
+        matches!(self, Self::TakeIn(_) | Self::SendBack(_) | Self::Hear(_))
     }
 
     /// Whether another room has to do with it.
     #[must_use]
     pub fn is_transfer(&self) -> bool {
-        matches!(self, Self::Transfer(..))
+        matches!(self, Self::Transfer(..) | Self::Forward(..))
     }
 }
 
@@ -96,6 +101,8 @@ pub enum Answer {
     Transfer(Box<Transfer>),
     /// It is taken in.
     Welcome(Box<Welcome>),
+    /// This one is to be shown in another room, which is told: its answer counts.
+    Forward(ParticipantSid),
     /// A call is on its way: its answer comes later.
     Called(Called),
     /// What a participant answered to a call.
@@ -194,6 +201,8 @@ impl Room {
                 self.send_back(turn, &sid);
                 Ok(Answer::Done)
             }
+            Request::Forward(identity, to) => self.forward(&identity, to),
+            Request::Hear(word) => self.hear(turn, *word),
             Request::PerformRpc(request) => self.call(turn, *request),
             Request::CreateDispatch(request) => self.create_dispatch(turn, *request),
             Request::DeleteDispatch(id) => self.delete_dispatch(turn, &id),
@@ -262,7 +271,12 @@ impl Room {
         let before = u64::try_from(request.revoke_token_ts).ok().filter(|at| *at > 0).unwrap_or(now + 1);
         let until = participant.claims.exp.max(now + REVOCATION_SECS);
         let identity = participant.identity.clone();
+        let is_forwarded = self.forwarded.contains_key(&sid);
         self.remove(turn, &sid, DisconnectReason::ParticipantRemoved, Some(Action::Disconnect));
+        if is_forwarded {
+            // It has no token of this room.
+            return Ok(Answer::Done);
+        }
         turn.effects.push(Effect::RevokeTokens { identity, before, until });
         Ok(Answer::Done)
     }
@@ -270,6 +284,7 @@ impl Room {
     /// The client is told to mute its track. Unmuting is left to whoever sits in front of the microphone.
     fn mute_named(&mut self, turn: &mut Turn, request: &proto::MuteRoomTrackRequest) -> Result<Answer, Error> {
         let sid = self.named(&request.identity)?;
+        self.not_forwarded(&sid)?;
         let own = |track: &TrackSid| self.publications.get(track).is_some_and(|p| p.publisher == sid);
         let track = TrackSid::try_from(request.track_sid.as_str()).ok().filter(own);
         let Some(track) = track else { return Err(Error::new(Code::NotFound, "track does not exist")) };
@@ -288,6 +303,7 @@ impl Room {
 
     fn update_named(&mut self, turn: &mut Turn, request: proto::UpdateParticipantRequest) -> Result<Answer, Error> {
         let sid = self.named(&request.identity)?;
+        self.not_forwarded(&sid)?;
         self.change_profile(&sid, &request.name, &request.metadata, &request.attributes)?;
         if let Some(permission) = request.permission {
             self.change_permission(turn, &sid, permission);

@@ -9,6 +9,7 @@ use shared::ids::{DispatchId, JobId, NodeId, ParticipantSid, RoomName, TrackSid}
 
 use super::effect::RowChange;
 use super::event::{ConnectionId, UnixMs};
+use super::forward::source::ForwardKey;
 use super::node::{Link, RELINK_GRACE_MS, RESTART_GRACE_MS};
 use super::record::{LAYOUT, Record};
 use super::session::Side;
@@ -25,6 +26,8 @@ pub(super) enum RowKey {
     Subscription(ParticipantSid, TrackSid),
     Node(NodeId),
     Departed(ParticipantSid),
+    Forward(ParticipantSid, RoomName),
+    Forwarded(ParticipantSid),
     Dispatch(DispatchId),
     Job(JobId),
 }
@@ -127,6 +130,10 @@ impl Room {
             }
             RowKey::Node(id) => ("node", id.to_string(), json(self.nodes.get(id))),
             RowKey::Departed(sid) => ("departed", sid.to_string(), json(self.departed.get(sid))),
+            RowKey::Forward(sid, to) => {
+                ("forward", format!("{sid}/{to}"), json(self.forwards.get(&(sid.clone(), to.clone()))))
+            }
+            RowKey::Forwarded(sid) => ("forwarded", sid.to_string(), json(self.forwarded.get(sid))),
             RowKey::Dispatch(id) => ("dispatch", id.to_string(), json(self.dispatches.get(id))),
             RowKey::Job(id) => ("job", id.to_string(), json(self.jobs.get(id))),
         };
@@ -144,6 +151,8 @@ struct Tables {
     subscriptions: BTreeMap<ParticipantSid, BTreeMap<TrackSid, super::subscription::Subscription>>,
     nodes: BTreeMap<NodeId, super::node::Node>,
     departed: BTreeMap<ParticipantSid, super::resume::Departed>,
+    forwards: BTreeMap<ForwardKey, super::forward::source::Forward>,
+    forwarded: BTreeMap<ParticipantSid, super::forward::destination::Forwarded>,
     dispatches: BTreeMap<DispatchId, super::dispatch::Dispatch>,
     jobs: BTreeMap<JobId, super::job::Job>,
 }
@@ -178,6 +187,14 @@ impl Tables {
             "departed" => {
                 self.departed.insert(id("departed", key)?, parse("departed", value)?);
             }
+            "forward" => {
+                let (sid, to) = key.split_once('/').ok_or(RestoreError::BadKey("forward"))?;
+                let key = (id("forward", sid.to_owned())?, id("forward", to.to_owned())?);
+                self.forwards.insert(key, parse("forward", value)?);
+            }
+            "forwarded" => {
+                self.forwarded.insert(id("forwarded", key)?, parse("forwarded", value)?);
+            }
             "dispatch" => {
                 self.dispatches.insert(id("dispatch", key)?, parse("dispatch", value)?);
             }
@@ -206,6 +223,8 @@ impl Tables {
             subscriptions: self.subscriptions,
             nodes: self.nodes,
             departed: self.departed,
+            forwards: self.forwards,
+            forwarded: self.forwarded,
             dispatches: self.dispatches,
             jobs: self.jobs,
             changed: BTreeSet::new(),

@@ -1,9 +1,11 @@
 //! Access to the room's entities. **Every change goes through here, so that its row is written.**
 
-use shared::control::{Description, PeerConnections};
+use shared::control::Description;
 use shared::ids::{NodeId, ParticipantSid, SessionKey, TrackSid};
 
 use super::Room;
+use super::forward::destination::Forwarded;
+use super::forward::source::{Forward, ForwardKey};
 use super::node::{Link, Node};
 use super::participant::Participant;
 use super::publication::Publication;
@@ -30,16 +32,24 @@ impl Room {
         if let Some(connection) = &participant.connection {
             self.connections.insert(connection.clone(), sid.clone());
         }
+        self.changed.insert(RowKey::Session(sid.clone()));
+        self.sessions.insert(sid, session);
+        self.put_member(participant);
+    }
+
+    /// One without a session: it is forwarded from another room.
+    pub(super) fn put_member(&mut self, participant: Participant) {
+        let sid = participant.sid.clone();
         self.identities.insert(participant.identity.clone(), sid.clone());
         self.changed.insert(RowKey::Participant(sid.clone()));
-        self.changed.insert(RowKey::Session(sid.clone()));
-        self.sessions.insert(sid.clone(), session);
         self.participants.insert(sid, participant);
     }
 
-    pub(super) fn take_participant(&mut self, sid: &ParticipantSid) -> Option<(Participant, Session)> {
+    pub(super) fn take_participant(&mut self, sid: &ParticipantSid) -> Option<Participant> {
         let participant = self.participants.remove(sid)?;
-        let session = self.sessions.remove(sid).unwrap_or_else(|| Session::new(PeerConnections::Single));
+        if self.sessions.remove(sid).is_some() {
+            self.changed.insert(RowKey::Session(sid.clone()));
+        }
         if let Some(connection) = &participant.connection {
             self.connections.remove(connection);
         }
@@ -51,8 +61,7 @@ impl Room {
             self.changed.insert(RowKey::Subscription(sid.clone(), track));
         }
         self.changed.insert(RowKey::Participant(sid.clone()));
-        self.changed.insert(RowKey::Session(sid.clone()));
-        Some((participant, session))
+        Some(participant)
     }
 
     pub(super) fn session_mut(&mut self, sid: &ParticipantSid) -> Option<&mut Session> {
@@ -132,6 +141,34 @@ impl Room {
         match departed {
             Some(departed) => self.departed.insert(sid.clone(), departed),
             None => self.departed.remove(sid),
+        };
+    }
+
+    pub(super) fn forward_mut(&mut self, key: &ForwardKey) -> Option<&mut Forward> {
+        let forward = self.forwards.get_mut(key)?;
+        self.changed.insert(RowKey::Forward(key.0.clone(), key.1.clone()));
+        Some(forward)
+    }
+
+    pub(super) fn put_forward(&mut self, key: &ForwardKey, forward: Option<Forward>) {
+        self.changed.insert(RowKey::Forward(key.0.clone(), key.1.clone()));
+        match forward {
+            Some(forward) => self.forwards.insert(key.clone(), forward),
+            None => self.forwards.remove(key),
+        };
+    }
+
+    pub(super) fn forwarded_mut(&mut self, sid: &ParticipantSid) -> Option<&mut Forwarded> {
+        let forwarded = self.forwarded.get_mut(sid)?;
+        self.changed.insert(RowKey::Forwarded(sid.clone()));
+        Some(forwarded)
+    }
+
+    pub(super) fn put_forwarded(&mut self, sid: &ParticipantSid, forwarded: Option<Forwarded>) {
+        self.changed.insert(RowKey::Forwarded(sid.clone()));
+        match forwarded {
+            Some(forwarded) => self.forwarded.insert(sid.clone(), forwarded),
+            None => self.forwarded.remove(sid),
         };
     }
 

@@ -263,16 +263,21 @@ impl Room {
             self.counters.unknown_track += 1;
             return;
         };
-        let (publisher, told) = (publication.publisher.clone(), publication.told_subscribed);
         let is_single = self.sessions.get(sid).is_none_or(|s| s.peer_connections == PeerConnections::Single);
         if is_video(publication) && !is_single {
             // As LiveKit does, with two connections only.
             self.stream_state(turn, sid, track, false);
         }
         self.want_quality(turn, sid, track);
-        if told {
+        self.note_subscribed(turn, track);
+    }
+
+    /// Somebody is subscribed: tells the publisher, the first time.
+    pub(super) fn note_subscribed(&mut self, turn: &mut Turn, track: &TrackSid) {
+        let Some(publication) = self.publications.get(track).filter(|publication| !publication.told_subscribed) else {
             return;
-        }
+        };
+        let publisher = publication.publisher.clone();
         if let Some(publication) = self.publication_mut(track) {
             publication.told_subscribed = true;
         }

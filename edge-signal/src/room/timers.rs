@@ -35,6 +35,7 @@ impl Room {
             self.jobs_deadline(),
             self.untold_deadline(),
             self.pipe_deadline(),
+            self.forward_deadline(),
             counts,
         ];
         participants.chain(nodes).chain(room.into_iter().flatten()).min()
@@ -77,6 +78,7 @@ impl Room {
         self.review_jobs(turn);
         self.tell_untold(turn);
         self.check_pipes(turn);
+        self.check_forwards(now);
         self.settle(turn);
         if self.record.ends_at().is_some_and(|at| at <= now) {
             self.end(turn, DisconnectReason::RoomClosed);

@@ -70,6 +70,7 @@ impl Room {
             let is_gone_there = self.departed.values().any(|departed| departed.went(identity, &to));
             return if is_gone_there { Ok(Answer::Done) } else { Err(Error::no_participant()) };
         };
+        self.not_forwarded(&sid)?;
         let (Some(participant), Some(session)) = (self.participants.get(&sid), self.sessions.get(&sid)) else {
             return Err(Error::no_participant());
         };

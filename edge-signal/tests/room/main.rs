@@ -15,6 +15,7 @@ mod crowd;
 mod departures;
 mod draining;
 mod dynacast;
+mod forwarding;
 mod joining;
 mod moving;
 mod negotiation;

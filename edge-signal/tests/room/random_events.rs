@@ -4,11 +4,12 @@ use edge_signal::agents::link::{Ending, JobKind, Standing};
 use edge_signal::room::event::{ConnectionId, Event};
 use edge_signal::room::service::{Answer, Request};
 use livekit_protocol as proto;
+use livekit_protocol::participant_info::KindDetail;
 use livekit_protocol::signal_request::Message as Asked;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use shared::control::{MediaState, NodeToRoom, RefusalReason, SessionQuality, Speaking};
-use shared::ids::{Identity, NodeId, SessionKey, TrackSid, WorkerId};
+use shared::ids::{Identity, NodeId, RoomName, SessionKey, TrackSid, WorkerId};
 
 use crate::world::{
     Who, World, camera, description, media, microphone, mid_tracks, node_id, region, session_description,
@@ -17,25 +18,35 @@ use crate::world::{
 /// Runs of 300 events each.
 const RUNS: u64 = 100;
 const EVENTS: usize = 300;
+/// The other room.
+const HALL: &str = "hall";
 /// Seeds that found a bug once.
 const SEEDS: [u64; 0] = [];
 
 #[test]
 fn any_order_of_events_keeps_the_room_consistent() {
+    let mut forwarded = 0;
     for seed in SEEDS.into_iter().chain(0..RUNS) {
         println!("seed {seed}"); // shown when the run fails
-        let mut chaos = Chaos { world: World::new(), rng: ChaCha8Rng::seed_from_u64(seed), tracks: Vec::new() };
+        let mut hall = World::another_named(HALL);
+        hall.join_active(&Who::named("cyd"));
+        let (world, rng) = (World::new(), ChaCha8Rng::seed_from_u64(seed));
+        let mut chaos = Chaos { world, hall, rng, tracks: Vec::new() };
         for _ in 0..EVENTS {
             if chaos.world.room.is_over() {
                 break;
             }
             chaos.one_event();
         }
+        forwarded += chaos.check_forwarded();
     }
+    assert!(forwarded > 0, "nobody was ever forwarded");
 }
 
 struct Chaos {
     world: World,
+    /// Another room, that participants are forwarded to.
+    hall: World,
     rng: ChaCha8Rng,
     tracks: Vec<TrackSid>,
 }
@@ -46,7 +57,8 @@ impl Chaos {
     }
 
     fn one_event(&mut self) {
-        match self.below(22) {
+        match self.below(24) {
+            22 | 23 => self.rooms_talk(),
             20 | 21 => self.agents_happen(),
             0 | 1 if self.below(4) == 0 => self.resume(),
             0 | 1 => self.join(),
@@ -84,6 +96,64 @@ impl Chaos {
                 self.world.pass(ms);
             }
         }
+    }
+
+    fn rooms_talk(&mut self) {
+        let identity = ["ada", "bob", "eve", "dan", "old"][self.below(5)].to_owned();
+        match self.below(12) {
+            0..=2 => drop(self.world.ask(Request::Forward(identity, RoomName::try_from(HALL).unwrap()))),
+            3 => {
+                let who = proto::RoomParticipantIdentity { identity, ..Default::default() };
+                let _ = self.hall.ask(Request::RemoveParticipant(who));
+            }
+            4 if self.below(4) == 0 => drop(self.hall.try_join(&Who::named(&identity))),
+            5 => self.hall.pass(1_000),
+            _ => {
+                let from_hall = self.below(2) == 0;
+                self.deliver(from_hall);
+            }
+        }
+    }
+
+    /// One word reaches the other room. False: there is none.
+    fn deliver(&mut self, from_hall: bool) -> bool {
+        let (from, to) = if from_hall { (&mut self.hall, &mut self.world) } else { (&mut self.world, &mut self.hall) };
+        if from.words.is_empty() {
+            return false;
+        }
+        let (name, word) = from.words.remove(0);
+        let participant = word.participant.clone();
+        let ends = to.room.is_over();
+        let taken = !ends && to.ask(Request::Hear(Box::new(word))).is_ok();
+        let heard = if taken {
+            Event::WordTaken { to: name, participant }
+        } else {
+            Event::WordRefused { to: name, participant }
+        };
+        if !from.room.is_over() {
+            from.step(heard);
+        }
+        true
+    }
+
+    /// Who is shown in the other room is in this one, with these tracks. How many.
+    fn check_forwarded(&mut self) -> usize {
+        while self.deliver(false) || self.deliver(true) {}
+        let all = |world: &mut World| match world.ask(Request::ListParticipants) {
+            Ok(Answer::Participants(all)) => all,
+            other => panic!("{other:?}"),
+        };
+        let here = if self.world.room.is_over() { Vec::new() } else { all(&mut self.world) };
+        let forwarded = i32::from(KindDetail::Forwarded);
+        let shown = all(&mut self.hall).into_iter().filter(|info| info.kind_details.contains(&forwarded));
+        let shown: Vec<_> = shown.collect();
+        for shown in &shown {
+            let known = here.iter().find(|info| info.identity == shown.identity);
+            let known = known.unwrap_or_else(|| panic!("shown, but not there: {shown:?}"));
+            assert_eq!((&shown.tracks, &shown.permission), (&known.tracks, &known.permission));
+            assert_eq!((&shown.metadata, shown.state), (&known.metadata, known.state));
+        }
+        shown.len()
     }
 
     fn join(&mut self) {

@@ -30,6 +30,7 @@ pub(crate) struct VirtualNode {
 #[derive(Default, Debug, Clone, PartialEq)]
 pub(crate) struct VirtualPipe {
     pub(crate) dials: bool,
+    pub(crate) tracks_only: bool,
     /// The other end.
     pub(crate) connected: Option<PipeEnd>,
     pub(crate) filled: Vec<PipedTrack>,
@@ -105,9 +106,9 @@ impl VirtualNode {
             RoomToNode::ReplayData { session, received } => self.at(&session).replays.extend(received),
             RoomToNode::SendData { packet, reliable, identities } => self.sent.push((packet, reliable, identities)),
             RoomToNode::UpdateGrants { session, grants } => self.at(&session).grants = Some(grants),
-            RoomToNode::OpenPipe { pipe, dials } => {
+            RoomToNode::OpenPipe { pipe, dials, tracks_only } => {
                 assert!(!self.knows_no_pipes);
-                let before = self.pipes.insert(pipe, VirtualPipe { dials, ..VirtualPipe::default() });
+                let before = self.pipes.insert(pipe, VirtualPipe { dials, tracks_only, ..VirtualPipe::default() });
                 assert_eq!(before, None, "opened twice");
             }
             RoomToNode::ConnectPipe { pipe, end } => self.pipe(pipe).connected = Some(end),

@@ -9,6 +9,7 @@ use edge_signal::room::Room;
 use edge_signal::room::call::Heard;
 use edge_signal::room::effect::{DirectoryEntry, Effect, RowChange, TABLES};
 use edge_signal::room::event::{Admission, ConnectionId, Context, Event, UnixMs};
+use edge_signal::room::forward::Word;
 use edge_signal::room::service::{Answer, Error, Request};
 use edge_signal::room::transfer::{Transfer, Welcome};
 use livekit_protocol as proto;
@@ -48,6 +49,8 @@ pub(crate) struct World {
     /// Who was brought to another room: what its client was told, and the claims of its token there.
     pub(crate) moved: Vec<(proto::RoomMovedResponse, AccessClaims)>,
     pub(crate) app_server: AppServer,
+    /// What other rooms are to hear.
+    pub(crate) words: Vec<(RoomName, Word)>,
     /// What participants said of calls.
     pub(crate) calls: Vec<(String, Heard)>,
     /// The agents' object was told that the room is over.
@@ -76,6 +79,7 @@ impl World {
             left: Vec::new(),
             moved: Vec::new(),
             app_server: AppServer::default(),
+            words: Vec::new(),
             calls: Vec::new(),
             agents_over: false,
             answer: None,
@@ -88,6 +92,12 @@ impl World {
     /// Another room: no id of the one is one of the other.
     pub(crate) fn another() -> Self {
         Self { events: 1 << 32, ..Self::new() }
+    }
+
+    /// The same, of another name.
+    pub(crate) fn another_named(name: &str) -> Self {
+        let room = Room::new(RoomName::try_from(name).unwrap(), Context { now: START, seed: [8; 32] });
+        Self { room, ..Self::another() }
     }
 
     // --- clients
@@ -424,6 +434,7 @@ impl World {
                 node.open(&session);
             }
             Effect::RevokeTokens { identity, before, until } => self.revoked.push((identity, before, until)),
+            Effect::ToRoom { to, word } => self.words.push((to, *word)),
             Effect::Webhook(event) => self.app_server.hear(*event),
             Effect::Answer(answer) => assert!(self.answer.replace(*answer).is_none(), "answered twice"),
             Effect::Place(request) => self.asked_fleet.push(*request),

@@ -155,7 +155,7 @@ impl Outgoing {
 
 impl Conference {
     /// Opens an end of a pipe and tells the room what it is like.
-    pub(super) fn open_pipe(&mut self, name: &RoomName, key: PipeKey, dials: bool) {
+    pub(super) fn open_pipe(&mut self, name: &RoomName, key: PipeKey, dials: bool, data: DataRole) {
         let Some(room) = self.rooms.get_mut(name).filter(|room| !room.pipes.contains_key(&key)) else {
             return self.say(name, NodeToRoom::PipeState { pipe: key, state: MediaState::Failed });
         };
@@ -183,7 +183,7 @@ impl Conference {
             local: pipe.credentials.clone(),
             fingerprint: None,
             certificate: CertificateTurn::First,
-            data: DataRole::Pipe,
+            data,
             pipe: Some(PipeConfig { number: pipe.number, dials }),
         };
         let opened = NodeToRoom::PipeOpened { pipe: key, end: pipe.end(endpoint) };

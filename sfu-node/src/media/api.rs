@@ -104,6 +104,8 @@ pub enum DataRole {
     /// Between two nodes: both know the channels. What the room's participants here send goes there, and what comes from
     /// there goes to them, and nowhere else.
     Pipe,
+    /// There are none: whatever comes is dropped.
+    None,
 }
 
 /// Whose packets these are, for stamping `DataPacket`s.

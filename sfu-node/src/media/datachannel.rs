@@ -184,7 +184,7 @@ impl DataChannels {
     /// Whether messages for the participant go to this transport.
     #[must_use]
     pub fn is_downstream(&self) -> bool {
-        self.role != DataRole::Upstream
+        !matches!(self.role, DataRole::Upstream | DataRole::None)
     }
 
     /// The client has these channels from another node and does not know that this is a new association.
@@ -213,6 +213,9 @@ impl DataChannels {
 
     /// Takes an SCTP packet.
     pub fn handle_packet(&mut self, now: Instant, packet: Bytes, received: &mut Vec<Message>) {
+        if self.role == DataRole::None {
+            return;
+        }
         self.contained(|channels| channels.take_packet(now, packet, received));
     }
 

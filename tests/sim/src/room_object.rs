@@ -324,6 +324,7 @@ impl RoomObject {
             | Effect::Webhook(_)
             | Effect::Answer(_)
             | Effect::AgentsOver { .. }
+            | Effect::ToRoom { .. }
             | Effect::RoomMoved { .. }
             | Effect::CallHeard { .. } => {}
         }

@@ -80,8 +80,8 @@ pub fn ask(method: &str, encoding: Encoding, body: &[u8], grant: &VideoGrant) ->
         }
         "ForwardParticipant" => {
             let request: proto::ForwardParticipantRequest = encoding.decode(body)?;
-            call.of_two_rooms(&request.room, &request.destination_room)?;
-            Err(Error::new(Code::Unimplemented, "not implemented"))
+            let (room, to) = call.of_two_rooms(&request.room, &request.destination_room)?;
+            Ok(Ask::Room(room, Request::Forward(request.identity, to)))
         }
         "MoveParticipant" => {
             let request: proto::MoveParticipantRequest = encoding.decode(body)?;
@@ -109,7 +109,7 @@ pub fn answer(encoding: Encoding, answer: Result<Answer, service::Error>) -> Res
         }
         Answer::Reply(payload) => encoding.encode(&proto::PerformRpcResponse { payload }, answer_json::REPLY),
         // The room's object waits for what comes of these.
-        Answer::Called(_) | Answer::Transfer(_) | Answer::Welcome(_) => {
+        Answer::Called(_) | Answer::Transfer(_) | Answer::Welcome(_) | Answer::Forward(_) => {
             Err(Error::new(Code::Internal, "the room has not finished"))
         }
         Answer::Dispatch(dispatch) => encoding.encode(&*dispatch, answer_json::DISPATCH),
@@ -253,10 +253,11 @@ mod tests {
         };
         let body = r#"{"room":"r","identity":"ada","destinationRoom":"s"}"#;
         let code = |method: &str, grant: &VideoGrant| call(method, body, grant).unwrap_err().code;
-        assert_eq!(code("ForwardParticipant", &grant("r", "s")), Code::Unimplemented);
         let (room, to) = (RoomName::try_from("r").unwrap(), RoomName::try_from("s").unwrap());
         let asked = call("MoveParticipant", body, &grant("r", "s"));
-        assert_eq!(asked, Ok(Ask::Room(room, Request::Transfer("ada".into(), to))));
+        assert_eq!(asked, Ok(Ask::Room(room.clone(), Request::Transfer("ada".into(), to.clone()))));
+        let asked = call("ForwardParticipant", body, &grant("r", "s"));
+        assert_eq!(asked, Ok(Ask::Room(room, Request::Forward("ada".into(), to))));
         let nameless = call("MoveParticipant", r#"{"room":"r","identity":"ada"}"#, &grant("r", "")).unwrap_err();
         assert_eq!((nameless.code, nameless.text.as_str()), (Code::InvalidArgument, "no room name"));
         for method in ["ForwardParticipant", "MoveParticipant"] {

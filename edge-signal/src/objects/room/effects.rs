@@ -47,6 +47,7 @@ impl Shell {
                         self.storage().revoke(&identity, before, until, runtime::now())?;
                     }
                 }
+                Effect::ToRoom { to, word } => self.keep_word(to, *word)?,
                 Effect::Webhook(event) => self.keep_webhook(&event)?,
                 // The operator has been told.
                 Effect::Left { .. } => {}

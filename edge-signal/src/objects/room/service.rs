@@ -42,6 +42,9 @@ impl Shell {
 
     async fn serve_in_turn(self: &Rc<Self>, asked: Asked) -> Result<Answered> {
         let _turn = self.serving.lock().await;
+        if matches!(asked.request, service::Request::Forward(..)) {
+            return self.forward(asked).await;
+        }
         match self.ask(asked)? {
             Ok(Answer::Transfer(transfer)) => self.transfer(*transfer).await,
             answer => Ok(answer),
@@ -63,7 +66,7 @@ impl Shell {
         told.await.unwrap_or_else(|_| Err(Error::RustError("the transfer was given up".to_owned())))
     }
 
-    fn ask(self: &Rc<Self>, asked: Asked) -> Result<Answered> {
+    pub(super) fn ask(self: &Rc<Self>, asked: Asked) -> Result<Answered> {
         let room = self.room_for(&asked.room)?;
         let answer = self.handle_in(room, Event::Request(Box::new(asked.request)))?;
         answer.ok_or_else(|| Error::RustError("the room does not answer".to_owned()))

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use shared::ids::Identity;
 use worker::{Result, SqlStorage, SqlStorageValue, State};
 
+use super::words::Letter;
 use crate::objects::agents::Over;
 use crate::objects::directory::Line;
 use crate::room::effect::{RowChange, TABLES};
@@ -52,6 +53,7 @@ impl Storage {
             None,
         )?;
         self.sql.exec("CREATE TABLE IF NOT EXISTS agents_over (sid TEXT PRIMARY KEY, value TEXT NOT NULL)", None)?;
+        self.sql.exec("CREATE TABLE IF NOT EXISTS letter (key TEXT PRIMARY KEY, value TEXT NOT NULL)", None)?;
         self.sql
             .exec("CREATE TABLE IF NOT EXISTS directory_line (id INTEGER PRIMARY KEY, line TEXT NOT NULL)", None)?;
         Ok(())
@@ -169,6 +171,35 @@ impl Storage {
 
     pub(super) fn drop_agents_over(&self, over: &Over) -> Result<()> {
         self.sql.exec("DELETE FROM agents_over WHERE sid = ?", vec![over.sid.to_string().into()])?;
+        Ok(())
+    }
+
+    /// Keeps what another room is to hear, in place of what it was to hear before.
+    pub(super) fn keep_letter(&self, letter: &Letter) -> Result<()> {
+        // A room of an earlier version does not have that table.
+        self.create_missing()?;
+        let values = vec![letter.key().into(), serde_json::to_string(letter)?.into()];
+        self.sql.exec("INSERT OR REPLACE INTO letter (key, value) VALUES (?, ?)", values)?;
+        Ok(())
+    }
+
+    /// What other rooms have not heard, the oldest first: as it was written, and read.
+    pub(super) fn letters(&self) -> Result<Vec<(String, Letter)>> {
+        #[derive(Deserialize)]
+        struct Row {
+            value: String,
+        }
+        if !has_table(&self.sql, "letter")? {
+            return Ok(Vec::new());
+        }
+        let rows: Vec<Row> = self.sql.exec("SELECT value FROM letter ORDER BY rowid", None)?.to_array()?;
+        let read = |row: Row| Ok((row.value.clone(), serde_json::from_str(&row.value)?));
+        rows.into_iter().map(read).collect()
+    }
+
+    /// A room has heard this; what is newer stays.
+    pub(super) fn drop_letter(&self, text: &str) -> Result<()> {
+        self.sql.exec("DELETE FROM letter WHERE value = ?", vec![SqlStorageValue::from(text.to_owned())])?;
         Ok(())
     }
 

@@ -54,8 +54,8 @@ fn a_track_goes_through_a_pipe_in_the_layers_that_are_wanted_there() {
     let served = there.tell(RoomToNode::Offer { session: key("bob", 1), description: offer });
     let viewer = last_sets(&served).0.unwrap()[0].clone();
 
-    let answers = here.tell(RoomToNode::OpenPipe { pipe, dials: false });
-    let dials = there.tell(RoomToNode::OpenPipe { pipe, dials: true });
+    let answers = here.tell(RoomToNode::OpenPipe { pipe, dials: false, tracks_only: false });
+    let dials = there.tell(RoomToNode::OpenPipe { pipe, dials: true, tracks_only: false });
     let has_config = |effects: &Effects| {
         let is_pipe = |c: &Command| matches!(c, Command::Open(config) if config.data == DataRole::Pipe);
         effects.commands.iter().any(|(_, command)| is_pipe(command))
@@ -112,12 +112,12 @@ fn a_pipe_takes_only_what_a_session_here_sends() {
     let mut hall = Hall::new(10);
     hall.open("bob", 1, JOIN).unwrap();
     hall.conference.flush();
-    hall.tell(RoomToNode::OpenPipe { pipe, dials: false });
+    hall.tell(RoomToNode::OpenPipe { pipe, dials: false, tracks_only: false });
     let stream = stream();
     hall.tell(RoomToNode::DrawPipe { pipe, streams: vec![stream] });
     assert_eq!(hall.conference.track_count(), 1);
     let other = PipeKey(2);
-    hall.tell(RoomToNode::OpenPipe { pipe: other, dials: false });
+    hall.tell(RoomToNode::OpenPipe { pipe: other, dials: false, tracks_only: false });
     let track = TrackSid::try_from("TR_VCcam").unwrap();
     let tracks = vec![PipedTrack { publisher: participant("ada"), track, max_layer: None }];
     let filled = hall.tell(RoomToNode::FillPipe { pipe: other, tracks });
@@ -130,15 +130,15 @@ fn a_pipe_takes_only_what_a_session_here_sends() {
 #[test]
 fn a_pipe_ends_with_its_room_and_says_when_it_fails() {
     let mut hall = Hall::new(10);
-    let refused = hall.tell(RoomToNode::OpenPipe { pipe: PipeKey(1), dials: true });
+    let refused = hall.tell(RoomToNode::OpenPipe { pipe: PipeKey(1), dials: true, tracks_only: false });
     assert!(
         matches!(&refused.messages[..], [(_, NodeToRoom::PipeState { state: MediaState::Failed, .. })]),
         "nobody of the room is here: {refused:?}"
     );
     hall.open("bob", 1, JOIN).unwrap();
     hall.conference.flush();
-    let failing = transport(&hall.tell(RoomToNode::OpenPipe { pipe: PipeKey(2), dials: true }));
-    let lasting = transport(&hall.tell(RoomToNode::OpenPipe { pipe: PipeKey(3), dials: true }));
+    let failing = transport(&hall.tell(RoomToNode::OpenPipe { pipe: PipeKey(2), dials: true, tracks_only: false }));
+    let lasting = transport(&hall.tell(RoomToNode::OpenPipe { pipe: PipeKey(3), dials: true, tracks_only: false }));
     hall.conference.shard_event(&Event::Failed { transport: failing, reason: FailReason::NotConnected });
     let failed = hall.conference.flush().messages;
     assert!(
@@ -165,7 +165,7 @@ fn who_is_served_a_track_goes_on_when_it_comes_from_another_node_from_then_on() 
     let offer = Description { kind: DescriptionKind::Offer, id: 2, sdp: JOIN.to_owned() };
     let served = hall.tell(RoomToNode::Offer { session: key("bob", 1), description: offer });
     let viewer = last_sets(&served).0.unwrap()[0].clone();
-    hall.tell(RoomToNode::OpenPipe { pipe: PipeKey(1), dials: false });
+    hall.tell(RoomToNode::OpenPipe { pipe: PipeKey(1), dials: false, tracks_only: false });
     hall.tell(RoomToNode::CloseSession { session: key("ada", 1), quietly: false });
     let stream = stream();
     let drawn = hall.tell(RoomToNode::DrawPipe { pipe: PipeKey(1), streams: vec![stream] });
@@ -184,7 +184,7 @@ fn what_a_session_here_sends_is_not_taken_from_elsewhere() {
     let mut hall = Hall::new(10);
     hall.open("bob", 1, JOIN).unwrap();
     hall.conference.flush();
-    hall.tell(RoomToNode::OpenPipe { pipe, dials: false });
+    hall.tell(RoomToNode::OpenPipe { pipe, dials: false, tracks_only: false });
     let before = hall.tell(RoomToNode::DrawPipe { pipe, streams: vec![stream()] });
     let key_before = last_sets(&before).1.unwrap()[0].track;
     // She comes here: what is still to come from where she was makes way.
