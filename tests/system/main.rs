@@ -34,6 +34,7 @@ mod nodes_prove_who_they_are;
 mod on_hosts_a_silent_one_costs_no_call;
 mod one_scalable_stream_serves_every_size;
 mod operators_drain_nodes;
+mod participants_move_between_nodes;
 mod probe_proves_a_call;
 mod room_survives;
 mod rows_of_another_version;
