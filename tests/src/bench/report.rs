@@ -191,12 +191,16 @@ impl Part {
     }
 }
 
+/// Parts that are not made of runs: a row is one run, of as many events as it says.
+const ONCE: [&str; 3] = ["crowd", "failover", "api"];
+
 /// Where and when figures were taken, and how.
 fn head(text: &mut String, report: &Value, file: &str) -> Result<()> {
     let (runs, seconds) = (whole(number(report, "runs")), whole(number(report, "seconds")));
+    let taken = if ONCE.contains(&file) { String::new() } else { format!("medians of {runs} runs of {seconds} s; ") };
     writeln!(
         text,
-        "{}, {} CPUs, {}; {}; {}; medians of {runs} runs of {seconds} s; `{}`; [figures](bench/{file}.json)\n",
+        "{}, {} CPUs, {}; {}; {}; {taken}`{}`; [figures](bench/{file}.json)\n",
         string(report, "cpu_model"),
         whole(number(report, "cpus")),
         string(report, "kernel"),
