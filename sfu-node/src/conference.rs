@@ -47,6 +47,8 @@ struct Room {
     loose: usize,
     /// To other nodes that serve it.
     pipes: BTreeMap<PipeKey, Pipe>,
+    /// Sessions of other nodes that are to hear how those here fare.
+    newcomers: Vec<SessionKey>,
 }
 
 /// Whose a transport or a track is.
@@ -145,7 +147,8 @@ impl Conference {
         if !self.rooms.contains_key(name) {
             let (key, home) = (RoomKey(self.allocator.key()), self.placement.place(&[]));
             let (sessions, tracks, pipes) = (BTreeMap::new(), HashMap::new(), BTreeMap::new());
-            self.rooms.insert(name.clone(), Room { key, home, sessions, tracks, loose: 0, pipes });
+            self.rooms
+                .insert(name.clone(), Room { key, home, sessions, tracks, loose: 0, pipes, newcomers: Vec::new() });
         }
         let Some(room) = self.rooms.get_mut(name) else { return Err(RefusalReason::NoCapacity) };
         let shard = self.placement.place(&room.present());
@@ -196,6 +199,7 @@ impl Conference {
             RoomToNode::FillPipe { pipe, tracks } => return self.fill_pipe(name, pipe, tracks),
             RoomToNode::DrawPipe { pipe, streams } => return self.draw_pipe(name, pipe, streams),
             RoomToNode::ClosePipe { pipe } => return self.close_pipe(name, pipe),
+            RoomToNode::TellQuality { newcomers } => return self.tell_quality(name, newcomers),
             of_session => of_session,
         };
         let Some(key) = session_of(&message).cloned() else { return };
@@ -263,6 +267,7 @@ impl Conference {
             | RoomToNode::ConnectPipe { .. }
             | RoomToNode::FillPipe { .. }
             | RoomToNode::DrawPipe { .. }
+            | RoomToNode::TellQuality { .. }
             | RoomToNode::ClosePipe { .. } => {}
         }
         self.take(name, &key.participant, shard, out);
@@ -382,10 +387,17 @@ impl Conference {
         self.take(&owner.0, &owner.1, shard, out);
     }
 
+    /// Sessions of other nodes have not heard how those fare who publish here.
+    fn tell_quality(&mut self, name: &RoomName, newcomers: Vec<SessionKey>) {
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        let space = self.max_sessions.saturating_sub(room.newcomers.len());
+        room.newcomers.extend(newcomers.into_iter().take(space));
+    }
+
     /// Tells the rooms how well media gets through, as far as they do not know; for every few seconds.
     pub(crate) fn assess(&mut self) {
         for (name, room) in &mut self.rooms {
-            let (mut changed, mut same, mut newcomers) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut changed, mut same, mut newcomers) = (Vec::new(), Vec::new(), std::mem::take(&mut room.newcomers));
             for session in room.sessions.values_mut() {
                 let Some((reach, is_news)) = session.assess() else { continue };
                 if session.take_newcomer() {
@@ -580,6 +592,7 @@ fn session_of(message: &RoomToNode) -> Option<&SessionKey> {
         | RoomToNode::ConnectPipe { .. }
         | RoomToNode::FillPipe { .. }
         | RoomToNode::DrawPipe { .. }
+        | RoomToNode::TellQuality { .. }
         | RoomToNode::ClosePipe { .. } => None,
     }
 }

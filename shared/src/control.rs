@@ -427,6 +427,11 @@ pub enum RoomToNode {
         /// How, complete.
         streams: Vec<PipedStream>,
     },
+    /// Say with the next [`NodeToRoom::ConnectionQuality`] how all fare who publish here, for these sessions of other nodes.
+    TellQuality {
+        /// Who has not heard of them.
+        newcomers: Vec<SessionKey>,
+    },
     /// Close a pipe.
     ClosePipe {
         /// Which.
@@ -556,7 +561,7 @@ pub enum NodeToRoom {
         changed: Vec<SessionQuality>,
         /// Others that publish, for those who have not heard of them.
         same: Vec<SessionQuality>,
-        /// Who has not: it is new, or new tracks reach it.
+        /// Who has not: it is new, or new tracks reach it; sessions of other nodes too, where [`RoomToNode::TellQuality`] named them.
         newcomers: Vec<SessionKey>,
     },
     /// A subscriber takes only this one of a track's [`Subscription::codecs`], or none of them.

@@ -4,7 +4,7 @@
 use livekit_protocol as proto;
 use livekit_protocol::ConnectionQuality;
 use livekit_protocol::signal_response::Message;
-use shared::control::{BEST_SCORE, EXCELLENT_SCORE, GOOD_SCORE, SessionQuality};
+use shared::control::{BEST_SCORE, EXCELLENT_SCORE, GOOD_SCORE, RoomToNode, SessionQuality};
 use shared::ids::{NodeId, ParticipantSid, SessionKey};
 
 use super::Room;
@@ -36,6 +36,22 @@ impl Room {
             let updates: Vec<_> = changed.iter().chain(same).filter(concerned).map(|(_, info)| info.clone()).collect();
             if !updates.is_empty() {
                 turn.send_client(connection, Message::ConnectionQuality(proto::ConnectionQualityUpdate { updates }));
+            }
+        }
+        // Those of other nodes are in the answer to such a question.
+        let here: Vec<_> = newcomers.iter().filter(|newcomer| self.is_current(id, newcomer)).collect();
+        self.ask_for_qualities(turn, id, &here);
+    }
+
+    /// Has the other nodes say how those fare whom newcomers at this one hear.
+    fn ask_for_qualities(&self, turn: &mut Turn, id: &NodeId, newcomers: &[&SessionKey]) {
+        let others = self.nodes.iter().filter(|(other, node)| *other != id && node.takes_pipes);
+        for (other, _) in others.filter(|(other, _)| self.listens(other)) {
+            let there = self.sessions_on(other);
+            let is_concerned = |newcomer: &&&SessionKey| there.iter().any(|sid| self.hears(&newcomer.participant, sid));
+            let newcomers: Vec<_> = newcomers.iter().filter(is_concerned).map(|key| (*key).clone()).collect();
+            if !newcomers.is_empty() {
+                turn.send_node(other, RoomToNode::TellQuality { newcomers });
             }
         }
     }

@@ -3,10 +3,11 @@
 use edge_signal::room::event::{ConnectionId, Event};
 use edge_signal::room::placement::NEARER_WAIT_MS;
 use livekit_protocol::signal_request::Message as Asked;
+use livekit_protocol::signal_response::Message;
 use shared::claims::REGION_ATTRIBUTE;
-use shared::control::{MediaState, NodeToRoom};
+use shared::control::{MediaState, NodeToRoom, SessionQuality};
 use shared::geo::Place;
-use shared::ids::NodeId;
+use shared::ids::{NodeId, SessionKey};
 
 use crate::world::{Who, World, camera, node_id, region, session_description};
 
@@ -64,6 +65,40 @@ fn each_is_served_near_and_sees_all() {
         let filled = world.nodes[&node_id(1)].pipes.values().filter(|pipe| !pipe.filled.is_empty()).count();
         assert_eq!((filled, world.nodes[&node_id(node)].pipes.len()), (2, 2));
     }
+}
+
+#[test]
+fn who_is_new_hears_how_those_on_other_nodes_fare() {
+    let mut world = world();
+    let [ada, bob, cyd] = [("ada", BERLIN, 1), ("bob", TOKYO, 2), ("cyd", AUSTIN, 3)]
+        .map(|(name, place, node)| join(&mut world, &from(name, place), node));
+    world.publish(&ada, "m");
+    let [adas, bobs] = [&ada, &bob].map(|client| world.session_of(client).1);
+    let quality = |changed: Option<u8>, same: Option<u8>, newcomers| {
+        let of = |score: Option<u8>, session: &SessionKey| {
+            score.map(|score| SessionQuality { session: session.clone(), score: Some(score) }).into_iter().collect()
+        };
+        NodeToRoom::ConnectionQuality { changed: of(changed, &bobs), same: of(same, &adas), newcomers }
+    };
+    world.look_away();
+    world.node_says(&node_id(2), quality(Some(100), None, vec![bobs.clone()]));
+    let asked = [1, 2, 3].map(|node| world.nodes[&node_id(node)].told_newcomers.clone());
+    assert_eq!(asked, [vec![bobs.clone()], vec![], vec![]], "only she is heard by him");
+    assert_eq!(qualities(&mut world, &bob), [bobs.participant.to_string()]);
+    world.node_says(&node_id(1), quality(None, Some(50), vec![bobs.clone()]));
+    assert_eq!(qualities(&mut world, &bob), [adas.participant.to_string()]);
+    assert_eq!(qualities(&mut world, &cyd), [""; 0], "she was told, or will be");
+    let asked = [1, 2, 3].map(|node| world.nodes[&node_id(node)].told_newcomers.len());
+    assert_eq!(asked, [1, 0, 0], "nobody is asked for the answer");
+}
+
+/// Whose quality a client was told since the last look.
+fn qualities(world: &mut World, client: &ConnectionId) -> Vec<String> {
+    let updates = world.inbox(client).into_iter().filter_map(|message| match message {
+        Message::ConnectionQuality(update) => Some(update.updates),
+        _ => None,
+    });
+    updates.flatten().map(|info| info.participant_sid).collect()
 }
 
 /// Ada, Bob, Cyd are served near them, and Ada's node dies.

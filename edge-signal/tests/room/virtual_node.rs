@@ -24,6 +24,8 @@ pub(crate) struct VirtualNode {
     pub(crate) knows_no_pipes: bool,
     pub(crate) place: Option<Place>,
     pub(crate) pipes: BTreeMap<PipeKey, VirtualPipe>,
+    /// Sessions of other nodes that are to hear how its own fare.
+    pub(crate) told_newcomers: Vec<SessionKey>,
 }
 
 /// Its end of a pipe.
@@ -120,6 +122,7 @@ impl VirtualNode {
             }
             RoomToNode::DrawPipe { pipe, streams } => self.pipe(pipe).drawn = streams,
             RoomToNode::ClosePipe { pipe } => drop(self.pipes.remove(&pipe)),
+            RoomToNode::TellQuality { newcomers } => self.told_newcomers.extend(newcomers),
         }
     }
 

@@ -247,6 +247,9 @@ fn quality_is_told_as_it_changes_and_whole_to_who_is_new() {
     let offer = Description { kind: DescriptionKind::Offer, id: 2, sdp: JOIN.to_owned() };
     hall.tell(RoomToNode::Offer { session: key("bob", 1), description: offer });
     assert_eq!(assess(&mut hall), told(vec![], vec![reach("ada", Some(30))], vec![key("bob", 1)]));
+    hall.tell(RoomToNode::TellQuality { newcomers: vec![key("eve", 1)] });
+    assert_eq!(assess(&mut hall), told(vec![], vec![reach("ada", Some(30))], vec![key("eve", 1)]), "she is elsewhere");
+    assert_eq!(assess(&mut hall), []);
     hall.conference.shard_event(&Event::Disconnected(hers));
     assert_eq!(assess(&mut hall), told(vec![reach("ada", None)], vec![], vec![]));
 }
