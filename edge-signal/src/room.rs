@@ -106,6 +106,8 @@ pub struct Counters {
     pub rejected_descriptions: u64,
     /// Sessions that a node did not open.
     pub refused_sessions: u64,
+    /// Pipes between nodes that cannot reach each other.
+    pub pipes_in_vain: u64,
     /// Agents' jobs that failed.
     pub failed_jobs: u64,
     /// Agents' jobs over [`job::MAX_JOBS`].
@@ -122,6 +124,7 @@ impl Counters {
             ("session_moved", self.moves, earlier.moves),
             ("rejected_description", self.rejected_descriptions, earlier.rejected_descriptions),
             ("refused_session", self.refused_sessions, earlier.refused_sessions),
+            ("pipe_in_vain", self.pipes_in_vain, earlier.pipes_in_vain),
             ("failed_job", self.failed_jobs, earlier.failed_jobs),
             ("refused_job", self.refused_jobs, earlier.refused_jobs),
         ];

@@ -17,6 +17,8 @@ use super::turn::Turn;
 
 /// Milliseconds until a pipe that failed is opened anew.
 pub const REOPEN_AFTER_MS: u64 = 1_000;
+/// Milliseconds that a pipe has to have been tried for, before nodes count as unable to reach each other.
+pub const IN_VAIN_AFTER_MS: u64 = 10_000;
 
 /// A node's end of a pipe; part of its row, by the node at the other end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,11 +34,18 @@ pub(super) struct End {
     streams: Vec<PipedStream>,
     /// It has failed, and is opened anew then.
     reopen_at: Option<UnixMs>,
+    /// When the node was told to open it.
+    #[serde(default)]
+    opened_at: UnixMs,
+    /// The two nodes have reached each other.
+    #[serde(default)]
+    was_up: bool,
 }
 
 impl End {
-    fn new(key: PipeKey) -> Self {
-        Self { key, like: None, fill: Vec::new(), told: true, streams: Vec::new(), reopen_at: None }
+    fn new(key: PipeKey, opened_at: UnixMs) -> Self {
+        let (like, fill, streams) = (None, Vec::new(), Vec::new());
+        Self { key, like, fill, told: true, streams, reopen_at: None, opened_at, was_up: false }
     }
 }
 
@@ -95,17 +104,39 @@ impl Room {
         self.tell_node(turn, &other, RoomToNode::DrawPipe { pipe, streams });
     }
 
-    /// A pipe is up, interrupted, or over; one that is over is opened anew, but not at once.
+    /// A pipe is up, interrupted, or over; one that is over is opened anew, but not at once. **Where it never was up, the room
+    /// gathers on one of the two nodes:** people who do not see each other are worse off than far from their node.
     pub(super) fn pipe_state(&mut self, turn: &mut Turn, id: &NodeId, pipe: PipeKey, state: MediaState) {
         if self.forward_state(turn.now, id, pipe, state) {
             return;
         }
-        let Some(other) = self.pipe_to(id, pipe).filter(|_| state == MediaState::Failed) else { return };
+        let Some(other) = self.pipe_to(id, pipe) else { return };
+        let ends = [(id, &other), (&other, id)];
+        if state == MediaState::Connected {
+            let untold = |(from, to): &(&NodeId, &NodeId)| self.pipe_end(from, to).is_some_and(|end| !end.was_up);
+            for (from, to) in ends.into_iter().filter(untold).collect::<Vec<_>>() {
+                if let Some(end) = self.end_mut(from, to) {
+                    end.was_up = true;
+                }
+            }
+        }
+        if state != MediaState::Failed {
+            return;
+        }
         self.tell_node(turn, &other, RoomToNode::ClosePipe { pipe });
+        let in_vain = |end: &End| !end.was_up && end.opened_at.after(IN_VAIN_AFTER_MS) <= turn.now;
+        if self.pipe_end(id, &other).is_some_and(in_vain) {
+            self.counters.pipes_in_vain += 1;
+            let is_home = self.usable_node() == Some(id);
+            if let Some(node) = self.node_mut(if is_home { &other } else { id }) {
+                // Until it says hello again.
+                node.takes_pipes = false;
+            }
+        }
         let reopen_at = Some(turn.now.after(REOPEN_AFTER_MS));
-        for (from, to) in [(id, &other), (&other, id)] {
+        for (from, to) in ends {
             if let Some(end) = self.end_mut(from, to) {
-                *end = End { reopen_at, ..End::new(pipe) };
+                *end = End { reopen_at, ..End::new(pipe, turn.now) };
             }
         }
     }
@@ -176,7 +207,7 @@ impl Room {
         let pipe = PipeKey(u32::from_be_bytes([a, b, c, d]));
         for (id, other, dials) in [(low, high, false), (high, low, true)] {
             if let Some(node) = self.node_mut(id) {
-                node.pipes.insert(other.clone(), End::new(pipe));
+                node.pipes.insert(other.clone(), End::new(pipe, turn.now));
             }
             turn.send_node(id, RoomToNode::OpenPipe { pipe, dials, tracks_only: false });
         }
@@ -264,6 +295,10 @@ impl Room {
         let other = found.map(|(other, _)| other.clone());
         self.counters.dropped_stale += u64::from(other.is_none());
         other
+    }
+
+    fn pipe_end(&self, id: &NodeId, other: &NodeId) -> Option<&End> {
+        self.nodes.get(id)?.pipes.get(other)
     }
 
     fn end_mut(&mut self, id: &NodeId, other: &NodeId) -> Option<&mut End> {

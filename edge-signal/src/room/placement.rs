@@ -129,7 +129,8 @@ impl Room {
             return self.ask_fleet(turn, place, Some(doubtful), &sessions);
         }
         if let Some(leaving) = self.sessions_to_move() {
-            let seeking = self.seek_nearer(turn, &leaving);
+            let draining: Vec<_> = leaving.iter().filter(|sid| self.is_on_draining(sid)).cloned().collect();
+            let seeking = self.seek_nearer(turn, &draining);
             let leaving: Vec<_> = leaving.into_iter().filter(|sid| !seeking.contains(sid)).collect();
             if let Some(homeless) = self.move_to_targets(turn, &leaving) {
                 return self.ask_fleet(turn, self.place_of(&homeless), None, &leaving);
@@ -201,10 +202,15 @@ impl Room {
             let target = self.node_for(self.place_of(sid)).filter(|id| self.listens(id));
             target.is_some() && self.sessions.get(sid).is_some_and(|session| session.node.as_ref() != target)
         };
-        let leaves = |sid: &ParticipantSid| is_far(sid) && could_go(sid);
+        let leaves = |sid: &ParticipantSid| self.is_on_draining(sid) && is_far(sid) && could_go(sid);
         let is_awaited = self.waiting_sessions().iter().any(waits)
             || self.sessions_to_move().is_some_and(|leaving| leaving.iter().any(leaves));
         is_awaited.then(|| self.nearer_until()).flatten()
+    }
+
+    fn is_on_draining(&self, sid: &ParticipantSid) -> bool {
+        let node = self.sessions.get(sid).and_then(|session| self.nodes.get(session.node.as_ref()?));
+        node.is_some_and(|node| node.draining)
     }
 
     fn place_of(&self, sid: &ParticipantSid) -> Option<Place> {

@@ -1,6 +1,7 @@
 //! Participants far from their room's node are served by one that is near them: the room is on several nodes then.
 
 use edge_signal::room::event::{ConnectionId, Event};
+use edge_signal::room::pipes::{IN_VAIN_AFTER_MS, REOPEN_AFTER_MS};
 use edge_signal::room::placement::NEARER_WAIT_MS;
 use livekit_protocol::signal_request::Message as Asked;
 use livekit_protocol::signal_response::Message;
@@ -90,6 +91,46 @@ fn who_is_new_hears_how_those_on_other_nodes_fare() {
     assert_eq!(qualities(&mut world, &cyd), [""; 0], "she was told, or will be");
     let asked = [1, 2, 3].map(|node| world.nodes[&node_id(node)].told_newcomers.len());
     assert_eq!(asked, [1, 0, 0], "nobody is asked for the answer");
+}
+
+#[test]
+fn nodes_that_cannot_reach_each_other_leave_nobody_apart() {
+    let mut world = world();
+    let ada = join(&mut world, &from("ada", BERLIN), 1);
+    let camera = world.add_track(&ada, camera("c")).unwrap();
+    world.receive_track(&ada, &camera);
+    let eve = join(&mut world, &from("eve", PARIS), 1);
+    let bob = join(&mut world, &from("bob", TOKYO), 2);
+    let fail = |world: &mut World| {
+        let pipe = *world.nodes[&node_id(2)].pipes.keys().next().unwrap();
+        world.nodes.get_mut(&node_id(2)).unwrap().pipes.clear();
+        world.node_says(&node_id(2), NodeToRoom::PipeState { pipe, state: MediaState::Failed });
+        pipe
+    };
+    let pipe = *world.nodes[&node_id(2)].pipes.keys().next().unwrap();
+    world.node_says(&node_id(1), NodeToRoom::PipeState { pipe, state: MediaState::Connected });
+    world.pass(IN_VAIN_AFTER_MS);
+    fail(&mut world);
+    world.pass(REOPEN_AFTER_MS);
+    assert_eq!(node_of(&mut world, &bob), node_id(2), "they could once, and may again");
+    world.pass(IN_VAIN_AFTER_MS - 1);
+    fail(&mut world);
+    world.pass(REOPEN_AFTER_MS);
+    assert_eq!(node_of(&mut world, &bob), node_id(2), "that was quick: it may have another cause");
+    world.pass(IN_VAIN_AFTER_MS);
+    fail(&mut world);
+    world.say(&bob, Asked::Offer(session_description("offer", 7)));
+    world.media(&bob, MediaState::Connected);
+    for client in [&ada, &eve, &bob] {
+        assert_eq!(node_of(&mut world, client), node_id(1));
+    }
+    assert_eq!(world.served(&bob), [camera]);
+    world.pass(60_000);
+    assert!(world.nodes[&node_id(1)].pipes.is_empty());
+    assert_eq!(world.room.counters().pipes_in_vain, 1);
+    assert_eq!(node_of(&mut world, &bob), node_id(1), "he stays");
+    let dan = join(&mut world, &from("dan", TOKYO), 2);
+    assert_eq!(node_of(&mut world, &dan), node_id(1));
 }
 
 /// Whose quality a client was told since the last look.
