@@ -13,6 +13,7 @@ pub mod gate;
 pub mod mint;
 mod need;
 pub mod placement;
+pub mod relief;
 
 /// Heartbeats a node may miss before it counts as lost.
 pub const MISSED_HEARTBEATS: u64 = 3;
@@ -40,6 +41,8 @@ pub struct Linked {
     heard: UnixMs,
     /// Sessions placed here that its last heartbeat cannot know of.
     placed: u32,
+    /// Heartbeats in a row by which it was busy.
+    hot: u32,
 }
 
 /// Why a node's greeting is refused.
@@ -64,7 +67,7 @@ impl Fleet {
         if info.control_version != CONTROL_VERSION {
             return Err(HelloError::Version(info.control_version));
         }
-        let linked = Linked { info, load: None, draining: false, drained: false, heard: now, placed: 0 };
+        let linked = Linked { info, load: None, draining: false, drained: false, heard: now, placed: 0, hot: 0 };
         self.nodes.insert(node, linked);
         Ok(())
     }
@@ -73,7 +76,17 @@ impl Fleet {
     pub fn heartbeat(&mut self, now: UnixMs, node: &NodeId, load: NodeLoad) {
         if let Some(linked) = self.nodes.get_mut(node) {
             (linked.heard, linked.load, linked.placed) = (now, Some(load), 0);
+            linked.feel();
         }
+    }
+
+    /// How many sessions a node is to let go of now that others have room for them. Call [`Fleet::sweep`] before.
+    pub fn relieve(&mut self, node: &NodeId) -> Option<u32> {
+        let sessions = relief::of(&self.nodes, node)?;
+        if let Some(linked) = self.nodes.get_mut(node) {
+            linked.hot = 0;
+        }
+        Some(sessions)
     }
 
     /// Places nothing there any more.
@@ -337,6 +350,45 @@ mod tests {
         assert_eq!(need([9, 9, 9], false), (3, 0, 27, 5, NeedReason::Load));
         assert_eq!(need([5, 5, 5], true), (2, 1, 15, 3, NeedReason::Draining), "where is that to go?");
         assert_eq!(need([0, 1, 0], false), (3, 0, 1, 1, NeedReason::Idle));
+    }
+
+    #[test]
+    fn a_node_that_is_busy_for_long_lets_go_of_some() {
+        use relief::HOT_HEARTBEATS;
+        let sessions = |sessions| NodeLoad { sessions, ..NodeLoad::default() };
+        let relief = |others: &[(&str, Place, u32)], beats: u32| {
+            let mut fleet = fleet(&[("hot", BERLIN)]);
+            for (name, place, load) in others {
+                fleet.hello(UnixMs(0), id(name), info(*place)).unwrap();
+                fleet.heartbeat(UnixMs(1), &id(name), sessions(*load));
+            }
+            for _ in 0..beats {
+                fleet.heartbeat(UnixMs(1), &id("hot"), sessions(10));
+            }
+            (fleet.relieve(&id("hot")), fleet)
+        };
+        let (asked, mut fleet) = relief(&[("cool", BERLIN, 1)], HOT_HEARTBEATS);
+        assert_eq!(
+            (asked, fleet.relieve(&id("hot"))),
+            (Some(3), None),
+            "a quarter, and then it is seen what comes of it"
+        );
+        assert_eq!(relief(&[("cool", BERLIN, 7)], HOT_HEARTBEATS).0, Some(2), "half of the difference");
+        assert_eq!(relief(&[("cool", BERLIN, 1)], HOT_HEARTBEATS - 1).0, None, "it may be over soon");
+        assert_eq!(relief(&[("warm", BERLIN, 8)], HOT_HEARTBEATS).0, None, "not worth it");
+        assert_eq!(relief(&[("far", TOKYO, 1)], HOT_HEARTBEATS).0, None);
+        assert_eq!(relief(&[], HOT_HEARTBEATS).0, None);
+
+        let (_, mut fleet) = relief(&[("cool", BERLIN, 1)], HOT_HEARTBEATS - 1);
+        fleet.heartbeat(UnixMs(2), &id("hot"), sessions(8));
+        fleet.heartbeat(UnixMs(3), &id("hot"), sessions(10));
+        assert_eq!(fleet.relieve(&id("hot")), None, "it was not busy in between");
+        fleet.drain(&id("cool"), true);
+        (0..HOT_HEARTBEATS).for_each(|_| fleet.heartbeat(UnixMs(4), &id("hot"), sessions(10)));
+        assert_eq!(fleet.relieve(&id("hot")), None, "nobody takes them");
+        fleet.drain(&id("cool"), false);
+        assert_eq!(fleet.relieve(&id("hot")), Some(3));
+        assert_eq!(fleet.relieve(&id("stranger")), None);
     }
 
     #[test]

@@ -113,6 +113,11 @@ impl Conference {
         self.rooms.values().map(|room| room.tracks.len()).sum()
     }
 
+    /// How many sessions each room has.
+    pub(crate) fn room_sizes(&self) -> Vec<(RoomName, usize)> {
+        self.rooms.iter().map(|(name, room)| (name.clone(), room.sessions.len())).collect()
+    }
+
     /// Sessions of a room.
     pub(crate) fn sessions_of(&self, room: &RoomName) -> Vec<SessionKey> {
         let sessions = self.rooms.get(room).into_iter().flat_map(|room| room.sessions.values());

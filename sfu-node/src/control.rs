@@ -53,6 +53,8 @@ pub(crate) enum Request {
     Reconcile { room: RoomName, keep: Vec<SessionKey> },
     /// The sessions that are here.
     Sessions { room: RoomName, reply: oneshot::Sender<Vec<SessionKey>> },
+    /// How many sessions each room has.
+    RoomSizes { reply: oneshot::Sender<Vec<(RoomName, usize)>> },
     /// The pipes to other nodes that are open here.
     Pipes { room: RoomName, reply: oneshot::Sender<Vec<PipeKey>> },
     /// The link to the room is up again: what went into the one before may be lost.
@@ -95,6 +97,13 @@ impl Control {
     pub(crate) async fn sessions(&self, room: RoomName) -> Result<Vec<SessionKey>, ControlGone> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::Sessions { room, reply }).await?;
+        answer.await.map_err(|_| ControlGone)
+    }
+
+    /// How many sessions each room has.
+    pub(crate) async fn room_sizes(&self) -> Result<Vec<(RoomName, usize)>, ControlGone> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::RoomSizes { reply }).await?;
         answer.await.map_err(|_| ControlGone)
     }
 
@@ -232,6 +241,9 @@ impl<F: Fn(ShardIndex, Command) + Send + 'static> State<F> {
             Request::Reconcile { room, keep } => self.conference.reconcile(&room, &keep),
             Request::Sessions { room, reply } => {
                 let _ = reply.send(self.conference.sessions_of(&room));
+            }
+            Request::RoomSizes { reply } => {
+                let _ = reply.send(self.conference.room_sizes());
             }
             Request::Pipes { room, reply } => {
                 let _ = reply.send(self.conference.pipes_of(&room));

@@ -4,6 +4,7 @@ pub(crate) mod address;
 pub(crate) mod enrol;
 pub(crate) mod fleet_link;
 pub(crate) mod identity;
+mod relief;
 pub(crate) mod room_link;
 mod socket;
 

@@ -34,6 +34,8 @@ pub(crate) struct Metrics {
     pub(crate) room_links_up: Gauge,
     /// Links of either kind that broke.
     pub(crate) links_lost: Counter,
+    /// Rooms asked to leave because the node was busy.
+    pub(crate) rooms_shed: Counter,
     /// Frames of the edge that do not parse.
     pub(crate) bad_messages: Counter,
     /// Rooms given up because their messages could not be delivered.
@@ -53,6 +55,7 @@ impl Metrics {
             fleet_link_up: Gauge::default(),
             room_links_up: Gauge::default(),
             links_lost: Counter::default(),
+            rooms_shed: Counter::default(),
             bad_messages: Counter::default(),
             room_outbox_full: Counter::default(),
             registry: Registry::default(),
@@ -63,6 +66,8 @@ impl Metrics {
         registry.register("fleet_link_up", "1 while the fleet link is up", metrics.fleet_link_up.clone());
         registry.register("room_links_up", "Room links up", metrics.room_links_up.clone());
         registry.register("links_lost", "Fleet and room links that broke", metrics.links_lost.clone());
+        let shed = "Rooms asked to leave because the node was busy";
+        registry.register("rooms_shed", shed, metrics.rooms_shed.clone());
         registry.register("bad_messages", "Frames of the edge that do not parse", metrics.bad_messages.clone());
         registry.register("room_outbox_full", "Rooms whose link could not keep up", metrics.room_outbox_full.clone());
         Self { registry, ..metrics }

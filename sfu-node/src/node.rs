@@ -23,7 +23,7 @@ use crate::edge::address::{AddressError, seen_by};
 use crate::edge::enrol::{EnrolError, enrol};
 use crate::edge::fleet_link::{FleetLink, FleetState};
 use crate::edge::identity::{IdentityError, NodeKey, load_id, store_id};
-use crate::edge::room_link::RoomContext;
+use crate::edge::room_link::{RoomContext, SHED_LIMIT};
 use crate::edge::{Dialer, Leaving, backoff, endpoint};
 use crate::http::{Status, router};
 use crate::media::api::{Event, ShardConfig, ShardIndex};
@@ -260,6 +260,7 @@ impl Links<'_> {
                 pipes: self.config.pipes(),
                 place: self.config.region.place,
                 leaving: leaving.subscribe(),
+                shed_limit: SHED_LIMIT,
             };
             let mut link = FleetLink {
                 info: self.info(),

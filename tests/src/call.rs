@@ -60,6 +60,18 @@ impl Call {
         Self::on(move |args| Deployment::of_nodes(nodes, args), mode, people, &[]).await
     }
 
+    /// Nobody is in it: for crowds. Nodes take at most so many sessions.
+    ///
+    /// # Errors
+    /// The nodes do not start.
+    pub async fn of_small_nodes(nodes: usize, max_sessions: usize) -> Result<Self> {
+        let start = move |mut args: Vec<String>| {
+            args.extend(["--max-sessions".to_owned(), max_sessions.to_string()]);
+            Deployment::of_nodes(nodes, args)
+        };
+        Self::on(start, Mode::Single, &[], &[]).await
+    }
+
     /// As [`Self::open`], where the platform says that the people are at these places, in their order.
     ///
     /// # Errors
@@ -186,6 +198,20 @@ impl Call {
         Ok(stills(&self.clients).await?.into_iter().fold(0.0, f64::max))
     }
 
+    /// Waits until a node has so many sessions.
+    ///
+    /// # Errors
+    /// It gets others.
+    pub async fn has_sessions(&self, node: usize, count: f64) -> Result<()> {
+        let sessions = async {
+            while sum_metric(&self.metrics(node).await?, "meridian_node_sessions") != count {
+                sleep(POLL).await;
+            }
+            anyhow::Ok(())
+        };
+        timeout(PATIENCE, sessions).await.with_context(|| format!("not {count} sessions"))?
+    }
+
     /// The node that has the call, by its place; waits until one says so.
     ///
     /// # Errors
@@ -231,13 +257,7 @@ impl Call {
     /// # Errors
     /// It keeps some.
     pub async fn is_left(&self, node: usize) -> Result<()> {
-        let emptied = async {
-            while sum_metric(&self.metrics(node).await?, "meridian_node_sessions") > 0.0 {
-                sleep(POLL).await;
-            }
-            anyhow::Ok(())
-        };
-        timeout(PATIENCE, emptied).await.context("it keeps its sessions")?
+        self.has_sessions(node, 0.0).await.context("it keeps its sessions")
     }
 
     /// Signals a node's process.

@@ -18,6 +18,7 @@ mod bad_tokens_are_refused;
 mod benchmarks_end_what_they_start;
 mod browser_call;
 mod browsers_come_back;
+mod busy_nodes_let_go_of_calls;
 mod calls_go_on_when_the_network_breaks;
 mod clients_that_ask_too_often_wait;
 mod dev_command;

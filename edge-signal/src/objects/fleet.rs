@@ -188,6 +188,9 @@ impl DurableObject for FleetObject {
             NodeToFleet::Heartbeat(load) => {
                 self.fleet.borrow_mut().heartbeat(runtime::now(), &attachment.node, load);
                 self.sweep();
+                if let Some(sessions) = self.fleet.borrow_mut().relieve(&attachment.node) {
+                    send(&socket, &FleetToNode::Shed { sessions })?;
+                }
                 self.tell_needs();
             }
             NodeToFleet::Draining => {

@@ -1,15 +1,17 @@
 //! The link to the fleet: says hello, sends heartbeats, and starts a room link for each attach. Comes back by itself.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use shared::control::{FleetToNode, HEARTBEAT_SECS, NodeInfo, NodeToFleet};
 use shared::ids::{NodeId, RoomName};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::relief::choose;
 use super::room_link::{self, Attach, RoomContext};
 use super::socket::{Incoming, LinkError, Socket};
 use super::{Leaving, backoff};
@@ -49,7 +51,14 @@ pub(crate) struct FleetLink {
 struct Rooms {
     /// End with the attaches they did not come to.
     tasks: JoinSet<(RoomName, mpsc::Receiver<Attach>)>,
-    attaches: HashMap<RoomName, mpsc::Sender<Attach>>,
+    known: HashMap<RoomName, Task>,
+}
+
+/// Reaches a room's task.
+struct Task {
+    attaches: mpsc::Sender<Attach>,
+    /// The room is to leave.
+    shed: Arc<Notify>,
 }
 
 impl FleetLink {
@@ -70,7 +79,7 @@ impl FleetLink {
                     }
                     error.to_string()
                 }
-                Err(error) if error.is_refusal() && rooms.attaches.is_empty() => return error.to_string(),
+                Err(error) if error.is_refusal() && rooms.known.is_empty() => return error.to_string(),
                 Err(error) => error.to_string(),
             };
             tracing::warn!(reason, "fleet link is down");
@@ -103,7 +112,7 @@ impl FleetLink {
             }
             tokio::select! {
                 message = socket.next::<FleetToNode>() => match message? {
-                    Incoming::Message(message) => self.handle(message, rooms),
+                    Incoming::Message(message) => self.handle(message, rooms).await,
                     Incoming::Garbage => {
                         self.context.metrics.bad_messages.inc();
                         tracing::warn!("a frame of the fleet does not parse");
@@ -120,13 +129,14 @@ impl FleetLink {
         }
     }
 
-    fn handle(&self, message: FleetToNode, rooms: &mut Rooms) {
+    async fn handle(&self, message: FleetToNode, rooms: &mut Rooms) {
         match message {
             FleetToNode::Welcome { node, draining } => {
                 self.welcome(&node);
                 self.drain(draining);
             }
             FleetToNode::Drain { draining } => self.drain(draining),
+            FleetToNode::Shed { sessions } => self.shed(usize::try_from(sessions).unwrap_or(usize::MAX), rooms).await,
             FleetToNode::Attach { room, ticket, first } => {
                 tracing::info!(%room, "attach");
                 rooms.attach(room, Attach { ticket, first }, &self.context);
@@ -145,6 +155,18 @@ impl FleetLink {
         });
     }
 
+    /// Asks rooms to leave. Which, only this node knows.
+    async fn shed(&self, sessions: usize, rooms: &Rooms) {
+        // Fails when the node ends anyway.
+        let Ok(sizes) = self.context.control.room_sizes().await else { return };
+        let chosen = choose(sizes, sessions);
+        tracing::info!(sessions, rooms = chosen.len(), "busy: rooms are asked to leave");
+        for task in chosen.iter().filter_map(|room| rooms.known.get(room)) {
+            self.context.metrics.rooms_shed.inc();
+            task.shed.notify_one();
+        }
+    }
+
     fn welcome(&self, node: &NodeId) {
         if node != self.context.dialer.node() {
             tracing::warn!(%node, "the fleet calls this node by another id");
@@ -157,9 +179,9 @@ impl FleetLink {
 
 impl Rooms {
     fn attach(&mut self, room: RoomName, attach: Attach, context: &RoomContext) {
-        let attach = match self.attaches.get(&room) {
+        let attach = match self.known.get(&room) {
             None => attach,
-            Some(known) => match known.try_send(attach) {
+            Some(known) => match known.attaches.try_send(attach) {
                 Ok(()) => return,
                 Err(TrySendError::Closed(attach)) => attach,
                 Err(TrySendError::Full(_)) => {
@@ -169,8 +191,9 @@ impl Rooms {
         };
         let (sender, receiver) = mpsc::channel(ATTACHES);
         if sender.try_send(attach).is_ok() {
-            self.attaches.insert(room.clone(), sender);
-            let task = room_link::run(room.clone(), context.clone(), receiver);
+            let shed = Arc::new(Notify::new());
+            self.known.insert(room.clone(), Task { attaches: sender, shed: shed.clone() });
+            let task = room_link::run(room.clone(), context.clone(), receiver, shed);
             self.tasks.spawn(async move {
                 let left = task.await;
                 (room, left)
@@ -191,7 +214,7 @@ impl Rooms {
 
     /// Drops what is kept of a room whose task has ended, and begins anew if it was attached again meanwhile.
     fn restart(&mut self, room: &RoomName, mut left: mpsc::Receiver<Attach>, context: &RoomContext) {
-        self.attaches.remove(room);
+        self.known.remove(room);
         while let Ok(attach) = left.try_recv() {
             self.attach(room.clone(), attach, context);
         }

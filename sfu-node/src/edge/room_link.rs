@@ -10,8 +10,8 @@ use std::time::Duration;
 use shared::control::{CONTROL_VERSION, NodeToRoom, OpenSession, RefusalReason, RoomToNode};
 use shared::geo::Place;
 use shared::ids::RoomName;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::socket::{Incoming, LinkError, Socket};
 use super::{DialError, Dialer, Leaving, backoff};
@@ -21,6 +21,8 @@ use crate::metrics::{Metrics, Reason};
 
 /// How long a node tries to get back to a room that it still has sessions of.
 const REJOIN_LIMIT: Duration = Duration::from_secs(20);
+/// How long a room is asked to leave a busy node; where no other one takes it by then, it stays.
+pub(crate) const SHED_LIMIT: Duration = Duration::from_secs(20);
 
 /// The fleet wants the node in a room.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub(crate) struct RoomContext {
     pub(crate) place: Place,
     /// Rooms are told of it.
     pub(crate) leaving: watch::Receiver<Leaving>,
+    /// How long a room is asked to leave: [`SHED_LIMIT`].
+    pub(crate) shed_limit: Duration,
 }
 
 /// Why a link ended that was up.
@@ -60,6 +64,10 @@ struct RoomLink {
     context: RoomContext,
     outbox: mpsc::Receiver<NodeToRoom>,
     attaches: mpsc::Receiver<Attach>,
+    /// The node is busy: the room is to leave.
+    shed: Arc<Notify>,
+    /// Until then the room is asked to.
+    sheds_until: Option<Instant>,
     /// Refusals, for the next link if there is none now.
     refusals: VecDeque<NodeToRoom>,
     /// For the next dial.
@@ -69,20 +77,29 @@ struct RoomLink {
 }
 
 /// Serves a room until nothing is left to serve. Later attaches to the same room come through `attaches`; given back, for
-/// those that came too late.
+/// those that came too late. When `shed` is notified, the room is asked to leave the node.
 pub(crate) async fn run(
     room: RoomName,
     context: RoomContext,
     attaches: mpsc::Receiver<Attach>,
+    shed: Arc<Notify>,
 ) -> mpsc::Receiver<Attach> {
     let (sender, outbox) = mpsc::channel(OUTBOX);
     let control = context.control.clone();
     if control.send(Request::OpenRoom { room: room.clone(), outbox: sender }).await.is_err() {
         return attaches;
     }
-    let refusals = VecDeque::new();
-    let mut link =
-        RoomLink { room: room.clone(), context, outbox, attaches, refusals, ticket: String::new(), was_up: false };
+    let mut link = RoomLink {
+        room: room.clone(),
+        context,
+        outbox,
+        attaches,
+        shed,
+        sheds_until: None,
+        refusals: VecDeque::new(),
+        ticket: String::new(),
+        was_up: false,
+    };
     if link.serve().await.is_ok() {
         tracing::debug!(%room, "room link ended");
     }
@@ -184,7 +201,7 @@ impl RoomLink {
         let mut leaving = self.context.leaving.clone();
         let mut told = false;
         loop {
-            let draining = leaving.borrow_and_update().is_set();
+            let draining = leaving.borrow_and_update().is_set() || self.sheds_until.is_some();
             if draining != told {
                 if let Err(error) = socket.send(&NodeToRoom::Draining { draining }).await {
                     return Ok(Ended::Lost(error));
@@ -215,6 +232,8 @@ impl RoomLink {
                     }
                 },
                 Ok(()) = leaving.changed() => {}
+                () = self.shed.notified() => self.sheds_until = Some(Instant::now() + self.context.shed_limit),
+                () = over(self.sheds_until) => self.sheds_until = None,
                 attach = self.attaches.recv() => {
                     socket.close().await;
                     return Ok(attach.map_or(Ended::Dropped, Ended::Replaced));
@@ -269,6 +288,14 @@ impl RoomLink {
         // Bounded: a link that is down gets at most the one refusal of each attach.
         self.refusals.truncate(OUTBOX);
         self.refusals.push_back(NodeToRoom::SessionRefused { session, reason, detail });
+    }
+}
+
+/// Waits until then; for ever where there is no such time.
+async fn over(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }
 

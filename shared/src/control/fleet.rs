@@ -109,6 +109,11 @@ pub enum FleetToNode {
         /// From now on.
         draining: bool,
     },
+    /// The node is busy, and another one is not: it asks some of its rooms to leave.
+    Shed {
+        /// About so many sessions are to go.
+        sessions: u32,
+    },
     /// Dial this room's object, and open its first session meanwhile.
     Attach {
         /// Which room.

@@ -347,6 +347,8 @@ impl Process {
         match frame {
             Frame::FromFleet(message) => match *message {
                 FleetToNode::Welcome { draining, .. } | FleetToNode::Drain { draining } => self.drained = draining,
+                // No node is busy in a simulation; what a room does when it is to leave is what it does in a drain.
+                FleetToNode::Shed { .. } => {}
                 FleetToNode::Attach { room, ticket, first } => {
                     self.attach(net, index, &room, Attach { ticket, first });
                 }

@@ -134,3 +134,19 @@ async fn a_refusal_is_final_for_this_identity() {
     let reason = tokio::time::timeout(LIMIT, &mut node.link).await.expect("it gives up").unwrap();
     assert!(reason.contains("403") && reason.contains("ticket used"), "{reason}");
 }
+
+#[tokio::test]
+async fn a_busy_node_asks_a_room_to_leave_for_a_while() {
+    let mut node = Node::start("fleet-busy").await;
+    let mut fleet = node.accept().await;
+    let first = Some(Box::new(node.story.open("ada", "hall", "1")));
+    fleet.say(&FleetToNode::Attach { room: hall(), ticket: "T1".to_owned(), first }).await;
+    let mut room = node.story.accept("T1").await;
+    room.hello().await;
+    while !matches!(room.next().await, NodeToRoom::Answer { .. }) {}
+    fleet.say(&FleetToNode::Shed { sessions: 1 }).await;
+    for draining in [true, false] {
+        while room.next::<NodeToRoom>().await != (NodeToRoom::Draining { draining }) {}
+    }
+    assert!(node.story.context.metrics.encode().unwrap().contains("rooms_shed_total 1"));
+}

@@ -75,9 +75,10 @@ impl Story {
             pipes: true,
             place: Place { latitude: 52.5, longitude: 13.4 },
             leaving: leaving.subscribe(),
+            shed_limit: Duration::from_millis(200),
         };
         let (attaches, received) = mpsc::channel(4);
-        let task = run(hall(), context.clone(), received);
+        let task = run(hall(), context.clone(), received, Arc::default());
         tasks.spawn(async move { drop(task.await) });
         Self {
             edge,
@@ -93,7 +94,7 @@ impl Story {
         }
     }
 
-    fn open(&self, who: &str, room: &str, jti: &str) -> OpenSession {
+    pub(in crate::edge) fn open(&self, who: &str, room: &str, jti: &str) -> OpenSession {
         let claims = SessionClaims {
             aud: node(),
             room: RoomName::try_from(room).unwrap(),
