@@ -379,7 +379,9 @@ impl DataChannels {
             negotiated: known,
             ..DataChannelConfig::default()
         };
-        let opened = association.open_stream(stream, PayloadProtocolIdentifier::Binary).is_ok();
+        // What came together with the client's cookie has opened it.
+        let opened = association.stream(stream).is_ok()
+            || association.open_stream(stream, PayloadProtocolIdentifier::Binary).is_ok();
         if let (true, Ok(mut channel)) = (opened, DataChannel::dial(config, handle.0, stream)) {
             flush_dcep(now, association, stream, &mut channel);
             self.channels.push(Channel { label, stream, channel });

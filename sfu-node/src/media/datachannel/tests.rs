@@ -254,6 +254,29 @@ fn a_client_that_starts_over_by_itself_is_followed() {
 }
 
 #[test]
+fn what_a_client_says_together_with_its_cookie_is_heard() {
+    let (now, mut received, mut first_tsn) = (Instant::now(), Vec::new(), [0; 4]);
+    let (mut node, mut client) = (DataChannels::new(DataRole::Both), Client::dial(now));
+    node.take_over([(Label::Reliable, 2)].into_iter().collect());
+    client.run(now, &mut node, &mut Vec::new(), |packet, node| match packet[12] {
+        1 => first_tsn.copy_from_slice(&packet[28..32]),
+        10 => {
+            // A DATA chunk behind it (RFC 9260 section 3.3.1): stream 2, the first message, WebRTC Binary.
+            let mut both = packet.to_vec();
+            both.resize(both.len().next_multiple_of(4), 0);
+            both.extend([0, 3, 0, 20]);
+            both.extend(first_tsn);
+            both.extend([0, 2, 0, 0, 0, 0, 0, 53]);
+            both.extend(b"here");
+            node.handle_packet(now, sealed(both), &mut received);
+        }
+        _ => {}
+    });
+    assert_eq!(received, [Message { label: Label::Reliable, data: Bytes::from_static(b"here") }]);
+    assert_eq!(node.send(now, Label::Reliable, &Bytes::from_static(b"there")), Ok(()));
+}
+
+#[test]
 fn an_init_of_the_client_that_crosses_its_cookie_ends_nothing() {
     let (now, mut received) = (Instant::now(), Vec::new());
     let (mut node, mut client) = (DataChannels::new(DataRole::Both), DataChannels::new(DataRole::Both));
