@@ -8,9 +8,10 @@ use livekit_protocol::participant_info::KindDetail;
 use livekit_protocol::signal_request::Message as Asked;
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{DisconnectReason, RoomParticipantIdentity};
-use shared::control::{MediaState, NodeToRoom, PipeEnd, PipeKey, PipedStream, TrackKind};
+use shared::control::{MediaState, NodeToRoom, PipeKey};
 use shared::ids::{RoomName, TrackSid};
 
+use crate::piping::{end, stream};
 use crate::virtual_node::VirtualPipe;
 use crate::world::{Who, World, camera, node_id, region, session_description};
 
@@ -26,21 +27,6 @@ struct Rooms {
 
 fn hall() -> RoomName {
     RoomName::try_from("hall").unwrap()
-}
-
-fn end(number: u32) -> PipeEnd {
-    PipeEnd {
-        addresses: vec!["203.0.113.1:7900".parse().unwrap()],
-        number,
-        ufrag: "u".into(),
-        password: "p".into(),
-        fingerprint: "f".into(),
-    }
-}
-
-fn stream(track: &TrackSid) -> PipedStream {
-    let (track, kind) = (track.clone(), TrackKind::Video);
-    PipedStream { track, kind, backup: false, payload_types: Vec::new(), layers: Vec::new() }
 }
 
 /// Carries what the rooms tell each other, until they have nothing more to tell; the last refusal.

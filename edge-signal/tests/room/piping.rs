@@ -66,7 +66,7 @@ impl Apart {
     }
 }
 
-fn end(number: u32) -> PipeEnd {
+pub(crate) fn end(number: u32) -> PipeEnd {
     PipeEnd {
         addresses: vec!["203.0.113.1:7900".parse().unwrap()],
         number,
@@ -76,7 +76,7 @@ fn end(number: u32) -> PipeEnd {
     }
 }
 
-fn stream(track: &TrackSid) -> PipedStream {
+pub(crate) fn stream(track: &TrackSid) -> PipedStream {
     let (track, kind) = (track.clone(), TrackKind::Video);
     PipedStream { track, kind, backup: false, payload_types: Vec::new(), layers: Vec::new() }
 }
