@@ -211,17 +211,7 @@ mod tests {
     }
 
     fn ask(client: Option<Place>) -> PlaceRequest {
-        let room = RoomName::try_from("den").unwrap();
-        PlaceRequest {
-            room,
-            client,
-            region: None,
-            exclude: Vec::new(),
-            first: None,
-            lost: None,
-            serving: Vec::new(),
-            sessions: 1,
-        }
+        PlaceRequest::of(RoomName::try_from("den").unwrap(), client)
     }
 
     fn fleet(nodes: &[(&str, Place)]) -> Fleet {

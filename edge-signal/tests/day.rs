@@ -180,16 +180,7 @@ impl Day {
         let people = ROOM_SIZES[self.rng.next_u32() as usize % ROOM_SIZES.len()];
         let room = RoomName::try_from(name).unwrap();
         // Its first participant asks; the others come to it.
-        let request = PlaceRequest {
-            room,
-            client: Some(client),
-            region: None,
-            exclude: Vec::new(),
-            first: None,
-            lost: None,
-            serving: Vec::new(),
-            sessions: 1,
-        };
+        let request = PlaceRequest::of(room, Some(client));
         let Some((node, _)) = self.fleet.place(&request) else {
             self.refused += 1;
             return;

@@ -87,14 +87,11 @@ impl Room {
                 },
             };
             admission.place = Some(Box::new(PlaceRequest {
-                room: self.record.name.clone(),
-                client: admission.attempt.place,
                 region,
                 exclude: self.record.avoided_nodes(context.now),
-                lost: None,
                 serving,
-                sessions: 1,
                 first: Some(first),
+                ..PlaceRequest::of(self.record.name.clone(), admission.attempt.place)
             }));
         }
         Ok(admission)

@@ -250,6 +250,23 @@ pub struct PlaceRequest {
     pub sessions: u32,
 }
 
+impl PlaceRequest {
+    /// For the first session of a room, wherever a node has space for it.
+    #[must_use]
+    pub fn of(room: RoomName, client: Option<Place>) -> Self {
+        Self {
+            room,
+            client,
+            region: None,
+            exclude: Vec::new(),
+            first: None,
+            lost: None,
+            serving: Vec::new(),
+            sessions: 1,
+        }
+    }
+}
+
 /// A session that goes with the attach; the fleet mints its token once the node is chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FirstSession {
