@@ -7,6 +7,7 @@ pub mod description;
 pub mod join_query;
 pub mod join_request;
 pub mod json;
+pub mod metrics;
 pub mod route;
 pub mod token_request;
 pub mod twirp;

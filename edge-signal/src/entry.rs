@@ -14,6 +14,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::runtime;
 
 mod agent;
+mod metrics;
 mod node;
 mod rtc;
 mod token;
@@ -90,6 +91,7 @@ async fn answer(route: Route, request: Request, env: &Env) -> Result<std::result
         Route::Need => node::need(&request, env, &deployment).await?,
         Route::FleetLink => node::fleet_link(&request, env).await?,
         Route::RoomLink => node::room_link(&request, env).await?,
+        Route::Metrics => metrics::read(&request, env, &deployment).await?,
         Route::Health | Route::Root => Ok(runtime::text(200, "OK")?),
         Route::Description => Ok(json_bytes(200, DESCRIPTION.as_bytes().to_vec())?),
         Route::Regions | Route::Asset => Err(Refusal::new(Reason::NotFound, "not found")),

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use shared::control::{CONTROL_VERSION, HEARTBEAT_SECS, NodeInfo, NodeLoad, NodeStatus, PlaceRequest, RegionNeed};
-use shared::ids::{NodeId, RegionName};
+use serde::{Deserialize, Serialize};
+use shared::control::{
+    CONTROL_VERSION, HEARTBEAT_SECS, NodeInfo, NodeLoad, NodeStatus, PlaceRequest, Placed, RegionNeed,
+};
+use shared::ids::NodeId;
 
 use crate::room::event::UnixMs;
 use crate::room::node::RESTART_GRACE_MS;
@@ -14,6 +17,7 @@ pub mod mint;
 mod need;
 pub mod placement;
 pub mod relief;
+pub mod returns;
 
 /// Heartbeats a node may miss before it counts as lost.
 pub const MISSED_HEARTBEATS: u64 = 3;
@@ -43,6 +47,24 @@ pub struct Linked {
     placed: u32,
     /// Heartbeats in a row by which it was busy.
     hot: u32,
+    /// Heartbeats in a row by which it takes rooms.
+    steady: u32,
+    /// Rooms that are to hear that it is back.
+    untold: returns::Untold,
+}
+
+/// Whether rooms can be placed on a node that somebody names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Availability {
+    /// It takes rooms, if it has space for them.
+    Available,
+    /// It takes none any more.
+    Draining,
+    /// It is enrolled and has no link now.
+    Away,
+    /// Nobody knows it, or its key is revoked.
+    Unknown,
 }
 
 /// Why a node's greeting is refused.
@@ -67,7 +89,9 @@ impl Fleet {
         if info.control_version != CONTROL_VERSION {
             return Err(HelloError::Version(info.control_version));
         }
-        let linked = Linked { info, load: None, draining: false, drained: false, heard: now, placed: 0, hot: 0 };
+        let (load, untold) = (None, returns::Untold::new());
+        let (draining, drained, heard) = (false, false, now);
+        let linked = Linked { info, load, draining, drained, heard, placed: 0, hot: 0, steady: 0, untold };
         self.nodes.insert(node, linked);
         Ok(())
     }
@@ -77,6 +101,7 @@ impl Fleet {
         if let Some(linked) = self.nodes.get_mut(node) {
             (linked.heard, linked.load, linked.placed) = (now, Some(load), 0);
             linked.feel();
+            linked.steady();
         }
     }
 
@@ -93,6 +118,7 @@ impl Fleet {
     pub fn draining(&mut self, node: &NodeId) {
         if let Some(linked) = self.nodes.get_mut(node) {
             linked.draining = true;
+            linked.steady = 0;
         }
     }
 
@@ -100,6 +126,7 @@ impl Fleet {
     pub fn drain(&mut self, node: &NodeId, drained: bool) {
         if let Some(linked) = self.nodes.get_mut(node) {
             linked.drained = drained;
+            linked.steady = 0;
         }
     }
 
@@ -109,6 +136,13 @@ impl Fleet {
         let linked = self.nodes.get(node)?;
         let (info, load) = (linked.info.clone(), linked.load);
         Some(NodeStatus { node: node.clone(), address, info, load, draining: linked.is_draining() })
+    }
+
+    /// Whether a node that has its link takes rooms. Call [`Fleet::sweep`] before.
+    #[must_use]
+    pub fn availability(&self, node: &NodeId) -> Option<Availability> {
+        let linked = self.nodes.get(node)?;
+        Some(if linked.is_draining() { Availability::Draining } else { Availability::Available })
     }
 
     /// How many nodes each region needs. Call [`Fleet::sweep`] before.
@@ -131,11 +165,12 @@ impl Fleet {
     }
 
     /// Chooses a node for a room, and counts what it will be given. Call [`Fleet::sweep`] before.
-    pub fn place(&mut self, request: &PlaceRequest) -> Option<(NodeId, RegionName)> {
+    pub fn place(&mut self, request: &PlaceRequest) -> Option<Placed> {
         let node = placement::choose(&self.nodes, request)?;
         let linked = self.nodes.get_mut(&node)?;
         linked.placed = linked.placed.saturating_add(request.sessions.max(1));
-        Some((node, linked.info.region.clone()))
+        let info = &linked.info;
+        Some(Placed { node, region: info.region.clone(), piped_at: info.pipes.then_some(info.place) })
     }
 
     /// Whether a node has its link, or may have it again in a moment. Call [`Fleet::sweep`] before.
@@ -185,19 +220,19 @@ impl Linked {
 mod tests {
     use shared::control::{NeedReason, NodeLimits};
     use shared::geo::Place;
-    use shared::ids::RoomName;
+    use shared::ids::{RegionName, RoomName};
 
     use super::*;
 
-    const BERLIN: Place = Place { latitude: 52.5, longitude: 13.4 };
-    const TOKYO: Place = Place { latitude: 35.7, longitude: 139.7 };
-    const PARIS: Place = Place { latitude: 48.9, longitude: 2.4 };
+    pub(super) const BERLIN: Place = Place { latitude: 52.5, longitude: 13.4 };
+    pub(super) const TOKYO: Place = Place { latitude: 35.7, longitude: 139.7 };
+    pub(super) const PARIS: Place = Place { latitude: 48.9, longitude: 2.4 };
 
-    fn id(name: &str) -> NodeId {
+    pub(super) fn id(name: &str) -> NodeId {
         NodeId::try_from(format!("ND_{name}")).unwrap()
     }
 
-    fn info(place: Place) -> NodeInfo {
+    pub(super) fn info(place: Place) -> NodeInfo {
         let region = RegionName::try_from("r").unwrap();
         NodeInfo {
             version: "0".into(),
@@ -223,7 +258,7 @@ mod tests {
     }
 
     fn chosen(fleet: &mut Fleet, request: &PlaceRequest) -> Option<NodeId> {
-        fleet.place(request).map(|(node, _)| node)
+        fleet.place(request).map(|placed| placed.node)
     }
 
     #[test]
@@ -266,6 +301,21 @@ mod tests {
         assert_eq!(chosen(&mut fleet, &from_paris(region("tokyo"))), Some(id("tokyo")));
         assert!(!fleet.has_node(&from_paris(region("mars"))));
         assert_eq!(chosen(&mut fleet, &from_paris(None)), Some(id("berlin")));
+    }
+
+    #[test]
+    fn a_wanted_node_is_had_while_it_takes_rooms() {
+        let mut fleet = fleet(&[("berlin", BERLIN), ("tokyo", TOKYO)]);
+        let there = |node: &str| PlaceRequest { node: Some(id(node)), ..ask(Some(PARIS)) };
+        assert_eq!(fleet.availability(&id("tokyo")), Some(Availability::Available));
+        assert_eq!(chosen(&mut fleet, &there("tokyo")), Some(id("tokyo")));
+        let failed = PlaceRequest { exclude: vec![id("tokyo")], ..there("tokyo") };
+        assert_eq!(chosen(&mut fleet, &failed), Some(id("berlin")), "it has just failed there");
+        fleet.drain(&id("tokyo"), true);
+        assert_eq!(fleet.availability(&id("tokyo")), Some(Availability::Draining));
+        assert_eq!(chosen(&mut fleet, &there("tokyo")), Some(id("berlin")));
+        assert_eq!(fleet.availability(&id("oslo")), None);
+        assert_eq!(chosen(&mut fleet, &there("oslo")), Some(id("berlin")));
     }
 
     #[test]

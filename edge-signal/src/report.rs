@@ -238,7 +238,7 @@ pub fn points(reports: &[Report<'_>]) -> Vec<Point> {
     points
 }
 
-fn why_of(why: NeedReason) -> &'static str {
+pub(crate) fn why_of(why: NeedReason) -> &'static str {
     match why {
         NeedReason::Fits => "fits",
         NeedReason::Load => "load",

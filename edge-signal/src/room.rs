@@ -26,6 +26,7 @@ use turn::Turn;
 
 pub mod admit;
 pub mod call;
+pub mod configuration;
 pub mod crowd;
 mod delivery;
 pub mod depart;
@@ -39,6 +40,7 @@ pub mod join;
 pub mod metadata;
 pub mod migrate;
 pub mod moving;
+mod nearer;
 pub mod node;
 mod participant;
 mod permission;
@@ -176,7 +178,7 @@ impl Room {
             Event::ClientGone { connection } => self.connection_gone(&mut turn, &connection),
             Event::Request(request) => self.serve_request(&mut turn, *request),
             Event::Transferred { transfer, welcome } => self.transferred(&mut turn, &transfer, *welcome),
-            Event::WordTaken { to, participant } => self.word_taken(&to, &participant),
+            Event::WordTaken { to, participant } => self.word_taken(&mut turn, &to, &participant),
             Event::WordRefused { to, participant } => self.word_refused(&mut turn, &to, &participant),
             Event::NodeLinked { node, region, rejoin_ticket } => {
                 self.node_linked(&mut turn, &node, region, rejoin_ticket);
@@ -186,6 +188,7 @@ impl Room {
             Event::NodeLost { node } => self.confirm_loss(&mut turn, &node),
             Event::NodeStillThere => self.node_still_there(turn.now),
             Event::Placed { node } => self.placed(&mut turn, node),
+            Event::NodeNear { place } => self.seek_near(place),
             Event::AgentsGranted { wishes, granted } => self.agents_granted(&mut turn, &wishes, *granted),
             Event::AgentsNews(news) => self.agents_news(&mut turn, *news),
             Event::Alarm => self.alarm(&mut turn),

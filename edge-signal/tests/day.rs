@@ -11,7 +11,7 @@ use edge_signal::fleet::Fleet;
 use edge_signal::room::event::UnixMs;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use shared::control::{CONTROL_VERSION, NodeInfo, NodeLimits, NodeLoad, PlaceRequest};
+use shared::control::{CONTROL_VERSION, NodeInfo, NodeLimits, NodeLoad, PlaceRequest, Placed};
 use shared::geo::Place;
 use shared::ids::{NodeId, RegionName, RoomName};
 
@@ -181,7 +181,7 @@ impl Day {
         let room = RoomName::try_from(name).unwrap();
         // Its first participant asks; the others come to it.
         let request = PlaceRequest::of(room, Some(client));
-        let Some((node, _)) = self.fleet.place(&request) else {
+        let Some(Placed { node, .. }) = self.fleet.place(&request) else {
             self.refused += 1;
             return;
         };

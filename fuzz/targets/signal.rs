@@ -12,7 +12,7 @@ use livekit_protocol::signal_response::Message as Answered;
 use livekit_protocol::{ClientInfo, ConnectionSettings, JoinRequest, SignalRequest};
 use prost::Message;
 use shared::claims::{AccessClaims, VideoGrant};
-use shared::control::{CONTROL_VERSION, NodeToRoom};
+use shared::control::{CONTROL_VERSION, NodeToRoom, Placed};
 use shared::ids::{NodeId, RANDOM_LEN, RegionName, RoomName};
 
 const START: u64 = 1_795_219_620_000;
@@ -79,7 +79,7 @@ impl World {
             };
             let admission = world.room.admit(world.context(), attempt).unwrap();
             world.sids.push(String::from(admission.participant.clone()));
-            let placed = admission.place.is_some().then(|| (node(), region()));
+            let placed = admission.place.is_some().then(|| Placed { node: node(), region: region(), piped_at: None });
             world.open.insert(connection(at));
             world.step(Event::Joined { connection: connection(at), admission: Box::new(admission), placed });
         }

@@ -116,6 +116,7 @@ fn sender(ssrc: u32) -> Sender {
         rtx_ssrc: Some(ssrc + 1),
         payload_types: vec![VP8],
         extensions: ExtensionIds { transport_cc: Some(TRANSPORT_CC), ..ExtensionIds::default() },
+        playout_delay: [0; 3],
         cname: "PA_ada".to_owned(),
         described: true,
         delivery: Delivery::default(),

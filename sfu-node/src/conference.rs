@@ -167,6 +167,8 @@ impl Conference {
             grants: claims.grants,
             peer_connections: open.peer_connections,
             client: open.client,
+            srtp: open.established.as_ref().and_then(|established| established.srtp),
+            playout_delay: open.playout_delay,
         };
         let mut out = Output::default();
         let session = Session::open(params, &mut self.allocator, &mut out);
@@ -323,10 +325,13 @@ impl Conference {
         self.repeat_pipes(name);
     }
 
-    /// Ends a room here, with its sessions.
+    /// Ends a room here, with its sessions and pipes.
     pub(crate) fn close_room(&mut self, name: &RoomName) {
         for key in self.sessions_of(name) {
             self.end_session(name, &key, false);
+        }
+        for pipe in self.pipes_of(name) {
+            self.close_pipe(name, pipe);
         }
     }
 
@@ -336,8 +341,11 @@ impl Conference {
             return;
         }
         match *event {
-            Event::Connected { transport, .. } | Event::Reconnected(transport) => {
-                self.with_transport(transport, |session, out| session.connected(transport, out));
+            Event::Connected { transport, profile } => {
+                self.with_transport(transport, |session, out| session.connected(transport, Some(profile), out));
+            }
+            Event::Reconnected(transport) => {
+                self.with_transport(transport, |session, out| session.connected(transport, None, out));
             }
             Event::ChannelsOpened(transport, ref channels) => {
                 self.with_transport(transport, |session, out| session.channels_opened(transport, channels, out));
@@ -355,7 +363,7 @@ impl Conference {
                 let Some(key) = session.map(|session| session.key().clone()) else { return };
                 tracing::info!(room = %name, session = %key, ?reason, "transport failed");
                 self.end_session(&name, &key, false);
-                let failed = NodeToRoom::MediaState { session: key, state: MediaState::Failed };
+                let failed = NodeToRoom::MediaState { session: key, state: MediaState::Failed, srtp: None };
                 self.effects.messages.push((name, failed));
             }
             Event::LayerSeen { track, layer, codec, ssrc, repair_ssrc } => {
@@ -387,9 +395,9 @@ impl Conference {
     fn readdressed(&mut self, transport: TransportKey) {
         let Some(owner) = self.transports.get(&transport).cloned() else { return };
         let Some(session) = session_at(&mut self.rooms, &owner) else { return };
-        let (shard, mut out) = (session.shard(), Output::default());
-        session.readdressed(transport, &mut self.allocator, &mut out);
-        self.take(&owner.0, &owner.1, shard, out);
+        session.readdressed(transport);
+        let shard = session.shard();
+        self.take(&owner.0, &owner.1, shard, Output::default());
     }
 
     /// Sessions of other nodes have not heard how those fare who publish here.
@@ -416,6 +424,9 @@ impl Conference {
             }
             if newcomers.is_empty() {
                 same.clear();
+            } else if let Some(speakers) = sorted(room.sessions.values().filter_map(Session::speaking).collect()) {
+                let present = NodeToRoom::Speakers { speakers, newcomers: newcomers.clone() };
+                self.effects.messages.push((name.clone(), present));
             }
             if !changed.is_empty() || !newcomers.is_empty() {
                 let quality = NodeToRoom::ConnectionQuality { changed, same, newcomers };
@@ -470,9 +481,9 @@ impl Conference {
             let Some(step) = session.take_loudness() else { continue };
             news.entry(owner.0).or_default().push(Speaking { session: session.key().clone(), step });
         }
-        for (name, mut speakers) in news {
-            speakers.sort_by_key(|speaking| Reverse(speaking.step));
-            self.effects.messages.push((name, NodeToRoom::Speakers { speakers }));
+        for (name, news) in news {
+            let Some(speakers) = sorted(news) else { continue };
+            self.effects.messages.push((name, NodeToRoom::Speakers { speakers, newcomers: Vec::new() }));
         }
     }
 
@@ -523,13 +534,17 @@ impl Conference {
                     || sessions.values().any(|session| session.is_subscribed_to(*track))
             });
             self.unfilled.insert(name.clone());
-            if room.sessions.is_empty()
-                && let Some(over) = self.rooms.remove(name)
-            {
-                self.drop_pipes(over.pipes);
-            }
+            self.forget_unused_room(name);
         }
         self.publishers.retain(|_, (room, owner)| room != name || *owner != key.participant);
+    }
+
+    /// A room is forgotten with its last session, once it has closed its pipes: they are there for whoever comes next, and it
+    /// would not hear that they are not.
+    fn forget_unused_room(&mut self, name: &RoomName) {
+        if self.rooms.get(name).is_some_and(|room| room.sessions.is_empty() && room.pipes.is_empty()) {
+            self.rooms.remove(name);
+        }
     }
 
     /// Closes a session's transports. False: it is not here.
@@ -557,6 +572,12 @@ impl Room {
         let others: BTreeSet<ShardIndex> = self.sessions.values().map(Session::shard).collect();
         std::iter::once(self.home).chain(others.into_iter().filter(|shard| *shard != self.home)).collect()
     }
+}
+
+/// The loudest first; `None`: nobody.
+fn sorted(mut speakers: Vec<Speaking>) -> Option<Vec<Speaking>> {
+    speakers.sort_by_key(|speaking| Reverse(speaking.step));
+    (!speakers.is_empty()).then_some(speakers)
 }
 
 fn session_at<'a>(rooms: &'a mut BTreeMap<RoomName, Room>, (name, participant): &Owner) -> Option<&'a mut Session> {

@@ -7,13 +7,16 @@ use std::time::Instant;
 /// Measures between two readings.
 #[derive(Debug)]
 pub(crate) struct CpuMeter {
+    /// How many the process may use; to ask the system takes many reads.
+    cores: f32,
     last: Option<(Instant, u64)>,
 }
 
 impl CpuMeter {
     /// Starts measuring.
     pub(crate) fn new() -> Self {
-        Self { last: ticks().map(|ticks| (Instant::now(), ticks)) }
+        let cores = available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { cores: cores as f32, last: ticks().map(|ticks| (Instant::now(), ticks)) }
     }
 
     /// Share of all cores the process may use since the last reading, 0.0 to 1.0; 0.0 where the system does not say.
@@ -21,9 +24,7 @@ impl CpuMeter {
         let Some(now) = ticks() else { return 0.0 };
         let at = Instant::now();
         let Some((then, before)) = self.last.replace((at, now)) else { return 0.0 };
-        let cores = available_parallelism().map_or(1, std::num::NonZero::get);
-        let wall =
-            at.duration_since(then).as_secs_f32() * cores as f32 * rustix::param::clock_ticks_per_second() as f32;
+        let wall = at.duration_since(then).as_secs_f32() * self.cores * rustix::param::clock_ticks_per_second() as f32;
         if wall > 0.0 { (now.saturating_sub(before) as f32 / wall).clamp(0.0, 1.0) } else { 0.0 }
     }
 }

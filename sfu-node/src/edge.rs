@@ -1,6 +1,7 @@
 //! The node's side of the edge: who the node is, and how it dials. **Nodes dial; the edge never does.**
 
 pub(crate) mod address;
+pub(crate) mod departure;
 pub(crate) mod enrol;
 pub(crate) mod fleet_link;
 pub(crate) mod identity;

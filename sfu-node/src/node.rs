@@ -20,6 +20,7 @@ use crate::conference::Conference;
 use crate::config::Config;
 use crate::control::{self, Control, ControlTask, EVENTS, Pulse, Report, Request};
 use crate::edge::address::{AddressError, seen_by};
+use crate::edge::departure::Exit;
 use crate::edge::enrol::{EnrolError, enrol};
 use crate::edge::fleet_link::{FleetLink, FleetState};
 use crate::edge::identity::{IdentityError, NodeKey, load_id, store_id};
@@ -94,18 +95,26 @@ pub(crate) async fn run(mut config: Config) -> Result<(), NodeError> {
     let metrics = Arc::new(Metrics::new());
     let key = Arc::new(NodeKey::load_or_create(&config.state_dir)?);
     let (control, mut control_task, pulse) = start_media(&config, &metrics)?;
-    let leaving = watch::Sender::new(Leaving::default());
+    let (leaving, exit) = (watch::Sender::new(Leaving::default()), Exit::new());
     let (state, state_seen) = watch::channel(FleetState::Down("not dialed yet".to_owned()));
     let status =
         Status { metrics: metrics.clone(), fleet: state_seen, pulse: pulse.clone(), leaving: leaving.subscribe() };
     let mut tasks = JoinSet::new();
     serve_http(&config, status, &mut tasks).await?;
 
-    let links = Links { config: &config, key, control: control.clone(), metrics, pulse: pulse.clone(), state };
+    let links = Links {
+        config: &config,
+        key,
+        control: control.clone(),
+        metrics,
+        pulse: pulse.clone(),
+        state,
+        exit: exit.clone(),
+    };
     let ended = tokio::select! {
         error = links.run(&leaving) => Err(error),
         () = control_task.ended() => Err(NodeError::ShardEnded),
-        () = drain(&mut terminate, &mut interrupt, &config, &control, &leaving, pulse) => Ok(()),
+        () = drain(&mut terminate, &mut interrupt, &config, &control, (&leaving, &exit), pulse) => Ok(()),
     };
     tasks.shutdown().await;
     ended
@@ -117,7 +126,7 @@ async fn drain(
     interrupt: &mut Signal,
     config: &Config,
     control: &Control,
-    leaving: &watch::Sender<Leaving>,
+    (leaving, exit): (&watch::Sender<Leaving>, &Exit),
     mut pulse: watch::Receiver<Pulse>,
 ) {
     tokio::select! {
@@ -126,6 +135,8 @@ async fn drain(
     }
     tracing::info!("draining");
     let _ = control.send(Request::Drain).await;
+    let sessions = usize::try_from(pulse.borrow().load.sessions).unwrap_or(usize::MAX);
+    exit.widen(sessions, config.drain_limit());
     leaving.send_modify(|leaving| leaving.stops = true);
     tokio::select! {
         _ = terminate.recv() => {}
@@ -224,6 +235,7 @@ struct Links<'a> {
     metrics: Arc<Metrics>,
     pulse: watch::Receiver<Pulse>,
     state: watch::Sender<FleetState>,
+    exit: Exit,
 }
 
 impl Links<'_> {
@@ -260,6 +272,7 @@ impl Links<'_> {
                 pipes: self.config.pipes(),
                 place: self.config.region.place,
                 leaving: leaving.subscribe(),
+                exit: self.exit.clone(),
                 shed_limit: SHED_LIMIT,
             };
             let mut link = FleetLink {

@@ -19,7 +19,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use shared::control::{
     AnnouncedTrack, ClientTraits, DataStream, Description, DescriptionKind, Established, MediaGrants, MediaState,
-    NodeToRoom, PeerConnections, SessionQuality, Subscription, TrackKind,
+    NodeToRoom, PeerConnections, PlayoutDelay, SessionQuality, Speaking, Subscription, TrackKind,
 };
 use shared::ids::{Identity, SessionKey, TrackSid};
 
@@ -32,8 +32,8 @@ use self::quality::Quality;
 use self::subscriptions::Subscriptions;
 pub(crate) use self::writer::Endpoint;
 use crate::media::api::{
-    Codec, Command, DataRole, Fingerprint, IceCredentials, Receiver, RoomKey, Sender, ShardIndex, Speaker, SpeakerKey,
-    TrackKey, TransportConfig, TransportKey,
+    Codec, Command, DataRole, Fingerprint, HandshakeRole, IceCredentials, Receiver, RoomKey, Sender, ShardIndex,
+    Speaker, SpeakerKey, SrtpProfile, TrackKey, TransportConfig, TransportKey,
 };
 use crate::media::datachannel::{ChannelStreams, Label, own_streams};
 
@@ -60,6 +60,24 @@ pub(crate) struct SessionParams {
     pub(crate) grants: MediaGrants,
     pub(crate) peer_connections: PeerConnections,
     pub(crate) client: ClientTraits,
+    /// What its client and the node before protect media with.
+    pub(crate) srtp: Option<SrtpProfile>,
+    /// What its client is asked for with every video.
+    pub(crate) playout_delay: Option<PlayoutDelay>,
+}
+
+impl SessionParams {
+    /// The node's role in DTLS. Who is connected elsewhere begins at once, before it can know of a new path, and then waits
+    /// longer and longer to try again: so the node begins where the client is known to change its role with the association
+    /// (RFC 8842 section 5.1), as libwebrtc does.
+    fn handshake(&self) -> HandshakeRole {
+        let ClientTraits { sdk, browser, .. } = &self.client;
+        let changes = match sdk.as_str() {
+            "js" => browser == "chrome",
+            sdk => ["rust", "python", "node", "cpp", "unity"].contains(&sdk),
+        };
+        self.srtp.filter(|_| changes).map_or(HandshakeRole::Server, HandshakeRole::Client)
+    }
 }
 
 /// Sections the client was asked for and has not offered yet.
@@ -86,6 +104,8 @@ pub(crate) struct Session {
     subscriptions: Subscriptions,
     connected: Vec<TransportKey>,
     state: Option<MediaState>,
+    /// What media is protected with here.
+    srtp: Option<SrtpProfile>,
     ask: Option<Ask>,
     asks_left: u8,
     /// What the shard has.
@@ -103,7 +123,13 @@ impl Session {
         let transport = TransportKey(allocator.key());
         let mut session = Self {
             speaker: SpeakerKey(allocator.key()),
-            publisher: Answerer::new(transport, params.key.generation.into(), allocator),
+            publisher: Answerer::new(
+                transport,
+                params.key.generation.into(),
+                params.handshake(),
+                params.playout_delay.is_some(),
+                allocator,
+            ),
             subscriber: None,
             publications: Publications::default(),
             loudness: Loudness::default(),
@@ -111,6 +137,7 @@ impl Session {
             subscriptions: Subscriptions::default(),
             connected: Vec::new(),
             state: None,
+            srtp: None,
             ask: None,
             asks_left: MAX_FRUITLESS_ASKS,
             receivers: Vec::new(),
@@ -191,8 +218,8 @@ impl Session {
                     PeerConnections::Single | PeerConnections::DualPublisherPrimary => DataRole::Both,
                     PeerConnections::DualSubscriberPrimary => DataRole::Upstream,
                 };
-                let config =
-                    self.transport_config(transport, self.publisher.credentials.clone(), Some(fingerprint), role);
+                let (local, handshake) = (self.publisher.credentials.clone(), self.params.handshake());
+                let config = self.transport_config(transport, local, Some(fingerprint), handshake, role);
                 out.commands.push(Command::Open(Box::new(config)));
                 let channels = std::mem::take(&mut self.channels);
                 if !channels.is_empty() {
@@ -259,12 +286,12 @@ impl Session {
         out.commands.push(Command::RestartIce(subscriber.transport, subscriber.credentials.clone()));
     }
 
-    /// The client has another address under the connection that it publishes on, and so under the other one, where it may
-    /// say nothing for seconds: a restart has it show itself. Unless it has an offer to answer first.
-    pub(crate) fn readdressed(&mut self, transport: TransportKey, allocator: &mut Allocator, out: &mut Output) {
-        let answers = self.subscriber.as_ref().is_some_and(|subscriber| subscriber.outstanding().is_none());
-        if transport == self.publisher.transport && answers {
-            self.restart_ice(allocator, out);
+    /// The client has another address under one of its connections. Under the one that it publishes on means under the
+    /// other one too, where it may say nothing for seconds: a restart has it show itself, after an offer that it has yet to
+    /// answer.
+    pub(crate) fn readdressed(&mut self, transport: TransportKey) {
+        if let Some(subscriber) = &mut self.subscriber {
+            subscriber.has_moved = transport == self.publisher.transport;
         }
     }
 
@@ -343,6 +370,12 @@ impl Session {
         self.loudness.take_news()
     }
 
+    /// How loud the participant is, as the room was told; `None`: silent.
+    pub(crate) fn speaking(&self) -> Option<Speaking> {
+        let step = self.loudness.told();
+        (step > 0).then(|| Speaking { session: self.params.key.clone(), step })
+    }
+
     /// A transport carries media so well.
     pub(crate) fn scored(&mut self, transport: TransportKey, score: u8) {
         self.quality.set(transport, score);
@@ -366,7 +399,8 @@ impl Session {
     }
 
     /// A transport is up (again).
-    pub(crate) fn connected(&mut self, transport: TransportKey, out: &mut Output) {
+    pub(crate) fn connected(&mut self, transport: TransportKey, srtp: Option<SrtpProfile>, out: &mut Output) {
+        self.srtp = srtp.or(self.srtp);
         if !self.connected.contains(&transport) {
             self.connected.push(transport);
         }
@@ -392,7 +426,11 @@ impl Session {
     /// ended. Of a lost answer it says so itself.
     pub(crate) fn repeat(&mut self, out: &mut Output) {
         let session = &self.params.key;
-        out.messages.extend(self.state.map(|state| NodeToRoom::MediaState { session: session.clone(), state }));
+        out.messages.extend(self.state.map(|state| NodeToRoom::MediaState {
+            session: session.clone(),
+            state,
+            srtp: self.srtp,
+        }));
         let ended = self.publications.past().cloned();
         out.messages.extend(ended.map(|track| NodeToRoom::TrackEnded { session: session.clone(), track }));
         if let Some((offer, shown)) = self.subscriber.as_ref().and_then(Offerer::outstanding) {
@@ -462,6 +500,9 @@ impl Session {
     }
 
     fn flush_subscriptions(&mut self, endpoint: &Endpoint, allocator: &mut Allocator, out: &mut Output) {
+        if self.subscriber.as_ref().is_some_and(Offerer::should_restart) {
+            self.restart_ice(allocator, out);
+        }
         let session = &self.params.key;
         if let Some(subscriber) = &mut self.subscriber {
             let next = subscriber.next_offer(endpoint, &self.params.client, &mut self.subscriptions, allocator);
@@ -475,8 +516,9 @@ impl Session {
             (None, PeerConnections::Single) => (self.publisher.transport, self.publisher.media_sections()),
             (None, _) => return,
         };
+        let delay = self.params.playout_delay;
         let senders =
-            if self.params.grants.can_subscribe { self.subscriptions.senders(&negotiated) } else { Vec::new() };
+            if self.params.grants.can_subscribe { self.subscriptions.senders(&negotiated, delay) } else { Vec::new() };
         if senders != self.senders {
             out.commands.push(Command::SetSenders(transport, senders.clone()));
             self.senders = senders;
@@ -546,14 +588,17 @@ impl Session {
     }
 
     fn open_subscriber(&mut self, allocator: &mut Allocator, out: &mut Output) {
-        let subscriber = Offerer::new(TransportKey(allocator.key()), self.params.key.generation.into(), allocator);
+        let (certificate, delays) = (self.params.key.generation.into(), self.params.playout_delay.is_some());
+        let subscriber = Offerer::new(TransportKey(allocator.key()), certificate, delays, allocator);
         let credentials = subscriber.credentials.clone();
         // Data comes down the primary connection, and only there.
         let data = match self.params.peer_connections {
             PeerConnections::DualPublisherPrimary => DataRole::Upstream,
             PeerConnections::Single | PeerConnections::DualSubscriberPrimary => DataRole::Downstream,
         };
-        let config = self.transport_config(subscriber.transport, credentials, None, data);
+        // An offer may not change who begins.
+        let handshake = HandshakeRole::Server;
+        let config = self.transport_config(subscriber.transport, credentials, None, handshake, data);
         out.commands.push(Command::Open(Box::new(config)));
         self.subscriber = Some(subscriber);
     }
@@ -563,11 +608,12 @@ impl Session {
         key: TransportKey,
         local: IceCredentials,
         fingerprint: Option<Fingerprint>,
+        handshake: HandshakeRole,
         data: DataRole,
     ) -> TransportConfig {
         let certificate = self.params.key.generation.into();
         let (room, speaker) = (self.params.room, self.speaker());
-        TransportConfig { key, room, speaker, local, fingerprint, certificate, data, pipe: None }
+        TransportConfig { key, room, speaker, local, fingerprint, certificate, handshake, data, pipe: None }
     }
 
     fn speaker(&self) -> Speaker {
@@ -594,7 +640,7 @@ impl Session {
     fn set_state(&mut self, transport: TransportKey, state: MediaState, out: &mut Output) {
         if transport == self.primary() && self.state != Some(state) {
             self.state = Some(state);
-            out.messages.push(NodeToRoom::MediaState { session: self.params.key.clone(), state });
+            out.messages.push(NodeToRoom::MediaState { session: self.params.key.clone(), state, srtp: self.srtp });
         }
     }
 

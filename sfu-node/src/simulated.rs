@@ -156,6 +156,12 @@ impl Node {
         self.conference.pipes_of(room)
     }
 
+    /// Of those, the ones that are up.
+    #[must_use]
+    pub fn pipes_up(&self, room: &RoomName) -> Vec<PipeKey> {
+        self.conference.pipes_up(room)
+    }
+
     /// Sessions open.
     #[must_use]
     pub fn session_count(&self) -> usize {

@@ -5,16 +5,18 @@
 
 mod fleet;
 mod pipes;
+mod playout;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::fleet::{
     ADDRESS_PATH, ADMISSION_TTL_SECS, ADMIT_PATH, AdmitRequest, DRAIN_PATH, DrainRequest, ENROL_PATH, EnrolRequest,
     EnrolResponse, FLEET_LINK_PATH, FirstSession, FleetToNode, HEARTBEAT_SECS, MAX_ADMITTED, NEED_PATH, NODES_PATH,
-    NeedReason, NodeInfo, NodeLimits, NodeLoad, NodeStatus, NodeToFleet, PlaceRequest, PlaceResponse, REVOKE_PATH,
-    RegionNeed, RevokeRequest, SPREAD_KM, SeenAddress,
+    NeedReason, NodeInfo, NodeLimits, NodeLoad, NodeStatus, NodeToFleet, PlaceRequest, PlaceResponse, Placed,
+    REVOKE_PATH, RegionNeed, RevokeRequest, SPREAD_KM, SeenAddress,
 };
 pub use self::pipes::{MAX_PIPE_ADDRESSES, PipeEnd, PipeKey, PipedLayer, PipedPayloadType, PipedStream, PipedTrack};
+pub use self::playout::{PlayoutDelay, PlayoutDelayError};
 use crate::geo::Place;
 use crate::ids::{Identity, ParticipantSid, RoomSid, SessionKey, TrackSid};
 
@@ -188,6 +190,10 @@ pub struct Subscription {
     /// What of it is wanted.
     #[serde(default)]
     pub delivery: Delivery,
+    /// Tracks of the publisher with the same name come to the subscriber in one stream, and are played in step; `None`: the
+    /// track comes in one of its own.
+    #[serde(default)]
+    pub stream: Option<String>,
 }
 
 /// What of a track a subscriber is to be sent.
@@ -247,6 +253,9 @@ pub struct Established {
     /// The last offer for its subscriber connection, if it has one: the next one has the same sections.
     #[serde(default)]
     pub offered: Option<Description>,
+    /// What both protect media with: a node that knows it may begin DTLS itself.
+    #[serde(default)]
+    pub srtp: Option<SrtpProfile>,
 }
 
 /// Opens a session: the room's whole knowledge of it, so that a move needs nothing else.
@@ -267,6 +276,9 @@ pub struct OpenSession {
     /// Its client has this from another node, and takes no other sections or channels for it.
     #[serde(default)]
     pub established: Option<Established>,
+    /// What it is to be asked for with every video; `None`: nothing.
+    #[serde(default)]
+    pub playout_delay: Option<PlayoutDelay>,
 }
 
 /// Why a node does not open a session.
@@ -279,6 +291,16 @@ pub enum RefusalReason {
     NoCapacity,
     /// The node is draining, and the room not there yet.
     Draining,
+}
+
+/// SRTP protection profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SrtpProfile {
+    /// `AEAD_AES_128_GCM` (RFC 7714 section 14.2).
+    AeadAes128Gcm,
+    /// `AES128_CM_HMAC_SHA1_80` (RFC 5764 section 4.1.2).
+    Aes128CmHmacSha1_80,
 }
 
 /// State of a session's primary connection.
@@ -526,6 +548,9 @@ pub enum NodeToRoom {
         session: SessionKey,
         /// To what.
         state: MediaState,
+        /// What media is protected with, once it has been up.
+        #[serde(default)]
+        srtp: Option<SrtpProfile>,
     },
     /// An announced track arrives: publish it, or update what is known of it.
     TrackReceived {
@@ -554,6 +579,9 @@ pub enum NodeToRoom {
     Speakers {
         /// Those that changed.
         speakers: Vec<Speaking>,
+        /// Nothing has changed: it is for these, who have not heard of it, as in [`NodeToRoom::ConnectionQuality`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        newcomers: Vec<SessionKey>,
     },
     /// How well participants' media gets through.
     ConnectionQuality {

@@ -63,6 +63,31 @@ export const media = (room) => {
   };
 
   return {
+    /** Waits until somebody's pictures are held back this long between arriving and being shown, ms on average. */
+    async waitForDelay(identity, least, most, timeoutMs) {
+      const deadline = performance.now() + timeoutMs;
+      const held = async () => {
+        const report = await remote(identity).track.getRTCStatsReport();
+        return [...report.values()].find((stat) => stat.type === "inbound-rtp");
+      };
+      for (let before = await held(); ; ) {
+        await sleep(WINDOW_MS);
+        const now = await held();
+        const frames = now.jitterBufferEmittedCount - before.jitterBufferEmittedCount;
+        if (!(frames > 0)) continue;
+        const delay = (1000 * (now.jitterBufferDelay - before.jitterBufferDelay)) / frames;
+        if (delay >= least && delay <= most) return delay;
+        if (performance.now() > deadline) throw new Error(`held back ${delay} ms, not ${least} to ${most}`);
+        before = now;
+      }
+    },
+
+    /** By source, the stream in which somebody's tracks are. */
+    streams(identity) {
+      const publications = [...room().remoteParticipants.get(identity).trackPublications.values()];
+      return Object.fromEntries(publications.map(({ source, track }) => [source, track?.mediaStream?.id]));
+    },
+
     /** Publishes a steady tone as the microphone; gain 1 is full scale. */
     async publishTone(gain, options = {}) {
       const context = new AudioContext();

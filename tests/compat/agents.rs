@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use meridian_tests::agent::AgentWorker;
+use meridian_tests::scene::Scene;
 use meridian_tests::sdk::Mode;
 use meridian_tests::server_sdk::ServerSdk;
 use serde_json::{Value, json};
@@ -52,6 +53,28 @@ pub(crate) async fn dispatched(mode: Mode) -> Result<()> {
     ensure!(ask("getDispatch", json!([made["id"], room])).await?.is_null(), "still there");
     let again = ask("deleteDispatch", json!([made["id"], room])).await.err().context("deleted twice")?;
     ensure!(format!("{again:#}").contains("404 not_found agent dispatch does not exist"), "{again:#}");
+    drop(worker);
+    Ok(())
+}
+
+/// `createRoom` with `agents`: the agent is there for whoever joins.
+pub(crate) async fn of_a_room(mode: Mode) -> Result<()> {
+    let scene = Scene::open().await?;
+    let name = format!("parrot of {}", scene.room);
+    let worker = AgentWorker::start(scene.url(), &name, "ROOM")?;
+    let agents = json!([{ "agentName": name, "metadata": "green" }]);
+    let call = Call::made_with(scene, mode, json!({ "agents": agents })).await?;
+    let voice = json!({ "event": "trackSubscribed", "kind": "audio" });
+    let agent = call.bob.hears_within(voice, 0, AGENT_LIMIT).await?.identity.context("nobody")?;
+    ensure!(call.bob.picture().await?.get(&agent).is_some_and(|seen| seen.is_agent), "{agent} is no agent");
+    let (sdk, url) = (ServerSdk::start().await?, call.scene.url());
+    let all = sdk.call_of("AgentDispatchClient", url, "listDispatch", json!([call.scene.room])).await?;
+    let made = all.as_array().into_iter().flatten().find(|one| one["agentName"] == name.as_str());
+    let made = made.with_context(|| format!("not listed: {all}"))?;
+    let job = &made["state"]["jobs"][0]["state"];
+    ensure!(made["metadata"] == "green" && job["participantIdentity"] == agent.as_str(), "{made}");
+    call.bob.send_data("hello", true).await?;
+    call.bob.hears(json!({ "event": "data", "identity": agent, "text": "hello" })).await?;
     drop(worker);
     Ok(())
 }

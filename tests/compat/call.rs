@@ -6,6 +6,8 @@ use meridian_tests::front::Front;
 use meridian_tests::relay::Relay;
 use meridian_tests::scene::{Deployment, Scene};
 use meridian_tests::sdk::{Mode, SdkClient};
+use meridian_tests::server_sdk::ServerSdk;
+use serde_json::{Value, json};
 
 /// Ada and Bob in a room. **Only one of them shows a camera**: the pages of one browser share it.
 pub(crate) struct Call {
@@ -19,7 +21,22 @@ pub(crate) struct Call {
 impl Call {
     /// Both have joined.
     pub(crate) async fn open(mode: Mode) -> Result<Self> {
-        let scene = Scene::open().await?;
+        Self::of(Scene::open().await?, mode).await
+    }
+
+    /// In a room that an app server has made like this.
+    pub(crate) async fn open_in(mode: Mode, options: Value) -> Result<Self> {
+        Self::made_with(Scene::open().await?, mode, options).await
+    }
+
+    /// The same in this room.
+    pub(crate) async fn made_with(scene: Scene, mode: Mode, mut options: Value) -> Result<Self> {
+        options["name"] = json!(scene.room);
+        ServerSdk::start().await?.call(scene.url(), "createRoom", json!([options])).await?;
+        Self::of(scene, mode).await
+    }
+
+    async fn of(scene: Scene, mode: Mode) -> Result<Self> {
         let front = Front::start(scene.url()).await?;
         let browser = Browser::launch().await?;
         let (ada, bob) = (browser.client("ada").await?, browser.client("bob").await?);

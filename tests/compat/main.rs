@@ -130,7 +130,7 @@ rows! {
     }
     "Presence" {
         speakers_are_told: crate::presence::speakers,
-            "`ActiveSpeakersChanged` with levels, for the speaker and those who hear it: a voice, its pause, a mute.";
+            "`ActiveSpeakersChanged` with levels, for the speaker and those who hear it: a voice, its pause, a mute; who comes while it sounds is told.";
         loudest_speakers_come_first: crate::presence::loudest_first,
             "`activeSpeakers` is in the order of levels, for everyone, and follows them.";
         participants_become_active: crate::presence::active,
@@ -164,6 +164,10 @@ rows! {
             "RED, the SDK's default: `audio/red` for others, heard.";
         screen_share_with_audio: crate::tracks::screen_share,
             "`setScreenShareEnabled` with audio: both tracks arrive.";
+        rooms_have_a_playout_delay: crate::tracks::playout_delay,
+            "`createRoom` with `minPlayoutDelay`: video is shown that much later, and in other rooms it is not.";
+        streams_are_kept_in_step: crate::tracks::streams_in_step,
+            "`createRoom` with `syncStreams`: camera and microphone come in one `MediaStream`, screen and its sound in another; replaced tracks too.";
         h264_simulcast: crate::tracks::h264, "`videoCodec: h264`: three layers sent, decoded at full height.";
         vp9_svc: crate::tracks::vp9, "`videoCodec: vp9`: one scalable stream, decoded at full height.";
         end_to_end_encryption: crate::tracks::encryption,
@@ -179,12 +183,16 @@ rows! {
             "`livekit-server-sdk`: each method of participants, tracks and data, with what clients see of it.";
         app_servers_call_methods_of_participants: crate::server_api::remote_call,
             "`PerformRpc`: a participant's `registerRpcMethod` answers; what it cannot, and what never comes, is an error.";
+        the_server_sdk_removes_participants_with_tokens: crate::server_api::removed_with_tokens,
+            "`removeParticipant` with `revokeTokenTs`: tokens of before are void, later ones are good.";
         the_server_sdk_moves_participants: crate::server_api::moved,
             "`moveParticipant`: `RoomEvent.Moved`; tracks, data and subscriptions go on in the other room, the connection stays; those left see it leave.";
         the_server_sdk_forwards_participants: crate::server_api::forwarded,
-            "`forwardParticipant`: shown in the other room too, as `FORWARDED`, with its tracks and what changes of it; it stays where it is, until it leaves or is removed there.";
+            "`forwardParticipant`: shown in the other room too, as `FORWARDED`, with its tracks, its voice and its quality, and what changes of it; it stays where it is, until it leaves or is removed there.";
         the_server_sdk_dispatches_agents: crate::agents::dispatched,
             "`AgentDispatchClient`: an agent of `livekit-agents` comes, is seen as such, answers, and goes.";
+        the_server_sdk_makes_rooms_with_agents: crate::agents::of_a_room,
+            "`createRoom` with `agents`: they are there for whoever joins.";
     }
     "Data" {
         data_reaches_everyone: crate::data::to_everyone, "Reliable and lossy packets, with and without topics.";

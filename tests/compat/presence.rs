@@ -13,7 +13,7 @@ const LOUD: f64 = 0.5;
 /// One that is heard beside it: -23 dBov.
 const QUIET: f64 = 0.1;
 
-/// Ada's tone is heard, grows quiet, is heard again and is muted: both are told each time.
+/// Ada's tone is heard, grows quiet, is heard again and is muted: both are told each time, and who comes while it sounds.
 pub(crate) async fn speakers(mode: Mode) -> Result<()> {
     let call = Call::open(mode).await?;
     let speaks = |who: &str| json!({ "event": "activeSpeakers", "text": who });
@@ -27,6 +27,9 @@ pub(crate) async fn speakers(mode: Mode) -> Result<()> {
             *since = client.hears_within(speaks(speaking), *since, PATIENCE).await?.index + 1;
         }
     }
+    let eve = call.page("eve").await?;
+    eve.join_room(call.front.url(), &call.scene.room, mode).await?;
+    eve.hears(speaks("ada")).await?;
     call.ada.set_microphone(false).await?;
     for (client, since) in [&call.ada, &call.bob].into_iter().zip(since) {
         client.hears_within(speaks(""), since, PATIENCE).await?;

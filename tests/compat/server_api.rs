@@ -1,10 +1,13 @@
 //! The server API through LiveKit's own server SDK, judged by what it answers and by what clients see.
 
 use anyhow::{Context, Result, ensure};
-use meridian_tests::app_server::AppServer;
+use livekit_protocol as proto;
+use meridian_tests::app_server::{AppServer, Format};
 use meridian_tests::scene::Scene;
 use meridian_tests::sdk::{Mode, PATIENCE};
 use meridian_tests::server_sdk::ServerSdk;
+use meridian_tests::token::unix_now;
+use prost::Message;
 use serde_json::{Value, json};
 
 use crate::call::Call;
@@ -12,6 +15,8 @@ use crate::call::Call;
 /// LiveKit's `DisconnectReason`.
 const PARTICIPANT_REMOVED: i32 = 4;
 const ROOM_DELETED: i32 = 5;
+/// A tone that counts as speaking.
+const LOUD: f64 = 0.5;
 
 /// An app server and the edge it calls.
 struct Caller<'a> {
@@ -94,6 +99,16 @@ pub(crate) async fn remote_call(mode: Mode) -> Result<()> {
         let answer = server.ask("PerformRpc", ask("echo", payload.clone())).await?;
         ensure!(answer["payload"] == format!(": {payload}"), "{answer}");
     }
+    let in_protobuf = proto::PerformRpcRequest {
+        room: call.scene.room.clone(),
+        destination_identity: "ada".to_owned(),
+        method: "echo".to_owned(),
+        payload: "short".to_owned(),
+        ..Default::default()
+    };
+    let answer = server.post("PerformRpc", Format::Protobuf.content_type(), in_protobuf.encode_to_vec()).await?;
+    let answer = proto::PerformRpcResponse::decode(&*answer.body)?;
+    ensure!(answer.payload == ": short", "{answer:?}");
     let refused = server.call("PerformRpc", ask("nothing", String::new())).await?;
     let text = refused.body["msg"].as_str().unwrap_or_default();
     ensure!(refused.status == 400 && text.starts_with("RpcError 1400"), "{refused:?}");
@@ -148,6 +163,16 @@ pub(crate) async fn participants(mode: Mode) -> Result<()> {
 
     server.sdk.send_text(call.scene.url(), room, ("news", "for bob"), &["bob"]).await?;
     call.bob.hears(json!({ "event": "data", "topic": "news", "text": "for bob" })).await?;
+    let bob = server.call("getParticipant", json!([room, "bob"])).await?;
+    let sid = bob["sid"].as_str().context("no sid")?;
+    server.sdk.send_text_to_sids(call.scene.url(), room, ("news", "for his sid"), &[sid, "PA_nobody"]).await?;
+    server.sdk.send_text(call.scene.url(), room, ("news", "for all"), &[]).await?;
+    for client in [&call.ada, &call.bob] {
+        client.hears(json!({ "event": "data", "topic": "news", "text": "for all" })).await?;
+    }
+    call.bob.hears(json!({ "event": "data", "topic": "news", "text": "for his sid" })).await?;
+    let astray: Vec<_> = call.ada.heard(0).await?.into_iter().filter_map(|heard| heard.text).collect();
+    ensure!(!astray.iter().any(|text| text == "for bob" || text == "for his sid"), "not for Ada: {astray:?}");
 
     let mark = call.bob.mark().await?;
     let permission = json!({ "permission": { "canPublish": false, "canSubscribe": true, "canPublishData": true } });
@@ -160,6 +185,25 @@ pub(crate) async fn participants(mode: Mode) -> Result<()> {
     call.bob.hears(json!({ "event": "participantDisconnected", "identity": "ada" })).await?;
     let left = server.call("listParticipants", json!([room])).await?;
     ensure!(left.as_array().is_some_and(|all| all.len() == 1), "{left}");
+    Ok(())
+}
+
+/// Tokens of one who is removed are void if they are of before a time that the app server names, and good after.
+pub(crate) async fn removed_with_tokens(mode: Mode) -> Result<()> {
+    let call = Call::open(mode).await?;
+    let server = Caller::of(&call.scene).await?;
+    let now = unix_now();
+    server.sdk.remove_with_tokens(call.scene.url(), &call.scene.room, "ada", now - 60).await?;
+    call.ada.hears(json!({ "event": "disconnected", "reason": PARTICIPANT_REMOVED })).await?;
+    call.bob.hears(json!({ "event": "participantDisconnected", "identity": "ada" })).await?;
+    let mut claims = call.scene.claims("ada");
+    claims.iat = Some(now - 120);
+    let refused = call.ada.join_as(&call.scene, &claims, mode).await.err().context("she came with the old one")?;
+    ensure!(format!("{refused:#}").contains("revoked"), "{refused:#}");
+    let mark = call.bob.mark().await?;
+    claims.iat = Some(now - 30);
+    call.ada.join_as(&call.scene, &claims, mode).await?;
+    call.bob.hears_within(json!({ "event": "participantConnected", "identity": "ada" }), mark, PATIENCE).await?;
     Ok(())
 }
 
@@ -235,6 +279,7 @@ pub(crate) async fn forwarded(mode: Mode) -> Result<()> {
     cat.hears(json!({ "event": "participantConnected", "identity": "ada" })).await?;
     cat.sees_and_hears("ada").await?;
     call.bob.sees_and_hears("ada").await?;
+    cat.hears(json!({ "event": "connectionQuality", "identity": "ada", "text": "excellent" })).await?;
     let tracks = server.tracks_of(here, "ada").await?;
     ensure!(tracks.len() == 2 && server.tracks_of(there, "ada").await? == tracks, "other tracks there");
 
@@ -246,6 +291,10 @@ pub(crate) async fn forwarded(mode: Mode) -> Result<()> {
     call.ada.set_microphone(true).await?;
     cat.hears(json!({ "event": "trackUnmuted", "identity": "ada", "kind": "audio" })).await?;
     cat.sees_and_hears("ada").await?;
+    call.ada.heard_of_no_end(seen).await?;
+    call.ada.publish_tone(LOUD, json!({ "source": "screen_share_audio" })).await?;
+    let seen = call.ada.mark().await?;
+    cat.hears(json!({ "event": "activeSpeakers", "text": "ada" })).await?;
     // Tracks alone are forwarded.
     call.ada.send_data("for bob", true).await?;
     call.bob.hears(json!({ "event": "data", "identity": "ada", "text": "for bob" })).await?;
@@ -280,6 +329,8 @@ pub(crate) async fn forwarded(mode: Mode) -> Result<()> {
     server.call("forwardParticipant", forward).await?;
     cat.hears_within(json!({ "event": "participantConnected", "identity": "ada" }), mark, PATIENCE).await?;
     cat.sees_and_hears("ada").await?;
+    // She has been speaking all the time.
+    cat.hears_within(json!({ "event": "activeSpeakers", "text": "ada" }), mark, PATIENCE).await?;
     call.ada.heard_of_no_end(seen).await?;
     let mark = cat.mark().await?;
     call.ada.leave().await?;

@@ -10,6 +10,8 @@ use crate::call::Call;
 
 /// A steady tone, well heard.
 const TONE: f64 = 0.3;
+/// A playout delay that no path here makes, milliseconds.
+const DELAY_MS: u32 = 800;
 
 /// The publisher hears, once a track, that somebody is subscribed.
 pub(crate) async fn track_subscribed(mode: Mode) -> Result<()> {
@@ -118,6 +120,45 @@ pub(crate) async fn screen_share(mode: Mode) -> Result<()> {
         call.bob.hears(json!({ "event": "trackSubscribed", "identity": "ada", "source": source })).await?;
     }
     call.bob.hears(json!({ "event": "firstFrame", "identity": "ada", "source": "screen_share" })).await?;
+    Ok(())
+}
+
+/// A room's videos are shown later than they come if it says so, and only then.
+pub(crate) async fn playout_delay(mode: Mode) -> Result<()> {
+    let call = Call::with_video(mode).await?;
+    call.bob.holds_back("ada", 0..=DELAY_MS / 2).await?;
+    drop(call);
+    let call = Call::open_in(mode, json!({ "minPlayoutDelay": DELAY_MS, "maxPlayoutDelay": 2 * DELAY_MS })).await?;
+    call.ada.publish().await?;
+    call.bob.sees_and_hears("ada").await?;
+    call.bob.holds_back("ada", DELAY_MS * 3 / 4..=3 * DELAY_MS).await
+}
+
+/// Tracks of a participant that belong together come in one stream if the room says so, and can be told apart.
+pub(crate) async fn streams_in_step(mode: Mode) -> Result<()> {
+    let call = Call::open_in(mode, json!({ "syncStreams": true })).await?;
+    call.ada.publish().await?;
+    call.ada.share_screen().await?;
+    for source in ["camera", "microphone", "screen_share", "screen_share_audio"] {
+        call.bob.hears(json!({ "event": "trackSubscribed", "identity": "ada", "source": source })).await?;
+    }
+    for source in ["camera", "screen_share"] {
+        call.bob.hears(json!({ "event": "firstFrame", "identity": "ada", "source": source })).await?;
+    }
+    let streams = call.bob.streams("ada").await?;
+    let shares = |one: &str, other: &str| streams[one] == streams[other];
+    ensure!(shares("camera", "microphone") && shares("screen_share", "screen_share_audio"), "{streams:?}");
+    ensure!(!shares("camera", "screen_share"), "{streams:?}");
+    // Another track in the same stream is seen as such.
+    let since = call.bob.mark().await?;
+    call.ada.unpublish("camera").await?;
+    call.bob.hears_within(json!({ "event": "trackUnsubscribed", "source": "camera" }), since, PATIENCE).await?;
+    call.ada.set_camera(true).await?;
+    let first = json!({ "event": "firstFrame", "identity": "ada", "source": "camera" });
+    call.bob.hears_within(first, since, PATIENCE).await?;
+    call.bob.sees_and_hears("ada").await?;
+    let streams = call.bob.streams("ada").await?;
+    ensure!(streams["camera"] == streams["microphone"], "{streams:?}");
     Ok(())
 }
 

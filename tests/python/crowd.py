@@ -37,6 +37,10 @@ class Crowd:
         """What of a call's ends anybody has heard since the mark."""
         return [event for member in self.members for event in member.heard]
 
+    async def resumed(self):
+        """How often anybody has come back on a new socket."""
+        return sum(member.resumed for member in self.members)
+
     async def leave(self):
         await asyncio.gather(*(member.leave() for member in self.members))
 

@@ -32,12 +32,14 @@ class Member:
     def __init__(self):
         self.room = rtc.Room()
         self.heard = []
+        self.resumed = 0
         self.tasks = []
         self.pictures = defaultdict(Picture)
 
     async def join(self, url, token):
         for event in ENDS:
             self.room.on(event, lambda *_, event=event: self.heard.append(event))
+        self.room.on("reconnected", self.has_resumed)
         self.room.on("track_subscribed", self.begin_to_watch)
         await self.room.connect(url, token, rtc.RoomOptions(single_peer_connection=True))
         source = rtc.VideoSource(WIDTH, HEIGHT)
@@ -50,6 +52,9 @@ class Member:
         for task in self.tasks:
             task.cancel()
         await self.room.disconnect()
+
+    def has_resumed(self):
+        self.resumed += 1
 
     def begin_to_watch(self, track, _publication, participant):
         self.tasks.append(asyncio.create_task(self.watch(track, self.pictures[participant.identity])))

@@ -17,10 +17,16 @@ const methods = {
     const answer = await new clients[client](url, apiKey, apiSecret)[name](...args);
     return Array.isArray(answer) ? answer.map((one) => one.toJson()) : answer?.toJson();
   },
-  /** `sendData` of a text, reliably. */
-  async sendText({ url, room, text, topic, to }) {
+  /** `sendData` of a text, reliably, to identities or sids. */
+  async sendText({ url, room, text, topic, to, sids }) {
     const client = new RoomServiceClient(url, apiKey, apiSecret);
-    await client.sendData(room, new TextEncoder().encode(text), DataPacket_Kind.RELIABLE, { topic, destinationIdentities: to });
+    const options = { topic, destinationIdentities: to, destinationSids: sids };
+    await client.sendData(room, new TextEncoder().encode(text), DataPacket_Kind.RELIABLE, options);
+  },
+  /** `removeParticipant`, with its tokens of before a time (seconds since the epoch). */
+  async removeWithTokens({ url, room, identity, before }) {
+    const client = new RoomServiceClient(url, apiKey, apiSecret);
+    await client.removeParticipant(room, identity, { revokeTokenTs: BigInt(before) });
   },
   /** Takes webhooks; returns the port. */
   async listen({ port }) {

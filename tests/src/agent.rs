@@ -53,6 +53,9 @@ impl AgentWorker {
 
 impl Drop for AgentWorker {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the agent worker's log ends with\n{}", self.process.last_lines(200));
+        }
         // Files it still writes are of no use to anybody.
         let _ = std::fs::remove_dir_all(&self.directory);
     }

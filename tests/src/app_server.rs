@@ -131,7 +131,11 @@ impl AppServer {
         self.post_to("RoomService", method, content_type, body).await
     }
 
-    async fn post_to(&self, service: &str, method: &str, content_type: &str, body: Vec<u8>) -> Result<Raw> {
+    /// The same of another service.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub async fn post_to(&self, service: &str, method: &str, content_type: &str, body: Vec<u8>) -> Result<Raw> {
         let mut request = self.client.post(format!("{}/livekit.{service}/{method}", self.base)).body(body);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);

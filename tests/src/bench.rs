@@ -4,6 +4,7 @@ mod apart;
 pub mod api;
 pub mod command;
 pub mod crowd;
+pub mod drain;
 pub mod failover;
 pub mod impaired;
 pub mod join_rate;

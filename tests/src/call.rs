@@ -12,6 +12,7 @@ use shared::geo::Place;
 use shared::ids::NodeId;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{sleep, timeout};
+use xtask::stack::Build;
 
 use crate::browser::Browser;
 use crate::front::Front;
@@ -39,6 +40,17 @@ pub enum Sdk {
     Native,
 }
 
+/// Where people come in.
+#[derive(Debug, Clone, Copy)]
+enum Doors<'a> {
+    /// At the edge itself.
+    Edge,
+    /// Where the platform says that they are there, in their order.
+    At(&'a [Place]),
+    /// Where requests wait for an edge that is being replaced.
+    Platform,
+}
+
 /// Everyone sees and hears everyone.
 pub struct Call {
     /// Who is in it.
@@ -57,7 +69,7 @@ impl Call {
     /// # Errors
     /// It does not come about.
     pub async fn open(nodes: usize, mode: Mode, people: &[(&str, Sdk)]) -> Result<Self> {
-        Self::on(move |args| Deployment::of_nodes(nodes, args), mode, people, &[]).await
+        Self::on(move |args| Deployment::of_nodes(nodes, args), mode, people, Doors::Edge).await
     }
 
     /// Nobody is in it: for crowds. Nodes take at most so many sessions.
@@ -69,7 +81,15 @@ impl Call {
             args.extend(["--max-sessions".to_owned(), max_sessions.to_string()]);
             Deployment::of_nodes(nodes, args)
         };
-        Self::on(start, Mode::Single, &[], &[]).await
+        Self::on(start, Mode::Single, &[], Doors::Edge).await
+    }
+
+    /// As [`Self::open`], where edge and nodes are of this build, and clients wait for an edge that is being replaced.
+    ///
+    /// # Errors
+    /// As it.
+    pub async fn open_of(build: Build, nodes: usize, mode: Mode, people: &[(&str, Sdk)]) -> Result<Self> {
+        Self::on(move |args| Deployment::of_build(build, nodes, args), mode, people, Doors::Platform).await
     }
 
     /// As [`Self::open`], where the platform says that the people are at these places, in their order.
@@ -78,7 +98,7 @@ impl Call {
     /// As it.
     pub async fn open_from(places: &[Place], mode: Mode, people: &[(&str, Sdk)]) -> Result<Self> {
         let nodes = places.len();
-        Self::on(move |args| Deployment::of_nodes(nodes, args), mode, people, places).await
+        Self::on(move |args| Deployment::of_nodes(nodes, args), mode, people, Doors::At(places)).await
     }
 
     /// As [`Self::open`], each node on a host of its own.
@@ -86,14 +106,27 @@ impl Call {
     /// # Errors
     /// As it; hosts cannot be made here.
     pub async fn open_on_hosts(hosts: u8, mode: Mode, people: &[(&str, Sdk)]) -> Result<Self> {
-        Self::on(move |args| Deployment::on_hosts(hosts, args), mode, people, &[]).await
+        Self::on(move |args| Deployment::on_hosts(hosts, args), mode, people, Doors::Edge).await
+    }
+
+    /// As [`Self::open_from`], on a deployment that runs.
+    ///
+    /// # Errors
+    /// As it.
+    pub async fn open_in(
+        deployment: Arc<Deployment>,
+        places: &[Place],
+        mode: Mode,
+        people: &[(&str, Sdk)],
+    ) -> Result<Self> {
+        Self::on(move |_| Ok(deployment), mode, people, Doors::At(places)).await
     }
 
     async fn on(
         start: impl FnOnce(Vec<String>) -> Result<Arc<Deployment>> + Send + 'static,
         mode: Mode,
         people: &[(&str, Sdk)],
-        places: &[Place],
+        doors: Doors<'_>,
     ) -> Result<Self> {
         let alone = ONE_AT_A_TIME.lock().await;
         let args = PATIENT_DRAIN.map(str::to_owned).to_vec();
@@ -113,11 +146,19 @@ impl Call {
         }
         let mut call = Self { clients, scene, nodes, _browsers: browsers, fronts: Vec::new(), _alone: alone };
         for (index, client) in call.clients.iter().enumerate() {
-            let Some(place) = places.get(index) else {
+            let edge = call.scene.url();
+            let front = match doors {
+                Doors::Edge => None,
+                Doors::Platform => Some(Front::start_patient(edge).await?),
+                Doors::At(places) => match places.get(index) {
+                    Some(place) => Some(Front::start_from(*place, edge).await?),
+                    None => None,
+                },
+            };
+            let Some(front) = front else {
                 client.join(&call.scene, mode).await?;
                 continue;
             };
-            let front = Front::start_from(*place, call.scene.url()).await?;
             client.join_room(front.url(), &call.scene.room, mode).await?;
             call.fronts.push(front);
         }
@@ -176,7 +217,7 @@ impl Call {
         Ok(())
     }
 
-    /// Nobody had to come back on a new socket either.
+    /// Nobody had to come back on a new socket either, of the first so many as have a mark.
     ///
     /// # Errors
     /// Who did.

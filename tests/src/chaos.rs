@@ -2,9 +2,12 @@
 //! breaks, in which order and when; what comes of it is as quick as the machine.**
 //!
 //! Whenever all is mended: everyone sees everyone of their room and nobody else, nobody's call has ended, nodes have a session
-//! for each participant and no more, and the edge lists the rooms and people that there are.
+//! for each participant and no more, and the edge lists the rooms and people that there are. When all have left, nodes have
+//! neither sessions nor pipes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,9 +29,10 @@ use xtask::stack::access_token;
 use crate::app_server::AppServer;
 use crate::call::PATIENT_DRAIN;
 use crate::driver::Driver;
-use crate::scene::{Deployment, host, signal_node, sum_metric};
+use crate::front::Front;
+use crate::scene::{Deployment, PLACES, host, signal_node, sum_metric};
 
-/// Hosts, a node each.
+/// Hosts, a node each, far from each other; people are near to them in turn, so that rooms are on several.
 const HOSTS: u8 = 3;
 /// Rooms that people are in.
 const ROOMS: [&str; 2] = ["blue", "green"];
@@ -84,19 +88,30 @@ const HAPPENINGS: [Happening; 10] = [
 /// Something is not as it should be a minute after all was mended: what.
 pub async fn run(seed: u64, length: Duration) -> Result<()> {
     let mut world = World::open(seed).await?;
+    let spread = world.serving().await?.len();
+    ensure!(spread == usize::from(HOSTS), "people of {HOSTS} places are on {spread} nodes");
     let mut rounds = 0;
-    while world.begun.elapsed() < length {
-        rounds += 1;
-        let round = world.round().await;
-        round.with_context(|| format!("seed {seed}, round {rounds}, {:.0} s", world.begun.elapsed().as_secs_f64()))?;
+    let all_well = async {
+        while world.begun.elapsed() < length {
+            rounds += 1;
+            world.round().await.with_context(|| format!("round {rounds}"))?;
+        }
+        world.close().await.context("when all left")
+    };
+    if let Err(error) = all_well.await {
+        let after = format!("seed {seed}, {:.0} s", world.begun.elapsed().as_secs_f64());
+        let kept = world.keep_logs(&repo::target_dir().join(format!("chaos/seed-{seed}")));
+        let kept = kept.map_or_else(|error| error.to_string(), |path| path.display().to_string());
+        return Err(error.context(format!("{after}; logs: {kept}")));
     }
-    world.close().await.with_context(|| format!("seed {seed}, when all left"))?;
     println!("{rounds} rounds, seed {seed}: all is well");
     Ok(())
 }
 
 struct World {
     deployment: Arc<Deployment>,
+    /// What is said to be where: at each node's place.
+    fronts: Vec<Front>,
     clients: Arc<Clients>,
     rng: SmallRng,
     begun: Instant,
@@ -106,15 +121,20 @@ struct World {
     /// What is broken, by the node's place.
     broken: BTreeMap<usize, Happening>,
     edge_is_dead: bool,
-    named: u32,
+    named: usize,
 }
 
 impl World {
     async fn open(seed: u64) -> Result<Self> {
         let args = PATIENT_DRAIN.map(str::to_owned).to_vec();
         let deployment = tokio::task::spawn_blocking(move || Deployment::on_hosts(HOSTS, args)).await??;
+        let mut fronts = Vec::new();
+        for place in PLACES.into_iter().take(HOSTS.into()) {
+            fronts.push(Front::start_from(place, deployment.url()).await?);
+        }
         let mut world = Self {
             deployment,
+            fronts,
             clients: Arc::new(Clients::start().await?),
             rng: SmallRng::seed_from_u64(seed),
             begun: Instant::now(),
@@ -220,7 +240,10 @@ impl World {
             };
             match ill {
                 Ok(None) => break,
-                Ok(Some(ill)) if mended.elapsed() > HEALING => bail!(ill),
+                Ok(Some(ill)) if mended.elapsed() > HEALING => {
+                    let (sessions, transports) = (self.gauges("sessions").await?, self.gauges("transports").await?);
+                    bail!("{ill}; by node {sessions:?} sessions, {transports:?} transports");
+                }
                 Err(error) if mended.elapsed() > HEALING => return Err(error),
                 Ok(Some(_)) | Err(_) => sleep(POLL).await,
             }
@@ -228,7 +251,8 @@ impl World {
         let ended = self.clients.ask::<Vec<String>>("ended", json!([])).await?;
         ensure!(ended.is_empty(), "calls have ended: {ended:?}");
         let people: usize = self.people.values().map(BTreeSet::len).sum();
-        self.say(&format!("all is well with {people} people after {:.1} s", mended.elapsed().as_secs_f64()));
+        let (nodes, took) = (self.serving().await?.len(), mended.elapsed().as_secs_f64());
+        self.say(&format!("all is well with {people} people on {nodes} nodes after {took:.1} s"));
         Ok(())
     }
 
@@ -239,13 +263,13 @@ impl World {
         if !strangers.is_empty() || !blind.is_empty() {
             return Ok(Some([strangers, blind].concat().join(", ")));
         }
-        let mut sessions = 0.0;
-        for node in 0..HOSTS.into() {
-            sessions += sum_metric(&self.deployment.metrics_of(node).await?, "meridian_node_sessions");
-        }
+        let (sessions, transports) = (self.gauges("sessions").await?, self.gauges("transports").await?);
         let people: usize = self.people.values().map(BTreeSet::len).sum();
-        if sessions != f64::from(u32::try_from(people)?) {
-            return Ok(Some(format!("nodes have {sessions} sessions for {people} people")));
+        if sessions.iter().sum::<f64>() != f64::from(u32::try_from(people)?) {
+            return Ok(Some(format!("nodes have {sessions:?} sessions for {people} people")));
+        }
+        if people == 0 && transports.iter().any(|open| *open > 0.0) {
+            return Ok(Some(format!("nodes have {transports:?} transports for nobody")));
         }
         let rooms = listed(&self.app_server("")?, "ListRooms", json!({}), "rooms", "name").await?;
         let with_people = self.people.iter().filter(|(_, people)| !people.is_empty());
@@ -264,6 +288,31 @@ impl World {
         Ok(None)
     }
 
+    /// Writes all logs there.
+    fn keep_logs(&self, directory: &Path) -> Result<PathBuf> {
+        let _ = fs::remove_dir_all(directory);
+        fs::create_dir_all(directory)?;
+        for (name, text) in self.deployment.logs()? {
+            fs::write(directory.join(name), text)?;
+        }
+        Ok(directory.to_owned())
+    }
+
+    /// The nodes that have sessions, by their places.
+    async fn serving(&self) -> Result<Vec<usize>> {
+        let sessions = self.gauges("sessions").await?;
+        Ok(sessions.into_iter().enumerate().filter(|(_, sessions)| *sessions > 0.0).map(|(node, _)| node).collect())
+    }
+
+    /// What each node counts of something.
+    async fn gauges(&self, name: &str) -> Result<Vec<f64>> {
+        let mut gauges = Vec::new();
+        for node in 0..HOSTS.into() {
+            gauges.push(sum_metric(&self.deployment.metrics_of(node).await?, &format!("meridian_node_{name}")));
+        }
+        Ok(gauges)
+    }
+
     /// Everyone leaves; nothing is left.
     async fn close(&mut self) -> Result<()> {
         for room in ROOMS {
@@ -275,10 +324,11 @@ impl World {
     }
 
     fn enter(&mut self, room: &'static str) -> Result<()> {
+        let place = self.named % self.fronts.len();
         self.named += 1;
         let identity = format!("p{}", self.named);
-        self.say(&format!("{identity} enters {room}"));
-        let url = self.deployment.url().replacen("http", "ws", 1);
+        self.say(&format!("{identity} enters {room} near node {place}"));
+        let url = self.fronts.get(place).context("no such place")?.url().replacen("http", "ws", 1);
         let args = json!([url, room, identity, access_token(room, &identity)?]);
         self.people.entry(room).or_default().insert(identity);
         let clients = Arc::clone(&self.clients);

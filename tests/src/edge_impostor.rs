@@ -113,6 +113,7 @@ impl EdgeImpostor {
             tracks: Vec::new(),
             subscriptions: Vec::new(),
             established: None,
+            playout_delay: None,
         };
         self.to_node.send(RoomToNode::OpenSession(Box::new(open))).await.context("the room link ended")
     }

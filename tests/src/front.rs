@@ -1,8 +1,10 @@
 //! What Cloudflare does in front of the Worker, as far as nodes see it: says on each request where it came from. And
 //! what a network does to clients: it can be cut.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -11,8 +13,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 use xtask::edge::CF_HEADER;
 
+/// How long requests wait for an edge that is being replaced.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks whether it is there.
+const POLL: Duration = Duration::from_millis(20);
 /// Longest head of a request.
 const MAX_HEAD: usize = 16 * 1024;
 
@@ -34,7 +41,15 @@ impl Front {
     /// # Errors
     /// There is no port for it.
     pub async fn start(edge: &str) -> Result<Self> {
-        Self::start_saying(edge, String::new()).await
+        Self::start_saying(edge, String::new(), Duration::ZERO).await
+    }
+
+    /// As [`Front::start`], where requests wait for an edge that is being replaced: the platform refuses nobody meanwhile.
+    ///
+    /// # Errors
+    /// As it.
+    pub async fn start_patient(edge: &str) -> Result<Self> {
+        Self::start_saying(edge, String::new(), PATIENCE).await
     }
 
     /// As [`Front::start`], where the platform says that all clients are there.
@@ -42,10 +57,10 @@ impl Front {
     /// # Errors
     /// As it.
     pub async fn start_from(place: Place, edge: &str) -> Result<Self> {
-        Self::start_saying(edge, format!("\r\n{CF_HEADER}: {}", cf(place))).await
+        Self::start_saying(edge, format!("\r\n{CF_HEADER}: {}", cf(place)), Duration::ZERO).await
     }
 
-    async fn start_saying(edge: &str, says: String) -> Result<Self> {
+    async fn start_saying(edge: &str, says: String, patience: Duration) -> Result<Self> {
         let edge = edge.strip_prefix("http://").context("the edge has no http:// address")?.to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
@@ -62,7 +77,7 @@ impl Front {
                 let (edge, says, mut hushed) = (edge.clone(), says.clone(), hushed.clone());
                 hushed.mark_unchanged();
                 // A connection that breaks is its client's to notice.
-                lock(&open).spawn(async move { pass(client, from, &edge, &says, hushed).await.ok() });
+                lock(&open).spawn(async move { pass(client, from, &edge, &says, patience, hushed).await.ok() });
             }
         });
         Ok(Self { url, connections, shut, hushes, _tasks: tasks })
@@ -106,12 +121,26 @@ fn lock(connections: &Connections) -> std::sync::MutexGuard<'_, JoinSet<Option<(
     connections.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A connection to the edge, as soon as it listens.
+async fn reach(edge: &str, patience: Duration) -> io::Result<TcpStream> {
+    let give_up = Instant::now() + patience;
+    loop {
+        match TcpStream::connect(edge).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && Instant::now() < give_up => {
+                sleep(POLL).await;
+            }
+            reached => return reached,
+        }
+    }
+}
+
 /// One request, or one WebSocket.
 async fn pass(
     mut client: TcpStream,
     from: SocketAddr,
     edge: &str,
     says: &str,
+    patience: Duration,
     mut hushed: watch::Receiver<u32>,
 ) -> Result<()> {
     let mut head = Vec::new();
@@ -130,7 +159,7 @@ async fn pass(
         // The next request on the connection would not be looked at.
         request.push_str("\r\nConnection: close");
     }
-    let mut upstream = TcpStream::connect(edge).await?;
+    let mut upstream = reach(edge, patience).await?;
     upstream.write_all(request.as_bytes()).await?;
     upstream.write_all(body).await?;
     tokio::select! {

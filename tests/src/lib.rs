@@ -30,4 +30,5 @@ pub mod signal;
 pub mod statistics;
 pub mod token;
 pub mod turn_server;
+pub mod upgrade;
 pub mod watcher;

@@ -56,6 +56,14 @@ impl NativeCrowd {
         self.call("heard", json!([])).await
     }
 
+    /// How often anybody has come back on a new socket.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub async fn resumed(&self) -> Result<usize> {
+        self.call("resumed", json!([])).await
+    }
+
     async fn call<T: DeserializeOwned>(&self, name: &str, args: Value) -> Result<T> {
         self.driver.ask(json!({ "name": name, "args": args })).await
     }

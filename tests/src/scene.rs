@@ -9,12 +9,20 @@ use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use shared::claims::{AccessClaims, ApiKeys};
+use shared::geo::Place;
 use xtask::hosts::Host;
-use xtask::stack::{API_KEY, API_SECRET, Stack, StackConfig};
+use xtask::stack::{API_KEY, API_SECRET, Build, Stack, StackConfig};
 
 use crate::client::{Client, ClientOptions, Publish};
 use crate::relay::{RELAY_ADDRESS, Relay};
 use crate::token;
+
+/// Near each of the first nodes of a deployment, far from the others.
+pub const PLACES: [Place; 3] = [
+    Place { latitude: 30.0, longitude: -97.0 },
+    Place { latitude: 52.0, longitude: 13.0 },
+    Place { latitude: 35.0, longitude: 139.0 },
+];
 
 static SHARED: Mutex<Weak<Deployment>> = Mutex::new(Weak::new());
 /// Building for two deployments at once would have one read what the other is writing.
@@ -94,10 +102,23 @@ impl Deployment {
         Ok((deployment, relay))
     }
 
+    /// As [`Deployment::of_nodes`], of what is built already.
+    ///
+    /// # Errors
+    /// Something did not start or become ready.
+    pub fn of_build(build: Build, nodes: usize, node_args: Vec<String>) -> anyhow::Result<Arc<Self>> {
+        let start = |config| Stack::start_built(build, StackConfig { node_args, ..config });
+        Self::start_by(nodes, start)
+    }
+
     fn start_told(nodes: usize, told: impl FnOnce(StackConfig) -> StackConfig) -> anyhow::Result<Arc<Self>> {
+        Self::start_by(nodes, |config| Stack::start(told(config)))
+    }
+
+    fn start_by(nodes: usize, start: impl FnOnce(StackConfig) -> anyhow::Result<Stack>) -> anyhow::Result<Arc<Self>> {
         let state_dir = std::env::temp_dir().join(unique("meridian-test"));
         let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut stack = Stack::start(told(StackConfig::for_tests(nodes, state_dir.clone())))?;
+        let mut stack = start(StackConfig::for_tests(nodes, state_dir.clone()))?;
         let url = stack.url();
         let metrics = stack.nodes().iter().map(xtask::node::Node::http_addr).collect();
         let media = stack.nodes().iter().map(xtask::node::Node::udp_addr).collect();

@@ -385,8 +385,11 @@ impl SdkClient {
     /// # Errors
     /// What it heard instead.
     pub async fn heard_of_no_end(&self, since: usize) -> Result<()> {
-        let ends = self.heard(since).await?.into_iter().find(|heard| ENDS.contains(&heard.event.as_str()));
-        ends.map_or(Ok(()), |heard| bail!("{} heard {heard:?}", self.identity))
+        // The native SDK says of a resume what livekit-client says of a full reconnect alone.
+        let is_resume = |heard: &Heard| self.page.is_none() && heard.event == "reconnecting";
+        let ends = |heard: &Heard| ENDS.contains(&heard.event.as_str()) && !is_resume(heard);
+        let end = self.heard(since).await?.into_iter().find(ends);
+        end.map_or(Ok(()), |heard| bail!("{} heard {heard:?}", self.identity))
     }
 
     /// The longest time since the last call that somebody's picture stood still, ms.

@@ -50,6 +50,32 @@ impl ServerSdk {
         self.driver.ask::<Value>(request).await.map(drop)
     }
 
+    /// The same to those of these sids.
+    ///
+    /// # Errors
+    /// What the SDK throws.
+    pub async fn send_text_to_sids(
+        &self,
+        url: &str,
+        room: &str,
+        (topic, text): (&str, &str),
+        sids: &[&str],
+    ) -> Result<()> {
+        let request =
+            json!({ "method": "sendText", "url": url, "room": room, "text": text, "topic": topic, "sids": sids });
+        self.driver.ask::<Value>(request).await.map(drop)
+    }
+
+    /// Removes a participant, and makes its tokens void that are of before a time, seconds since the epoch.
+    ///
+    /// # Errors
+    /// What the SDK throws.
+    pub async fn remove_with_tokens(&self, url: &str, room: &str, identity: &str, before: u64) -> Result<()> {
+        let method = "removeWithTokens";
+        let request = json!({ "method": method, "url": url, "room": room, "identity": identity, "before": before });
+        self.driver.ask::<Value>(request).await.map(drop)
+    }
+
     /// Takes webhooks at this port, any if it is 0; which it is. What the SDK does not accept is answered 401.
     ///
     /// # Errors

@@ -6,21 +6,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use meridian_tests::call::{Call, Sdk};
 use meridian_tests::client::{Client, ClientOptions, Observed, Publish, text};
-use meridian_tests::scene::{Deployment, Scene, sum_metric};
+use meridian_tests::scene::{Deployment, PLACES, Scene, sum_metric};
 use meridian_tests::sdk::Mode;
-use shared::geo::Place;
+use nix::sys::signal::Signal;
 
-/// Where the nodes of a local deployment are, in their order.
-const PLACES: [Place; 3] = [
-    Place { latitude: 30.0, longitude: -97.0 },
-    Place { latitude: 52.0, longitude: 13.0 },
-    Place { latitude: 35.0, longitude: 139.0 },
-];
-const REGIONS: [&str; 3] = ["local-a", "local-b", "local-c"];
+pub(crate) const REGIONS: [&str; 3] = ["local-a", "local-b", "local-c"];
 /// Packets that are counted at a time.
 const COUNTED: f64 = 300.0;
 /// Packets of a video that are enough to say that it flows.
-const FLOWING: u64 = 300;
+pub(crate) const FLOWING: u64 = 300;
 /// How often the node's counters are read.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -30,9 +24,11 @@ async fn spread() -> Result<Scene> {
 }
 
 /// Joins from where this node is.
-async fn join(scene: &Scene, name: &str, node: usize, publish: Vec<Publish>) -> Result<Client> {
+pub(crate) async fn join(scene: &Scene, name: &str, node: usize, publish: Vec<Publish>) -> Result<Client> {
     let place = PLACES.get(node).copied();
-    let mut client = Client::join(ClientOptions { place, publish, ..scene.options(name)? }).await?;
+    let options = scene.options(name)?;
+    let bind = scene.deployment.stack().hosts().get(node).map_or(options.bind, |host| (host.gateway(), 0).into());
+    let mut client = Client::join(ClientOptions { place, publish, bind, ..options }).await?;
     client.connected().await?;
     let region = client.observe(|o| o.join.as_ref().map(|join| join.server_region.clone()));
     ensure!(region.as_deref() == REGIONS.get(node).copied(), "{name} is served in {region:?}");
@@ -60,7 +56,7 @@ fn seen(observed: &Observed) -> u64 {
     videos.map(|(_, flow)| flow.packets).sum()
 }
 
-async fn sees_more(client: &mut Client, packets: u64) -> Result<()> {
+pub(crate) async fn sees_more(client: &mut Client, packets: u64) -> Result<()> {
     let before = client.observe(seen);
     client.until("more video", |o| (seen(o) >= before + packets).then_some(())).await
 }
@@ -84,8 +80,11 @@ async fn and_everyone_sees_and_hears_everyone() -> Result<()> {
         client.until("audio and video of two others", flows).await?;
     }
     let [ada, bob, cyd] = &mut clients[..] else { bail!("three joined") };
-    for label in ["_reliable", "_lossy"] {
-        ada.send_data(label, text("hello")).await?;
+    // Not all of what may be lost is.
+    for (label, times) in [("_reliable", 1), ("_lossy", 20)] {
+        for _ in 0..times {
+            ada.send_data(label, text("hello")).await?;
+        }
         for other in [&mut *bob, &mut *cyd] {
             let heard = other.until("a data packet", |o| o.said(label)).await?;
             ensure!(heard == ("ada".to_owned(), "hello".to_owned()), "{heard:?}");
@@ -152,4 +151,47 @@ async fn outlives_the_node_between(mode: Mode) -> Result<()> {
     }
     ensure!((served - 1.0_f64).abs() < f64::EPSILON, "{served} sessions were moved");
     call.heard_of_no_end(&since).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn and_who_had_to_go_far_comes_back() -> Result<()> {
+    goes_far_and_comes_back(Mode::Single).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn and_who_had_to_go_far_comes_back_with_two_connections() -> Result<()> {
+    goes_far_and_comes_back(Mode::Dual).await
+}
+
+/// An operator drains the node near Bob and takes that back; then it is replaced.
+async fn goes_far_and_comes_back(mode: Mode) -> Result<()> {
+    let call = Call::open_from(&PLACES[..2], mode, &["ada", "bob"].map(|name| (name, Sdk::Browser))).await?;
+    let all = call.nodes().await?;
+    let near_bob = all.iter().find(|node| node.info.region.as_str() == REGIONS[1]).context("no such region")?;
+    let since = call.marks().await?;
+    for is_replaced in [false, true] {
+        call.has_sessions(1, 1.0).await?;
+        call.stillness().await?;
+        if is_replaced {
+            call.signal(1, Signal::SIGTERM)?;
+            call.ended(1).await?;
+        } else {
+            call.drain(&near_bob.node, true).await?;
+            call.is_left(1).await?;
+        }
+        call.has_sessions(0, 2.0).await?;
+        call.goes_on().await?;
+        if is_replaced {
+            call.restart(1).await?;
+        } else {
+            call.drain(&near_bob.node, false).await?;
+        }
+        call.has_sessions(1, 1.0).await.context("nobody comes back")?;
+        call.has_sessions(0, 1.0).await?;
+        call.goes_on().await?;
+        call.data_gets_through(&format!("replaced: {is_replaced}")).await?;
+        println!("there and back, the pictures stood still for {:.0} ms", call.stillness().await?);
+    }
+    call.heard_of_no_end(&since).await?;
+    call.nobody_resumed(&since).await
 }

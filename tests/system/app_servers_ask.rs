@@ -5,10 +5,12 @@
 use livekit_protocol::DisconnectReason;
 use meridian_tests::app_server::AppServer;
 use meridian_tests::client::{Client, ClientOptions, DEADLINE};
+use meridian_tests::node_impostor::post;
 use meridian_tests::scene::{Deployment, Scene};
 use meridian_tests::token::unix_now;
 use serde_json::{Value, json};
 use shared::claims::AccessClaims;
+use shared::control::{DRAIN_PATH, DrainRequest, NODES_PATH, NodeStatus};
 
 /// What the upgrade of a join with these claims is refused with.
 async fn refusal(scene: &Scene, claims: &AccessClaims) -> Option<String> {
@@ -48,6 +50,42 @@ async fn a_room_is_made_listed_changed_and_deleted() {
     let gone = server.call("DeleteRoom", json!({ "room": scene.room })).await.unwrap();
     assert_eq!((gone.status, gone.body["msg"].as_str()), (404, Some("requested room does not exist")));
     drop(ada);
+}
+
+/// `nodeId` of `CreateRoom`.
+#[tokio::test]
+async fn a_room_is_on_the_node_that_its_maker_names() {
+    let deployment = tokio::task::spawn_blocking(|| Deployment::start(2)).await.unwrap().unwrap();
+    let operator = deployment.stack().secrets().enrolment_token().unwrap();
+    let (_, text) = post(deployment.url(), NODES_PATH, Some(&operator), &json!({})).await.unwrap();
+    let nodes: Vec<NodeStatus> = serde_json::from_str(&text).unwrap();
+    assert_eq!(nodes.len(), 2, "{text}");
+    let mut scenes = Vec::new();
+    for (node, other) in nodes.iter().zip(nodes.iter().rev()) {
+        let scene = Scene::on(deployment.clone());
+        let server = AppServer::of(&scene).unwrap();
+        server.ask("CreateRoom", json!({ "name": scene.room, "nodeId": node.node })).await.unwrap();
+        let near_the_other = ClientOptions { place: Some(other.info.place), ..scene.options("ada").unwrap() };
+        let mut ada = Client::join(near_the_other).await.unwrap();
+        ada.connected().await.unwrap();
+        let region = ada.observe(|o| o.join.as_ref().map(|join| join.server_region.clone()));
+        assert_eq!(region.as_deref(), Some(node.info.region.as_str()));
+        scenes.push((scene, server, ada));
+    }
+
+    let (scene, server, _) = &scenes[0];
+    let new = |node: &str| json!({ "name": format!("{}-new", scene.room), "nodeId": node });
+    for nowhere in ["ND_stranger0001", "x", "ND_"] {
+        let refused = server.call("CreateRoom", new(nowhere)).await.unwrap();
+        assert_eq!((refused.status, refused.body["msg"].as_str()), (404, Some("requested node does not exist")));
+    }
+    let drained = &nodes[0].node;
+    let drain = DrainRequest { node: drained.clone(), draining: true };
+    assert_eq!(post(scene.url(), DRAIN_PATH, Some(&operator), &drain).await.unwrap().0, 200);
+    let refused = server.call("CreateRoom", new(drained.as_str())).await.unwrap();
+    assert_eq!((refused.status, refused.body["msg"].as_str()), (412, Some("requested node is draining")));
+    // One that exists is left as it is.
+    server.ask("CreateRoom", json!({ "name": scene.room, "nodeId": "ND_stranger0001" })).await.unwrap();
 }
 
 #[tokio::test]
@@ -97,4 +135,11 @@ async fn a_deployment_may_let_the_removed_in_again() {
     server.ask("RemoveParticipant", json!({ "room": scene.room, "identity": "ada" })).await.unwrap();
     ada.until("leave", |o| o.leave.clone()).await.unwrap();
     assert_eq!(refusal(&scene, &held).await, None);
+
+    // Not against an app server that says of when.
+    let mut ada = Client::join(ClientOptions::new(scene.url(), &scene.sign(&held).unwrap())).await.unwrap();
+    let now = json!({ "room": scene.room, "identity": "ada", "revokeTokenTs": unix_now().to_string() });
+    server.ask("RemoveParticipant", now).await.unwrap();
+    ada.until("leave", |o| o.leave.clone()).await.unwrap();
+    assert!(refusal(&scene, &held).await.unwrap().contains("revoked"));
 }

@@ -8,10 +8,13 @@ use shared::control::ADDRESS_PATH;
 use xtask::edge::{Edge, EdgeConfig, Mode};
 use xtask::process::Output;
 use xtask::secrets::Secrets;
+use xtask::stack::API_KEY;
 use xtask::wasm::{self, Profile};
 
 /// `DOOR_LIMIT` of wrangler.toml.
 const DOOR_LIMIT: usize = 120;
+/// `JOIN_LIMIT` of wrangler.toml.
+const JOIN_LIMIT: usize = 600;
 
 fn staging(state_dir: std::path::PathBuf) -> Edge {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -45,6 +48,17 @@ async fn who_asks_too_often_gets_429_and_others_get_answers() {
     assert!(answered >= DOOR_LIMIT, "{answered}");
     assert_eq!(ask("/healthz").await, 200, "what costs nothing is not limited");
     assert_eq!(ask("/rtc/v1/validate").await, 401, "joins have a limit of their own");
+
+    // Guesses of a secret, too.
+    let guess = || client.post(format!("{}/token", edge.url())).basic_auth(API_KEY, Some("guess")).send();
+    let mut guesses = 0;
+    while guess().await.unwrap().status().as_u16() == 401 {
+        guesses += 1;
+        assert!(guesses <= 2 * JOIN_LIMIT, "no limit");
+    }
+    assert!(guesses + 1 >= JOIN_LIMIT, "{guesses}");
+    assert_eq!(guess().await.unwrap().status().as_u16(), 429);
+    assert_eq!(ask("/healthz").await, 200);
     drop(edge);
     std::fs::remove_dir_all(state_dir).unwrap();
 }

@@ -2,10 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+use std::net::TcpListener;
 use std::process::Stdio;
 
-use meridian_tests::scene::Scene;
+use meridian_tests::client::DEADLINE;
+use meridian_tests::guide;
+use meridian_tests::scene::{Deployment, Scene};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
+use tokio::time::timeout;
 use xtask::repo;
 
 /// Where `cargo xtask dev` serves the edge.
@@ -102,6 +107,30 @@ async fn the_server_api() {
     says_what_it_does("server-api.md", scene.url()).await;
     ada.until("bob gone", |o| (!o.participants.contains_key("bob")).then_some(())).await.unwrap();
     drop(bob);
+}
+
+#[tokio::test]
+async fn webhooks() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let program = guide::block("webhooks.md", "js", "WebhookReceiver").unwrap();
+    let program = program.replace("listen(3000)", &format!("listen({port}, () => console.log('listens'))"));
+    let mut node = Command::new("node");
+    node.args(["--input-type=module", "--eval", &program]).current_dir(repo::root()).kill_on_drop(true);
+    let mut receiver = node.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(receiver.stdout.take().unwrap()).lines();
+    assert_eq!(said.next_line().await.unwrap().as_deref(), Some("listens"));
+
+    let urls = ("WEBHOOK_URLS".to_owned(), format!("http://localhost:{port}"));
+    let start = move || Deployment::with_edge_vars([urls]);
+    let scene = Scene::on(tokio::task::spawn_blocking(start).await.unwrap().unwrap());
+    let lines = guide::block("webhooks.md", "sh", "CreateRoom").unwrap().replace(EDGE, scene.url());
+    let mut bash = Command::new("bash");
+    let done = bash.args(["-euo", "pipefail", "-c", &lines]).stdin(Stdio::null()).output().await.unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    for wanted in guide::block("webhooks.md", "output", "room_started").unwrap().lines() {
+        let line = timeout(DEADLINE, said.next_line()).await.expect("an event").unwrap();
+        assert_eq!(line.as_deref(), Some(wanted));
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Every method of LiveKit's `RoomService` answers the same in JSON and in protobuf, and refuses with the same code what is
+//! Every method of LiveKit's `RoomService` and `AgentDispatchService` answers the same in JSON and in protobuf, and refuses with the same code what is
 //! not there, not granted, not readable, not of a type it knows, or too large.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
@@ -25,6 +25,7 @@ struct Target<'a> {
     room: &'a str,
     identity: &'a str,
     track: &'a str,
+    dispatch: &'a str,
 }
 
 /// Which grant a method wants.
@@ -42,6 +43,7 @@ type Read = fn(Format, &[u8]) -> Value;
 
 /// A request in both encodings, and what is right.
 struct Row {
+    service: &'static str,
     method: &'static str,
     wants: Wants,
     protobuf: Vec<u8>,
@@ -62,7 +64,24 @@ impl Row {
     ) -> Self {
         let (protobuf, json) = (asked.encode_to_vec(), serde_json::to_vec(asked).unwrap());
         let (no_room, nobody) = (None, None);
-        Self { method, wants, protobuf, json, read: read::<A>, no_room, nobody }
+        Self { service: "RoomService", method, wants, protobuf, json, read: read::<A>, no_room, nobody }
+    }
+
+    /// A method of the other service.
+    fn of_agents<Q: Message + Serialize, A: Message + Default + Serialize + DeserializeOwned>(
+        method: &'static str,
+        asked: &Q,
+        answer: A,
+    ) -> Self {
+        Self { service: "AgentDispatchService", ..Self::of(method, Wants::Admin, asked, answer) }
+    }
+
+    async fn ask(&self, server: &AppServer, format: Format) -> Raw {
+        self.post(server, format.content_type(), self.body(format)).await
+    }
+
+    async fn post(&self, server: &AppServer, content_type: &str, body: Vec<u8>) -> Raw {
+        server.post_to(self.service, self.method, content_type, body).await.unwrap()
     }
 
     /// A method of a room that must be there.
@@ -206,6 +225,41 @@ fn rows(target: Target<'_>) -> Vec<Row> {
             proto::MoveParticipantResponse::default(),
         )
         .nobody(),
+        Row::of(
+            "PerformRpc",
+            Wants::Admin,
+            &proto::PerformRpcRequest {
+                room: room.clone(),
+                destination_identity: identity.clone(),
+                method: "echo".into(),
+                ..Default::default()
+            },
+            proto::PerformRpcResponse::default(),
+        )
+        .nobody(),
+        Row::of_agents(
+            "CreateDispatch",
+            &proto::CreateAgentDispatchRequest {
+                room: room.clone(),
+                agent_name: "parrot".into(),
+                metadata: "green".into(),
+                ..Default::default()
+            },
+            proto::AgentDispatch::default(),
+        ),
+        Row::of_agents(
+            "ListDispatch",
+            &proto::ListAgentDispatchRequest { room: room.clone(), ..Default::default() },
+            proto::ListAgentDispatchResponse::default(),
+        ),
+        Row {
+            no_room: Some("agent dispatch does not exist"),
+            ..Row::of_agents(
+                "DeleteDispatch",
+                &proto::DeleteAgentDispatchRequest { room: room.clone(), dispatch_id: target.dispatch.to_owned() },
+                proto::AgentDispatch::default(),
+            )
+        },
         Row::of("RemoveParticipant", Wants::Admin, &who(), proto::RemoveParticipantResponse::default()).nobody(),
         Row::of(
             "DeleteRoom",
@@ -273,27 +327,42 @@ async fn what_a_method_answers() {
         create.ask("CreateRoom", json!({ "name": room })).await.unwrap();
     }
 
-    let ada_there = Target { room: &scene.room, identity: "ada", track: &track };
+    let mut dispatches = Vec::new();
+    for _ in &last {
+        let dispatch = json!({ "room": scene.room, "agentName": "owl" });
+        let made = AppServer::of(&scene).unwrap().call_of("AgentDispatchService", "CreateDispatch", dispatch).await;
+        dispatches.push(made.unwrap().body["id"].as_str().unwrap().to_owned());
+    }
+
+    let ada_there = Target { room: &scene.room, identity: "ada", track: &track, dispatch: "" };
     let mut seen = 0;
-    for row in rows(ada_there) {
+    // The answer of a call is a participant's: tests/compat has one.
+    for row in rows(ada_there).into_iter().filter(|row| row.method != "PerformRpc") {
         // What can be done once is done to one in protobuf and to another in JSON.
         let twins = match row.method {
             "MoveParticipant" => ["sam", "ida"].map(|identity| Target { identity, ..ada_there }),
             "RemoveParticipant" => ["bob", NOBODY].map(|identity| Target { identity, ..ada_there }),
             "DeleteRoom" => [&last[0], &last[1]].map(|room| Target { room, ..ada_there }),
+            "DeleteDispatch" => [&dispatches[0], &dispatches[1]].map(|dispatch| Target { dispatch, ..ada_there }),
             _ => [ada_there; 2],
         };
         let mut answers = Vec::new();
         for (format, target) in [Format::Protobuf, Format::Json].into_iter().zip(twins) {
             let row = rows(target).into_iter().find(|one| one.method == row.method).unwrap();
             let server = AppServer::granted(&scene, granted(row.wants, target.room)).unwrap();
-            let answer = server.post(row.method, format.content_type(), row.body(format)).await.unwrap();
+            let answer = row.ask(&server, format).await;
             let said = String::from_utf8_lossy(&answer.body).into_owned();
             assert_eq!((answer.status, &*answer.content_type), (200, format.content_type()), "{}: {said}", row.method);
             if format == Format::Json {
                 written_as_livekit_does(row.method, &serde_json::from_slice(&answer.body).unwrap());
             }
-            answers.push((row.read)(format, &answer.body));
+            let mut answer = (row.read)(format, &answer.body);
+            if ["CreateDispatch", "DeleteDispatch"].contains(&row.method) {
+                // Each is one of its own.
+                let own = ["id", "state"].map(|name| answer.as_object_mut().unwrap().remove(name));
+                assert!(own.iter().all(Option::is_some), "{said}");
+            }
+            answers.push(answer);
         }
         assert_eq!(answers[0], answers[1], "{}", row.method);
         let says_something = answers[0].as_object().is_some_and(|fields| !fields.is_empty());
@@ -309,7 +378,7 @@ async fn what_a_method_answers() {
         assert_eq!(says_something, !is_done, "{}: {}", row.method, answers[0]);
         seen += 1;
     }
-    assert_eq!(seen, 13);
+    assert_eq!(seen, 16);
     left(vec![bob, eve]).await;
     drop((sam, ida));
     drop(ada);
@@ -323,11 +392,14 @@ fn written_as_livekit_does(method: &str, answer: &Value) {
         "GetParticipant" | "UpdateParticipant" => answer,
         "ListParticipants" => &answer["participants"][0],
         "MutePublishedTrack" => &answer["track"],
+        "CreateDispatch" | "DeleteDispatch" => answer,
+        "ListDispatch" => &answer["agent_dispatches"][0],
         _ => return assert_eq!(*answer, json!({}), "{method}"),
     };
     let unset = match method {
         "CreateRoom" | "UpdateRoomMetadata" | "ListRooms" => ("active_recording", json!(false)),
         "MutePublishedTrack" => ("packet_trailer_features", json!([])),
+        "CreateDispatch" | "DeleteDispatch" | "ListDispatch" => ("deployment", json!("")),
         _ => ("disconnect_reason", json!("UNKNOWN_REASON")),
     };
     assert_eq!(fields.get(unset.0), Some(&unset.1), "{method}: {answer}");
@@ -348,14 +420,15 @@ async fn whom_a_method_does_not_find() {
     let ada = scene.join("ada").await.unwrap();
     let track = "TR_AMnobodysTrack";
     for (room, identity) in [(NOWHERE, "ada"), (&*scene.room, NOBODY)] {
-        for row in rows(Target { room, identity, track }) {
+        for row in rows(Target { room, identity, track, dispatch: "AD_nobodys" }) {
             let expected = if room == NOWHERE { row.no_room } else { row.nobody };
-            // Making a room makes it, and what is done to another one is another test's.
-            let skipped = row.method == "CreateRoom" || room != NOWHERE && row.nobody.is_none();
+            // What makes a room makes it, and what is done to another one is another test's.
+            let skipped =
+                ["CreateRoom", "CreateDispatch"].contains(&row.method) || room != NOWHERE && row.nobody.is_none();
             for format in [Format::Protobuf, Format::Json].into_iter().filter(|_| !skipped) {
                 let why = format!("{} of {identity} in {room}, {format:?}", row.method);
                 let server = AppServer::granted(&scene, granted(row.wants, room)).unwrap();
-                let answer = server.post(row.method, format.content_type(), row.body(format)).await.unwrap();
+                let answer = row.ask(&server, format).await;
                 match expected {
                     Some(text) => assert_eq!(error(&answer, &why), is(404, "not_found", text), "{why}"),
                     // Lists of nothing.
@@ -367,11 +440,11 @@ async fn whom_a_method_does_not_find() {
             }
         }
     }
-    let here = Target { room: &scene.room, identity: "ada", track };
+    let here = Target { room: &scene.room, identity: "ada", track, dispatch: "" };
     let mute = rows(here).into_iter().find(|row| row.method == "MutePublishedTrack").unwrap();
     for format in [Format::Protobuf, Format::Json] {
         let server = AppServer::of(&scene).unwrap();
-        let answer = server.post(mute.method, format.content_type(), mute.body(format)).await.unwrap();
+        let answer = mute.ask(&server, format).await;
         assert_eq!(error(&answer, "no track"), is(404, "not_found", "track does not exist"));
     }
     drop(ada);
@@ -380,14 +453,14 @@ async fn whom_a_method_does_not_find() {
 #[tokio::test]
 async fn what_a_method_refuses() {
     let scene = Scene::open().await.unwrap();
-    let target = Target { room: &scene.room, identity: "ada", track: "TR_AMnobodysTrack" };
+    let target = Target { room: &scene.room, identity: "ada", track: "TR_AMnobodysTrack", dispatch: "AD_nobodys" };
     let denied = is(401, "unauthenticated", "permissions denied");
     for row in rows(target) {
         let method = row.method;
         let right = AppServer::granted(&scene, granted(row.wants, &scene.room)).unwrap();
         for format in [Format::Protobuf, Format::Json] {
             let (content_type, body) = (format.content_type(), row.body(format));
-            let nobody = AppServer::nobody(&scene).post(method, content_type, body.clone()).await.unwrap();
+            let nobody = row.post(&AppServer::nobody(&scene), content_type, body.clone()).await;
             assert_eq!(error(&nobody, method), denied, "{method} without a token");
             let join = VideoGrant { room_join: true, room: scene.room.clone(), ..VideoGrant::default() };
             let mut wrong: Vec<VideoGrant> = [Wants::Create, Wants::List, Wants::Admin]
@@ -402,7 +475,7 @@ async fn what_a_method_refuses() {
             }
             for grant in wrong {
                 let server = AppServer::granted(&scene, grant.clone()).unwrap();
-                let answer = server.post(method, content_type, body.clone()).await.unwrap();
+                let answer = row.post(&server, content_type, body.clone()).await;
                 assert_eq!(error(&answer, method), denied, "{method} with {grant:?}");
             }
 
@@ -413,16 +486,16 @@ async fn what_a_method_refuses() {
             let name = if format == Format::Json { "json" } else { "protobuf" };
             let malformed = is(400, "malformed", &format!("the {name} request could not be decoded"));
             for body in unreadable {
-                let answer = right.post(method, content_type, body.to_vec()).await.unwrap();
+                let answer = row.post(&right, content_type, body.to_vec()).await;
                 assert_eq!(error(&answer, method), malformed, "{method}: {body:?}");
             }
 
             let too_large = vec![b' '; MAX_BODY + 1];
-            let answer = right.post(method, content_type, too_large).await.unwrap();
+            let answer = row.post(&right, content_type, too_large).await;
             assert_eq!(error(&answer, method), is(413, "resource_exhausted", "request body too large"), "{method}");
         }
         for content_type in ["text/plain", "application/x-www-form-urlencoded", ""] {
-            let answer = right.post(method, content_type, row.body(Format::Json)).await.unwrap();
+            let answer = row.post(&right, content_type, row.body(Format::Json)).await;
             let text = format!("unexpected Content-Type: {content_type:?}");
             assert_eq!(error(&answer, method), is(404, "bad_route", &text), "{method}");
         }

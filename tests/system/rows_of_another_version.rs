@@ -139,7 +139,7 @@ async fn a_fleet_of_a_newer_version_is_left_as_it_is() {
     tokio::task::spawn_blocking(break_it).await.unwrap().unwrap();
     until(&scene, "the node is refused, and the log says that it is not to blame", || {
         let log = scene.deployment.edge_log();
-        log.contains("of layout 999, this version of the edge reads up to 3")
+        log.contains("of layout 999, this version of the edge reads up to 4")
             && log.contains(r#""reason":"internal_error""#)
     })
     .await;
@@ -147,7 +147,7 @@ async fn a_fleet_of_a_newer_version_is_left_as_it_is() {
     assert_eq!(Client::refusal(&refused).map(|(status, _)| status), Some(503), "{refused:#}");
 
     // The right version finds everything.
-    upgrade(&scene, "FleetObject", "layout", "UPDATE layout SET version = 3").await;
+    upgrade(&scene, "FleetObject", "layout", "UPDATE layout SET version = 4").await;
     assert_eq!(keys(), before);
     scene.join("ada").await.unwrap().ping().await.unwrap();
 }

@@ -200,6 +200,42 @@ async fn tokens_are_minted_for_who_may() {
 }
 
 #[tokio::test]
+async fn each_token_minted_leaves_one_line_with_its_id_and_no_secret() {
+    let scene = Scene::alone(0).await.unwrap();
+    let asked = json!({ "participant_identity": "ada-lovelace", "ttl": 60, "single_use": true, "grants": { "roomAdmin": true } });
+    let answers = [ask_token(&scene).json(&asked), ask_token(&scene)].map(RequestBuilder::send);
+    let mut tokens = Vec::new();
+    for answer in answers {
+        let body: Value = answer.await.unwrap().json().await.unwrap();
+        tokens.push(body["participant_token"].as_str().unwrap().to_owned());
+    }
+    let keys = ApiKeys::parse(&format!("{API_KEY}: {API_SECRET}"));
+    let ids: Vec<String> = tokens.iter().map(|token| keys.verify(token).unwrap().jti).collect();
+    let line = |line: &str| {
+        let line: Value = serde_json::from_str(line.get(line.find('{')?..)?).ok()?;
+        (line["event"] == "minted").then_some(line)
+    };
+    let deadline = Instant::now() + DEADLINE;
+    let lines = loop {
+        let lines: Vec<Value> = scene.deployment.edge_log().lines().filter_map(line).collect();
+        if lines.len() >= ids.len() || Instant::now() > deadline {
+            break lines;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let wanted = [(60, true, json!(["roomAdmin"])), (DEFAULT_TTL, false, json!([]))];
+    let wanted = ids.iter().zip(wanted).map(|(id, (seconds, single_use, grants))| {
+        json!({
+            "event": "minted", "token": id, "api_key": API_KEY, "by": "key", "grants": grants, "single_use": single_use,
+            "seconds": seconds,
+        })
+    });
+    assert_eq!(lines, wanted.collect::<Vec<_>>());
+    let log = scene.deployment.edge_log();
+    assert!(!log.contains("ada-lovelace") && tokens.iter().all(|token| !log.contains(token)), "{log}");
+}
+
+#[tokio::test]
 async fn a_body_that_is_no_token_request_is_refused() {
     let scene = Scene::open().await.unwrap();
     for body in ["[", "5", r#"{"room_name":5}"#, r#"{"participant_attributes":{"a":1}}"#, r#"{"ttl":-1}"#] {

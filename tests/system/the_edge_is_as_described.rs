@@ -17,9 +17,13 @@ use xtask::repo;
 use xtask::setup::python;
 use xtask::stack::{API_KEY, API_SECRET};
 
+/// Whoever shows it may read the metrics.
+const METRICS_TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
 /// A deployment that no meeting is open in: who shows nothing gets nothing.
 async fn closed() -> Scene {
-    let vars = [("OPEN_MEETINGS".to_owned(), "false".to_owned())];
+    let vars = [("OPEN_MEETINGS", "false"), ("METRICS_TOKEN", METRICS_TOKEN)];
+    let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned()));
     Scene::on(tokio::task::spawn_blocking(|| Deployment::with_edge_vars(vars)).await.unwrap().unwrap())
 }
 
@@ -43,6 +47,7 @@ async fn request_by_request() {
     schemathesis.arg(format!("{}/openapi.json", scene.url()));
     schemathesis.env("API_KEY", API_KEY).env("API_SECRET", API_SECRET);
     schemathesis.env("ENROLMENT_TOKEN", &enrolment).env("NODE_TOKEN", &node_token);
+    schemathesis.env("METRICS_TOKEN", METRICS_TOKEN);
     // It keeps a database of examples where it runs.
     let done = schemathesis.current_dir(&scratch).stdin(Stdio::null()).output().await.unwrap();
     let said = String::from_utf8_lossy(&done.stdout).into_owned();

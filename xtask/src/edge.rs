@@ -78,6 +78,11 @@ impl Edge {
         &mut self.config.vars
     }
 
+    /// Runs this Worker from its next start on.
+    pub fn becomes(&mut self, bundle: Bundle) {
+        self.config.bundle = bundle;
+    }
+
     /// `http://127.0.0.1:port`.
     #[must_use]
     pub fn url(&self) -> String {

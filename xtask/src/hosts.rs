@@ -108,7 +108,7 @@ impl Host {
     /// # Errors
     /// The system refuses.
     pub fn cut(&self) -> Result<()> {
-        ip(&["-n", &self.name(), "link", "set", "eth0", "down"])
+        ip(&["-n", &self.name(), "link", "set", "eth0", "down"]).map(drop)
     }
 
     /// Undoes [`Host::cut`].
@@ -117,7 +117,18 @@ impl Host {
     /// The system refuses.
     pub fn join(&self) -> Result<()> {
         ip(&["-n", &self.name(), "link", "set", "eth0", "up"])?;
-        ip(&["-n", &self.name(), "route", "replace", "default", "via", &self.gateway().to_string()])
+        ip(&["-n", &self.name(), "route", "replace", "default", "via", &self.gateway().to_string()]).map(drop)
+    }
+
+    /// Bytes on its link so far, to it and by it.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn carried(&self) -> Result<(u64, u64)> {
+        let said = ip(&["-n", &self.name(), "-json", "-statistics", "link", "show", "eth0"])?;
+        let links: serde_json::Value = serde_json::from_str(&said)?;
+        let bytes = |way: &str| links.pointer(&format!("/0/stats64/{way}/bytes")).and_then(serde_json::Value::as_u64);
+        Ok((bytes("rx").context("no count")?, bytes("tx").context("no count")?))
     }
 
     fn name(&self) -> String {
@@ -134,10 +145,11 @@ impl Host {
     }
 }
 
-fn ip(words: &[&str]) -> Result<()> {
+/// What it says.
+fn ip(words: &[&str]) -> Result<String> {
     let output = Command::new("ip").args(words).output().context("ip (package iproute2)")?;
     if !output.status.success() {
         bail!("ip {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
-    Ok(())
+    Ok(String::from_utf8(output.stdout)?)
 }

@@ -21,4 +21,5 @@ pub mod setup;
 pub mod sim;
 pub mod stack;
 pub mod suite;
+pub mod upgrade;
 pub mod wasm;

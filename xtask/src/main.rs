@@ -15,6 +15,7 @@ use xtask::package::{Image, Package};
 use xtask::pin::Pin;
 use xtask::sim::Sim;
 use xtask::suite::Suite;
+use xtask::upgrade::Upgrade;
 use xtask::{page, setup, wasm};
 
 #[derive(Parser)]
@@ -32,6 +33,7 @@ enum Task {
     Fuzz(Fuzz),
     Sim(Sim),
     Chaos(Chaos),
+    Upgrade(Upgrade),
     Deploy(Deploy),
     Secrets(MakeSecrets),
     Rotate(Rotate),
@@ -65,6 +67,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Fuzz(fuzz) => fuzz.run(),
         Task::Sim(sim) => sim.run(),
         Task::Chaos(chaos) => chaos.run(),
+        Task::Upgrade(upgrade) => upgrade.run(),
         Task::Deploy(deploy) => deploy.run(),
         Task::Secrets(secrets) => secrets.run(),
         Task::Rotate(rotate) => rotate.run(),

@@ -131,6 +131,11 @@ impl Node {
         &self.name
     }
 
+    /// Runs this binary from its next start on.
+    pub fn becomes(&mut self, binary: PathBuf) {
+        self.config.binary = binary;
+    }
+
     /// Starts it again with the same ports and state, ending what still runs.
     ///
     /// # Errors

@@ -11,10 +11,13 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
+/// Where a working copy has its [`state_dir`].
+pub const STATE_DIR: &str = ".meridian";
+
 /// State of setup and of local runs; ignored by git and safe to delete.
 #[must_use]
 pub fn state_dir() -> PathBuf {
-    root().join(".meridian")
+    root().join(STATE_DIR)
 }
 
 /// Tools that setup installed with cargo.

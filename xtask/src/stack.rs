@@ -11,7 +11,7 @@ use crate::hosts::Host;
 use crate::node::{self, Node, NodeConfig};
 use crate::process::Output;
 use crate::secrets::Secrets;
-use crate::{page, wasm};
+use crate::{page, repo, wasm};
 
 pub use crate::edge::Mode;
 pub use crate::node::Profile;
@@ -90,6 +90,7 @@ impl StackConfig {
 }
 
 /// All that a stack runs, built.
+#[derive(Debug, Clone)]
 pub struct Build {
     bundle: wasm::Bundle,
     node_binary: PathBuf,
@@ -107,6 +108,13 @@ impl Build {
         };
         page::build()?;
         Ok(Self { bundle: wasm::build(wasm_profile)?, node_binary: node::build(profile)? })
+    }
+
+    /// What another working copy has built: its Worker for deployment, and a node.
+    #[must_use]
+    pub fn of(source: PathBuf, node_binary: PathBuf) -> Self {
+        let dir = wasm::Profile::Release.directory_in(&source.join(repo::STATE_DIR));
+        Self { bundle: wasm::Bundle { dir, source }, node_binary }
     }
 }
 
@@ -171,6 +179,15 @@ impl Stack {
         let node = self.nodes.last_mut().context("a node was just started")?;
         node.wait_until_ready()?;
         Ok(node)
+    }
+
+    /// Each part runs this build from its next start on.
+    pub fn becomes(&mut self, build: &Build) {
+        self.edge.becomes(build.bundle.clone());
+        for node in &mut self.nodes {
+            node.becomes(build.node_binary.clone());
+        }
+        self.node_binary.clone_from(&build.node_binary);
     }
 
     /// The edge, `http://127.0.0.1:PORT`.

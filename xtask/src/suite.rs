@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::num::NonZero;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -16,6 +18,9 @@ use crate::{hosts, page, repo, setup, wasm};
 const SYSTEM_TESTS: &str = "tests/system";
 /// How modules of those begin whose nodes are on hosts of their own.
 const ON_HOSTS: &str = "on_hosts_";
+/// Modules beside which nothing runs: a busy machine freezes pictures too, and a signal reaches all of a process.
+const ALONE: &[&str] =
+    &["a_switch_a_second_freezes_nothing", "one_scalable_stream_serves_every_size", "benchmarks_end_what_they_start"];
 
 /// Run every check and test; closes with `N passed, N failed`.
 #[derive(Args)]
@@ -57,7 +62,7 @@ impl Suite {
         if let Some(only) = &self.only {
             tally.build();
             tally.system_tests(|module| module.contains(only.as_str()));
-            tally.tests("compat", system_tests().args(["--test", "compat", only]));
+            tally.tests("compat", side_by_side(system_tests().args(["--test", "compat", only])));
             return tally.close();
         }
         tally.check("cargo fmt", repo::cargo().args(["fmt", "--all", "--check"]));
@@ -74,7 +79,7 @@ impl Suite {
         tally.infra(infra::checks_of_worker());
         tally.tests("unit tests of the system tests", system_tests().args(["--lib", "--bins"]));
         tally.system_tests(|_| true);
-        tally.tests("compat", system_tests().args(["--test", "compat"]));
+        tally.tests("compat", side_by_side(system_tests().args(["--test", "compat"])));
         tally.close()
     }
 }
@@ -95,6 +100,19 @@ fn system_tests() -> Command {
     let mut cargo = cargo_test();
     cargo.args(["--package", "meridian-tests"]);
     cargo
+}
+
+/// The system tests of these modules.
+fn stories(modules: &[String]) -> Command {
+    let mut command = system_tests();
+    command.args(["--test", "system", "--"]).args(modules.iter().map(|module| format!("{module}::")));
+    command
+}
+
+/// Browsers and processes wait more than they work: more tests at a time than CPUs.
+fn side_by_side(command: &mut Command) -> &mut Command {
+    let cpus = thread::available_parallelism().map_or(1, NonZero::get);
+    command.env("RUST_TEST_THREADS", (cpus + cpus.div_ceil(2)).to_string())
 }
 
 /// The modules of the system tests, as their `main.rs` names them.
@@ -142,25 +160,28 @@ impl Tally {
         }
     }
 
-    /// Each module of the system tests in a process of its own.
+    /// Modules of the system tests: those that bear company side by side, then each of the others by itself.
     fn system_tests(&mut self, wanted: impl Fn(&str) -> bool) {
-        match modules() {
-            Ok(modules) => {
-                for module in modules.iter().filter(|module| wanted(module)) {
-                    let mut command = system_tests();
-                    command.args(["--test", "system", "--"]).arg(format!("{module}::"));
-                    if !module.starts_with(ON_HOSTS) {
-                        self.tests(module, &mut command);
-                        continue;
-                    }
-                    match hosts::impossible() {
-                        Ok(None) => self.tests(module, &mut hosts::within(&command)),
-                        Ok(Some(reason)) => self.skip(module, &reason),
-                        Err(error) => self.fail(module, &error),
-                    }
-                }
+        let modules = match modules() {
+            Ok(modules) => modules.into_iter().filter(|module| wanted(module)),
+            Err(error) => return self.fail("system tests", &format!("{error:#}")),
+        };
+        let bears_company = |module: &String| !module.starts_with(ON_HOSTS) && !ALONE.contains(&module.as_str());
+        let (company, others): (Vec<_>, Vec<_>) = modules.partition(bears_company);
+        if !company.is_empty() {
+            self.tests("system tests", side_by_side(&mut stories(&company)));
+        }
+        for module in others {
+            let mut command = stories(std::slice::from_ref(&module));
+            if !module.starts_with(ON_HOSTS) {
+                self.tests(&module, &mut command);
+                continue;
             }
-            Err(error) => self.fail("system tests", &format!("{error:#}")),
+            match hosts::impossible() {
+                Ok(None) => self.tests(&module, &mut hosts::within(&command)),
+                Ok(Some(reason)) => self.skip(&module, &reason),
+                Err(error) => self.fail(&module, &error),
+            }
         }
     }
 
@@ -254,6 +275,7 @@ mod tests {
         modules.sort();
         assert_eq!(modules, files);
         assert!(modules.len() > 20);
+        assert!(ALONE.iter().all(|alone| modules.iter().any(|module| module == alone)));
     }
 
     #[test]

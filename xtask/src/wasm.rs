@@ -53,7 +53,12 @@ impl Profile {
 
     /// Where its build lies.
     pub(crate) fn directory(self) -> PathBuf {
-        repo::state_dir().join("worker").join(match self {
+        self.directory_in(&repo::state_dir())
+    }
+
+    /// The same of another working copy's state.
+    pub(crate) fn directory_in(self, state_dir: &Path) -> PathBuf {
+        state_dir.join("worker").join(match self {
             Self::Dev => "dev",
             Self::Release => "release",
         })
@@ -65,6 +70,8 @@ impl Profile {
 pub struct Bundle {
     /// Where both lie.
     pub dir: PathBuf,
+    /// The working copy it was built from, with its wrangler.toml and meeting page.
+    pub source: PathBuf,
 }
 
 /// Builds the Worker, or finds it built.
@@ -81,7 +88,7 @@ pub fn build(profile: Profile) -> Result<Bundle> {
         bail!("the Worker does not build");
     }
     let module = target_dir().join(TARGET).join(profile.cargo()).join("edge_signal.wasm");
-    let bundle = Bundle { dir: profile.directory() };
+    let bundle = Bundle { dir: profile.directory(), source: repo::root().to_owned() };
     let stamp = stamp(&module)?;
     let stamp_file = bundle.dir.join("stamp");
     if fs::read_to_string(&stamp_file).is_ok_and(|old| old == stamp) {

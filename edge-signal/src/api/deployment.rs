@@ -30,7 +30,10 @@ pub const TURN_URLS: &str = "TURN_URLS";
 /// Name of the secret that the TURN servers share with the edge.
 pub const TURN_SECRET: &str = "TURN_SECRET";
 
-/// Fewest bytes of the fleet secret: it alone lets a node in (HMAC-SHA256, RFC 2104 section 3).
+/// Name of the secret that whoever reads `/metrics` shows; without it nobody does.
+pub const METRICS_TOKEN: &str = "METRICS_TOKEN";
+
+/// Fewest bytes of the fleet secret: it alone lets a node in (HMAC-SHA256, RFC 2104 section 3). And of the token for metrics.
 const MIN_FLEET_SECRET: usize = 32;
 /// Fewest bytes of an API secret before a warning (LiveKit's).
 const MIN_API_SECRET: usize = 32;
@@ -51,6 +54,8 @@ pub struct Deployment {
     pub webhooks: Webhooks,
     /// Which servers help clients to reach nodes.
     pub ice_servers: IceServers,
+    /// Lets its holder read what the deployment has and needs.
+    pub metrics_token: Option<String>,
     /// What an operator should mend, though it works.
     pub warnings: Vec<String>,
 }
@@ -100,9 +105,23 @@ impl Deployment {
             ice_servers::Malformed::Turn => DeploymentError::Malformed(TURN_URLS),
             ice_servers::Malformed::Secret => DeploymentError::Missing(TURN_SECRET),
         })?;
+        let metrics_token = variable(METRICS_TOKEN).filter(|token| !token.is_empty());
+        if metrics_token.as_ref().is_some_and(|token| token.len() < MIN_FLEET_SECRET) {
+            return Err(DeploymentError::Weak(METRICS_TOKEN));
+        }
         let is_set = |name| variable(name).as_deref() == Some("true");
         let (open_meetings, keep_tokens_of_removed) = (is_set(OPEN_MEETINGS), is_set(KEEP_TOKENS_OF_REMOVED));
-        Ok(Self { keys, signing, fleet_secret, open_meetings, keep_tokens_of_removed, webhooks, ice_servers, warnings })
+        Ok(Self {
+            keys,
+            signing,
+            fleet_secret,
+            open_meetings,
+            keep_tokens_of_removed,
+            webhooks,
+            ice_servers,
+            metrics_token,
+            warnings,
+        })
     }
 }
 
@@ -145,7 +164,9 @@ mod tests {
         assert_eq!(read((WEBHOOK_URLS, "no url")).err(), Some(DeploymentError::Malformed(WEBHOOK_URLS)));
         assert_eq!(read((STUN_URLS, "turn:host")).err(), Some(DeploymentError::Malformed(STUN_URLS)));
         assert_eq!(read((TURN_URLS, "turn:host")).err(), Some(DeploymentError::Missing(TURN_SECRET)));
-        assert_eq!(read((FLEET_SECRET, "short")).err(), Some(DeploymentError::Weak(FLEET_SECRET)));
+        for name in [FLEET_SECRET, METRICS_TOKEN] {
+            assert_eq!(read((name, "short")).err(), Some(DeploymentError::Weak(name)));
+        }
         let malformed = Some(DeploymentError::Malformed(SESSION_SIGNING_KEY));
         assert_eq!(read((SESSION_SIGNING_KEY, "{}")).err(), malformed);
     }

@@ -40,6 +40,8 @@ pub enum Route {
     FleetLink,
     /// A node's link to a room object.
     RoomLink,
+    /// What the deployment has and needs, for Prometheus.
+    Metrics,
     /// The Worker runs and is configured.
     Health,
     /// The description of all that is ours.
@@ -63,7 +65,7 @@ pub enum Signaling {
 
 impl Route {
     /// Every route.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Rtc(Signaling::Single),
         Self::Rtc(Signaling::Dual),
         Self::Validate(Signaling::Single),
@@ -80,6 +82,7 @@ impl Route {
         Self::Need,
         Self::FleetLink,
         Self::RoomLink,
+        Self::Metrics,
         Self::Health,
         Self::Description,
         Self::Regions,
@@ -109,6 +112,7 @@ impl Route {
             NEED_PATH => Self::Need,
             FLEET_LINK_PATH => Self::FleetLink,
             ROOM_LINK_PATH => Self::RoomLink,
+            "/metrics" => Self::Metrics,
             "/healthz" => Self::Health,
             "/openapi.json" => Self::Description,
             "/settings/regions" => Self::Regions,
@@ -122,9 +126,14 @@ impl Route {
     pub fn limit(self) -> Option<&'static str> {
         match self {
             Self::Rtc(_) | Self::Validate(_) | Self::Agent | Self::Token => Some("JOIN_LIMIT"),
-            Self::Address | Self::Admit | Self::Enrol | Self::Revoke | Self::Drain | Self::Nodes | Self::Need => {
-                Some("DOOR_LIMIT")
-            }
+            Self::Address
+            | Self::Admit
+            | Self::Enrol
+            | Self::Revoke
+            | Self::Drain
+            | Self::Nodes
+            | Self::Need
+            | Self::Metrics => Some("DOOR_LIMIT"),
             // A node's links are its lifeline, and cost nothing that is not checked first.
             Self::FleetLink | Self::RoomLink => None,
             // App servers ask for all their rooms from one address.
@@ -142,7 +151,7 @@ impl Route {
                 Some("POST")
             }
             Self::Jwks | Self::Address | Self::Health | Self::Description => Some("GET, HEAD"),
-            Self::FleetLink | Self::RoomLink => Some("GET"),
+            Self::FleetLink | Self::RoomLink | Self::Metrics => Some("GET"),
             Self::Rtc(_) | Self::Validate(_) | Self::Agent | Self::Twirp | Self::Regions | Self::Root | Self::Asset => {
                 None
             }
@@ -176,6 +185,7 @@ impl Route {
             Self::Need => "node_need",
             Self::FleetLink => "node_fleet",
             Self::RoomLink => "node_room",
+            Self::Metrics => "metrics",
             Self::Health => "healthz",
             Self::Description => "openapi",
             Self::Regions => "settings_regions",

@@ -10,6 +10,7 @@ use shared::ids::{IdError, Identity, MAX_NAME_LEN, RANDOM_LEN, RoomName, random_
 use super::json;
 use crate::refusal::{Reason, Refusal};
 use crate::report::Report;
+use crate::room::configuration as room;
 
 mod grants;
 
@@ -152,10 +153,13 @@ impl TokenRequest {
             let text = "room_config: egress is not implemented: ask without";
             return Err(Refusal::new(Reason::RoomConfigUnsupported, text));
         }
+        let malformed =
+            |error: &dyn std::fmt::Display| Refusal::new(Reason::RoomConfigMalformed, &format!("room_config: {error}"));
+        let check = |config: &RoomConfiguration| room::check(config).map_err(|error| malformed(&error.text));
+        self.room_config.as_ref().map(check).transpose()?;
         let written = |config: &RoomConfiguration| serde_json::from_str(&serde_json::to_string(config)?);
         let room_config = self.room_config.as_ref().map(written).transpose();
-        let room_config =
-            room_config.map_err(|error| Refusal::new(Reason::RoomConfigMalformed, &format!("room_config: {error}")))?;
+        let room_config = room_config.map_err(|error: serde_json::Error| malformed(&error))?;
         if let Some(power) = own.and_then(|own| self.grants.beyond(&own, room.as_str())) {
             return Err(Refusal::new(Reason::GrantNotAllowed, &format!("you may not grant {power}")));
         }
@@ -240,6 +244,9 @@ mod tests {
         }
         let recorded = r#"{"room_config":{"egress":{"room":{"room_name":"r"}}}}"#;
         assert_eq!(refused(recorded).reason, Reason::RoomConfigUnsupported);
+        let delayed = refused(r#"{"room_config":{"min_playout_delay":20000}}"#);
+        assert_eq!(delayed.reason, Reason::RoomConfigMalformed);
+        assert_eq!(delayed.text, "room_config: playout delays are at most 10000 ms");
         assert_eq!(refused(r#"{"room_name":5}"#).reason, Reason::BodyMalformed);
         assert_eq!(refused(r#"{"grants":{"canPublsh":false}}"#).reason, Reason::BodyMalformed);
         assert_eq!(refused(&" ".repeat(MAX_BODY + 1)).reason, Reason::BodyTooLarge);

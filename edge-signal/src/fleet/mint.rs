@@ -124,6 +124,7 @@ mod tests {
                 tracks: Vec::new(),
                 subscriptions: Vec::new(),
                 established: None,
+                playout_delay: None,
             },
         };
         let open = open_session(&key, &node(), &den(), session, "once".into(), NOW).unwrap();

@@ -21,6 +21,12 @@ pub const KM_PER_CENT: f64 = 100.0;
 /// Of the nodes that are about as near (and as cheap) as the best one, two are picked by the room's name, and the less
 /// loaded one gets it: rooms that are placed on the same old news about load do not all go to one node.
 pub(super) fn choose(nodes: &BTreeMap<NodeId, Linked>, request: &PlaceRequest) -> Option<NodeId> {
+    if let Some(wanted) = &request.node
+        && let Some(node) = nodes.get(wanted)
+        && is_able(wanted, node, request)
+    {
+        return Some(wanted.clone());
+    }
     let best = best(nodes, request);
     if request.serving.is_empty() {
         return best;

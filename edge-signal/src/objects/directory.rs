@@ -9,6 +9,7 @@ use worker::{
     DurableObject, Env, Request, Response, Result, SqlStorage, SqlStorageValue, State, durable_object, wasm_bindgen,
 };
 
+use crate::api::metrics::Tally;
 use crate::objects::layout;
 use crate::room::effect::DirectoryEntry;
 use crate::runtime;
@@ -18,6 +19,9 @@ pub(crate) const LINE_PATH: &str = "/line";
 
 /// Where the Worker posts names of rooms, none for all, and reads [`Listed`].
 pub(crate) const LIST_PATH: &str = "/list";
+
+/// Where the Worker asks for a [`Tally`].
+pub(crate) const TALLY_PATH: &str = "/tally";
 
 /// How the table came to be what it is.
 const STEPS: [&[&str]; 1] = [&["CREATE TABLE IF NOT EXISTS room (name TEXT PRIMARY KEY, entry TEXT NOT NULL)"]];
@@ -52,6 +56,7 @@ impl DurableObject for DirectoryObject {
         match request.path().as_str() {
             LINE_PATH => self.note(serde_json::from_str(&body)?),
             LIST_PATH => self.list(&serde_json::from_str::<Vec<RoomName>>(&body)?),
+            TALLY_PATH => self.tally(),
             _ => runtime::text(404, "not found"),
         }
     }
@@ -71,6 +76,13 @@ impl DirectoryObject {
             }
         }
         runtime::text(200, "null")
+    }
+
+    fn tally(&self) -> Result<Response> {
+        layout::open(&self.sql, &STEPS)?;
+        let counted = "SELECT COUNT(*) AS rooms, IFNULL(SUM(entry ->> 'participants'), 0) AS participants FROM room";
+        let tally = self.sql.exec(counted, None)?.one::<Tally>()?;
+        runtime::text(200, &serde_json::to_string(&tally)?)
     }
 
     fn list(&self, names: &[RoomName]) -> Result<Response> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use shared::claims::NodeKey;
 use shared::control::{
     ADMISSION_TTL_SECS, AdmitRequest, DrainRequest, EnrolResponse, FleetToNode, NodeInfo, NodeStatus, NodeToFleet,
-    PlaceRequest, PlaceResponse, RevokeRequest,
+    PlaceRequest, PlaceResponse, Placed, RevokeRequest,
 };
 use shared::ids::{NodeId, RegionName, RoomName};
 use worker::{
@@ -19,13 +19,14 @@ use worker::{
 };
 
 use crate::fleet::mint::{self, TicketUse};
-use crate::fleet::{Fleet, gate};
+use crate::fleet::{Availability, Fleet, gate};
 use crate::objects::room::{NODE_REVOKED_PATH, NODE_SILENT_PATH};
 use crate::refusal::{Reason, Refusal};
 use crate::report::Report;
 use crate::runtime::{self, ROOM};
 
 mod admissions;
+mod afar;
 mod keys;
 
 /// Where the Worker posts an [`AdmitRequest`] it has checked the token of.
@@ -36,6 +37,8 @@ pub(crate) const ENROL_PATH: &str = "/enrol";
 pub(crate) const REVOKE_PATH: &str = "/revoke";
 /// Where the Worker asks for every [`NodeStatus`].
 pub(crate) const NODES_PATH: &str = "/nodes";
+/// Where a room asks how a node is (its id): an [`Availability`].
+pub(crate) const AVAILABILITY_PATH: &str = "/availability";
 /// Where the Worker asks for every region's need.
 pub(crate) const NEED_PATH: &str = "/need";
 /// Where the Worker posts a [`DrainRequest`] it has checked the token of.
@@ -122,6 +125,10 @@ impl DurableObject for FleetObject {
             ENROL_PATH => self.enrol(&read(&mut request).await?),
             REVOKE_PATH => self.revoke(&read(&mut request).await?).await,
             NODES_PATH => runtime::text(200, &serde_json::to_string(&self.nodes())?),
+            AVAILABILITY_PATH => {
+                let availability = self.availability(&read(&mut request).await?)?;
+                runtime::text(200, &serde_json::to_string(&availability)?)
+            }
             NEED_PATH => {
                 self.sweep();
                 let needs = self.fleet.borrow().needs();
@@ -191,6 +198,7 @@ impl DurableObject for FleetObject {
                 if let Some(sessions) = self.fleet.borrow_mut().relieve(&attachment.node) {
                     send(&socket, &FleetToNode::Shed { sessions })?;
                 }
+                self.call_back(&attachment.node)?;
                 self.tell_needs();
             }
             NodeToFleet::Draining => {
@@ -303,6 +311,15 @@ impl FleetObject {
         links.iter().filter_map(status).collect()
     }
 
+    fn availability(&self, node: &NodeId) -> Result<Availability> {
+        self.sweep();
+        if let Some(known) = self.fleet.borrow().availability(node) {
+            return Ok(known);
+        }
+        let is_enrolled = keys::find(&self.state, node)?.is_some_and(|enrolled| !enrolled.revoked);
+        Ok(if is_enrolled { Availability::Away } else { Availability::Unknown })
+    }
+
     fn drain(&self, request: &DrainRequest) -> Result<Response> {
         if !keys::set_drained(&self.state, &request.node, request.draining)? {
             return runtime::refuse_worker(&Refusal::new(Reason::NodeNotFound, "unknown node"));
@@ -349,19 +366,21 @@ impl FleetObject {
             return Ok(PlaceResponse::StillThere);
         }
         loop {
-            let Some((node, region)) = self.fleet.borrow_mut().place(request) else {
+            let Some(placed) = self.fleet.borrow_mut().place(request) else {
                 return Ok(PlaceResponse::NoNode);
             };
-            if request.serving.contains(&node) {
-                return Ok(PlaceResponse::Placed { node, region });
+            let Placed { node, region, .. } = &placed;
+            if !request.serving.contains(node)
+                && let Err(error) = self.attach_room(node, region, request)
+            {
+                console_log!("cannot attach {node}: {error}");
+                self.fleet.borrow_mut().gone(node);
+                continue;
             }
-            match self.attach_room(&node, &region, request) {
-                Ok(()) => return Ok(PlaceResponse::Placed { node, region }),
-                Err(error) => {
-                    console_log!("cannot attach {node}: {error}");
-                    self.fleet.borrow_mut().gone(&node);
-                }
+            if let Some(afar) = self.fleet.borrow_mut().served_from_afar(request, node) {
+                afar::note(&keys::tables(&self.state)?, &afar)?;
             }
+            return Ok(PlaceResponse::Placed(placed));
         }
     }
 

@@ -34,6 +34,7 @@ mod outbox;
 mod service;
 mod sockets;
 mod storage;
+mod telling;
 mod transfer;
 mod webhooks;
 mod words;
@@ -42,6 +43,7 @@ use calls::Calls;
 pub(crate) use service::Asked;
 use sockets::{Attachment, Sockets};
 use storage::Storage;
+use telling::Telling;
 use transfer::Held;
 use webhooks::Deliveries;
 
@@ -57,6 +59,8 @@ pub(crate) const SERVICE_PATH: &str = "/service";
 pub(crate) const NODE_REVOKED_PATH: &str = "/node-revoked";
 /// Where the fleet posts the id of a node that has missed its heartbeats.
 pub(crate) const NODE_SILENT_PATH: &str = "/node-silent";
+/// Where the fleet posts the place of a node that may serve people who are served from afar.
+pub(crate) const NODE_NEAR_PATH: &str = "/node-near";
 /// Where the agents' object posts its news.
 pub(crate) const AGENTS_PATH: &str = "/agents";
 /// The verified claims: URL-safe base64 of JSON.
@@ -110,6 +114,7 @@ impl DurableObject for RoomObject {
             AGENTS_PATH => self.shell.agents_news(&mut request).await,
             NODE_REVOKED_PATH => self.shell.node_revoked(&mut request).await,
             NODE_SILENT_PATH => self.shell.node_silent(&mut request).await,
+            NODE_NEAR_PATH => self.shell.node_near(&mut request).await,
             _ => runtime::text(404, "not found"),
         };
         self.shell.settle().await?;
@@ -159,20 +164,12 @@ struct Shell {
     placing: Mutex<()>,
     /// The alarm as last set: milliseconds, or `None` when not known.
     alarm: Cell<Option<u64>>,
-    /// Once at a time.
-    telling_directory: Mutex<()>,
-    /// Once at a time.
-    telling_agents: Mutex<()>,
-    /// Until when the agents' object is not asked again.
-    agents_deaf_until: Cell<UnixMs>,
-    /// Whether the agents' object is to forget a room; `None`: not looked yet.
-    agents_over_used: Cell<Option<bool>>,
-    /// Once at a time.
-    telling_rooms: Mutex<()>,
-    /// Until when no other room is told anything.
-    rooms_deaf_until: Cell<UnixMs>,
-    /// Whether other rooms are to be told anything; `None`: not looked yet.
-    words_used: Cell<Option<bool>>,
+    /// The rooms that there are.
+    telling_directory: Telling,
+    /// Wishes; what is kept is that it is to forget a room.
+    telling_agents: Telling,
+    /// Letters.
+    telling_rooms: Telling,
     calls: Calls,
     /// One request of an app server at a time, and a transfer to its end.
     serving: Mutex<()>,
@@ -195,13 +192,9 @@ impl Shell {
             sockets,
             placing: Mutex::new(()),
             alarm: Cell::new(None),
-            telling_directory: Mutex::new(()),
-            telling_agents: Mutex::new(()),
-            agents_deaf_until: Cell::new(UnixMs(0)),
-            agents_over_used: Cell::new(None),
-            telling_rooms: Mutex::new(()),
-            rooms_deaf_until: Cell::new(UnixMs(0)),
-            words_used: Cell::new(None),
+            telling_directory: Telling::of("the directory", DIRECTORY_RETRY_MS),
+            telling_agents: Telling::of("the agents' object", agents::RETRY_MS),
+            telling_rooms: Telling::of("another room", words::RETRY_MS),
             calls: Calls::default(),
             serving: Mutex::new(()),
             held: RefCell::new(None),
@@ -362,15 +355,11 @@ impl Shell {
         let deadline = room.as_ref().and_then(Room::deadline);
         let exists = room.is_some();
         self.room.set(room);
-        let pending = self.storage().pending_line()?.is_some();
-        if pending {
-            self.tell_directory();
-        }
-        let retry = pending.then(|| runtime::now().after(DIRECTORY_RETRY_MS));
+        let directory = self.tell_directory()?;
         let webhooks = self.deliver_webhooks()?;
         let agents = self.tell_agents()?;
         let rooms = self.tell_rooms()?;
-        let Some(UnixMs(due)) = [deadline, retry, webhooks, agents, rooms].into_iter().flatten().min() else {
+        let Some(UnixMs(due)) = [deadline, directory, webhooks, agents, rooms].into_iter().flatten().min() else {
             if !exists && self.alarm.replace(None).is_some() {
                 self.state.storage().delete_alarm().await?;
             }

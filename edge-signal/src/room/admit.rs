@@ -8,7 +8,7 @@ use shared::control::{
 use shared::ids::{Generation, IdError, Identity, ParticipantSid, RegionName};
 
 use super::Room;
-use super::dispatch::check_agents;
+use super::configuration;
 use super::event::{Admission, Context, JoinAttempt};
 use super::metadata::{self, MAX_ATTRIBUTES_LEN};
 use super::participant::{self, Client, is_dependent, media_grants};
@@ -17,17 +17,6 @@ use crate::refusal::{Reason, Refusal};
 
 /// Most participants of a room object: each has a socket, and an object holds 32,768 of them.
 pub const MAX_PARTICIPANTS: u32 = 10_000;
-/// The fields of a `RoomConfiguration` that a room heeds, in both spellings of proto3 JSON.
-const ROOM_CONFIG_FIELDS: [&str; 8] = [
-    "emptyTimeout",
-    "empty_timeout",
-    "departureTimeout",
-    "departure_timeout",
-    "maxParticipants",
-    "max_participants",
-    "metadata",
-    "agents",
-];
 /// Signal protocol from which the subscriber connection can be primary.
 const SUBSCRIBER_PRIMARY_PROTOCOL: i32 = 3;
 
@@ -44,7 +33,7 @@ impl Room {
         }
         let permission = participant::permission(&grant);
         check_metadata(&attempt, permission.can_update_metadata)?;
-        let config = room_config(&attempt)?;
+        let config = configuration::of_token(&attempt)?;
         let region = self.region_for(&attempt)?;
         if attempt.request.reconnect {
             let participant = ParticipantSid::from_random(Turn::new(context).random());
@@ -71,6 +60,7 @@ impl Room {
         let serving = self.serving_far_from(admission.attempt.place);
         if self.usable_node().is_none() || !serving.is_empty() {
             let grants = media_grants(&admission.attempt.claims, &permission);
+            let client = Client::new(&client);
             let first = FirstSession {
                 participant: admission.participant.clone(),
                 identity,
@@ -79,7 +69,8 @@ impl Room {
                 open: OpenSession {
                     token: String::new(),
                     peer_connections,
-                    client: Client::new(&client).traits,
+                    playout_delay: self.playout_delay_for(&client, Some(&config)),
+                    client: client.traits,
                     offer: bundled_offer(&admission.attempt.request).ok().flatten(),
                     tracks: Vec::new(),
                     subscriptions: Vec::new(),
@@ -88,6 +79,7 @@ impl Room {
             };
             admission.place = Some(Box::new(PlaceRequest {
                 region,
+                node: self.record.node.clone(),
                 exclude: self.record.avoided_nodes(context.now),
                 serving,
                 first: Some(first),
@@ -128,27 +120,6 @@ pub(super) fn identity_of(attempt: &JoinAttempt) -> Result<Identity, Refusal> {
         }
         _ => Refusal::new(Reason::IdentityMissing, "identity cannot be empty"),
     })
-}
-
-/// The configuration a token brings for a room it creates.
-pub(super) fn room_config(attempt: &JoinAttempt) -> Result<proto::RoomConfiguration, Refusal> {
-    let Some(value) = &attempt.claims.room_config else { return Ok(proto::RoomConfiguration::default()) };
-    if value.get("egress").is_some_and(|egress| !egress.is_null()) {
-        // Whoever asks for a recording must not believe that there is one.
-        let text = "roomConfig of the token: egress is not implemented: mint it without";
-        return Err(Refusal::new(Reason::RoomConfigUnsupported, text));
-    }
-    let mut known = value.clone();
-    if let Some(fields) = known.as_object_mut() {
-        // What later versions of the protocol add is no fault of the token.
-        fields.retain(|field, _| ROOM_CONFIG_FIELDS.contains(&field.as_str()));
-    }
-    let refused = |error: &dyn std::fmt::Display| {
-        Refusal::new(Reason::RoomConfigMalformed, &format!("roomConfig of the token: {error}"))
-    };
-    let config: proto::RoomConfiguration = serde_json::from_str(&known.to_string()).map_err(|error| refused(&error))?;
-    check_agents(&config.agents).map_err(|error| refused(&error.text))?;
-    Ok(config)
 }
 
 /// The offer inside a join request.

@@ -68,6 +68,8 @@ pub enum Effect {
         before: u64,
         /// Until when it is to be remembered, Unix seconds.
         until: u64,
+        /// The app server says of when: whatever the deployment does with tokens of the removed.
+        asked: bool,
     },
     /// A participant is out of the room: for the operator, nobody else is told.
     Left {

@@ -3,7 +3,7 @@
 use livekit_protocol::{IceServer, JoinRequest, SignalRequest};
 use serde::{Deserialize, Serialize};
 use shared::claims::AccessClaims;
-use shared::control::{NodeToRoom, PeerConnections, PlaceRequest};
+use shared::control::{NodeToRoom, PeerConnections, PlaceRequest, Placed};
 use shared::geo::Place;
 use shared::ids::{NodeId, ParticipantSid, RegionName, RoomName};
 
@@ -88,7 +88,7 @@ pub enum Event {
         /// Its admission.
         admission: Box<Admission>,
         /// The node the fleet chose when `admission.place` asked for one; it opens the session already.
-        placed: Option<(NodeId, RegionName)>,
+        placed: Option<Placed>,
     },
     /// A client's message.
     ClientMessage {
@@ -158,10 +158,15 @@ pub enum Event {
     },
     /// The fleet still has the node whose room link broke.
     NodeStillThere,
+    /// A node that takes rooms is there, and has been for a while; people of the room are served from afar instead.
+    NodeNear {
+        /// Where it is.
+        place: Place,
+    },
     /// The fleet answered an `Effect::Place`.
     Placed {
         /// The node chosen; `None`: no node is up.
-        node: Option<(NodeId, RegionName)>,
+        node: Option<Placed>,
     },
     /// The agents' object has the room's wishes.
     AgentsGranted {

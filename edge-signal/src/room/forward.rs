@@ -23,6 +23,7 @@ use super::snapshot::RowKey;
 use super::turn::Turn;
 
 pub(super) mod destination;
+mod presence;
 pub(super) mod source;
 
 /// Most rooms that a participant is forwarded to at a time.
@@ -50,6 +51,33 @@ enum News {
     Wanted(Vec<Wanted>),
     /// It is in the destination no more.
     Dropped,
+    /// The source hears it so loud: a step of [`shared::control::LOUDEST_STEP`].
+    Loud(u8),
+    /// The source knows how its connection is, as [`shared::control::SessionQuality`] has it.
+    Fares(Option<u8>),
+}
+
+impl Word {
+    /// Words of one subject about one participant are told the last one alone.
+    #[must_use]
+    pub fn subject(&self) -> Subject {
+        match self.news {
+            News::Shown(_) | News::Left(_) | News::Wanted(_) | News::Dropped => Subject::Forwarding,
+            News::Loud(_) => Subject::Loudness,
+            News::Fares(_) => Subject::Quality,
+        }
+    }
+}
+
+/// What a word is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// The forwarding itself.
+    Forwarding,
+    /// Who speaks.
+    Loudness,
+    /// How its connection is.
+    Quality,
 }
 
 /// A participant as its room has it.
@@ -135,12 +163,23 @@ impl Room {
                 self.stop_forwarding(turn, &(participant, from));
                 Ok(Answer::Done)
             }
+            // Who is not here any more is not missed.
+            News::Loud(step) => {
+                self.hear_loudness(turn, &from, &participant, step);
+                Ok(Answer::Done)
+            }
+            News::Fares(score) => {
+                self.hear_quality(turn, &from, &participant, score);
+                Ok(Answer::Done)
+            }
         }
     }
 
     /// Another room has taken a word.
-    pub(super) fn word_taken(&mut self, to: &RoomName, participant: &ParticipantSid) {
-        self.forward_accepted(&(participant.clone(), to.clone()));
+    pub(super) fn word_taken(&mut self, turn: &mut Turn, to: &RoomName, participant: &ParticipantSid) {
+        if self.forward_accepted(&(participant.clone(), to.clone())) {
+            self.ask_how_it_fares(turn, participant);
+        }
     }
 
     /// Another room knows nothing of it, or does not take it: there is no forwarding.

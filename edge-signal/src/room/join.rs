@@ -6,11 +6,12 @@ use livekit_protocol::participant_info::State;
 use livekit_protocol::request_response::Reason;
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{DisconnectReason, ServerInfo};
-use shared::control::PeerConnections;
-use shared::ids::{Generation, Identity, NodeId, ParticipantSid, RegionName};
+use shared::control::{PeerConnections, Placed};
+use shared::ids::{Generation, Identity, ParticipantSid};
 
 use super::Room;
-use super::admit::{bundled_offer, identity_of, room_config};
+use super::admit::{bundled_offer, identity_of};
+use super::configuration;
 use super::effect::Effect;
 use super::event::{Admission, ConnectionId, UnixMs};
 use super::node::Node;
@@ -43,7 +44,7 @@ impl Room {
         turn: &mut Turn,
         connection: &ConnectionId,
         admission: Admission,
-        placed: Option<(NodeId, RegionName)>,
+        placed: Option<Placed>,
     ) {
         if admission.attempt.request.reconnect {
             return self.resume(turn, connection, &admission);
@@ -73,7 +74,7 @@ impl Room {
             Err(fault) => (None, Some(fault)),
         };
         let announced = admission.attempt.request.add_track_requests.clone();
-        let session = self.first_session(turn.now, &admission, offer.is_some(), placed);
+        let session = self.first_session(turn, &admission, offer.is_some(), placed);
         let mut participant = newcomer(turn.now, connection, identity, admission);
         participant.relayed = relayed;
         let node = session.node.as_ref().or_else(|| self.node_for(participant.place));
@@ -105,7 +106,7 @@ impl Room {
         if self.record.created {
             return false;
         }
-        let config = room_config(&admission.attempt).unwrap_or_default();
+        let config = configuration::of_token(&admission.attempt).unwrap_or_default();
         let region = self.region_for(&admission.attempt).unwrap_or_default();
         self.create_as(turn, &config);
         self.record_mut().region = region;
@@ -145,19 +146,21 @@ impl Room {
 
     fn first_session(
         &mut self,
-        now: UnixMs,
+        turn: &mut Turn,
         admission: &Admission,
         offers: bool,
-        placed: Option<(NodeId, RegionName)>,
+        placed: Option<Placed>,
     ) -> Session {
         let mut session = Session::new(admission.peer_connections);
         if offers {
             session.offer = Progress::Unsent;
         }
-        let Some((id, region)) = placed else { return session };
+        let Some(placed) = placed else { return session };
+        let id = placed.node.clone();
         let is_new = !self.nodes.contains_key(&id);
         let serving = admission.place.as_ref().map(|place| place.serving.as_slice()).unwrap_or_default();
         if serving.contains(&id) {
+            turn.none_nearer = admission.place.as_ref().and_then(|asked| asked.client);
             // One that listens is found again as the nearest.
             session.node = Some(id).filter(|id| !is_new && !self.listens(id));
             return session;
@@ -167,11 +170,11 @@ impl Room {
                 // A node came meanwhile. Whatever the fleet had opened is superseded.
                 session.generation = Generation(2);
                 if is_new {
-                    self.put_node(&id, Node::expected(region, now));
+                    self.put_node(&id, Node::expected(placed, turn.now));
                 }
             }
             _ => {
-                self.put_node(&id, Node::expected(region, now));
+                self.put_node(&id, Node::expected(placed, turn.now));
                 self.record_mut().placing = Placing::Idle;
                 session.node = Some(id);
                 session.opened = true;

@@ -295,6 +295,7 @@ impl Room {
             carried: session.carried.clone(),
             channels: session.channels.clone(),
             offered: self.description(sid, Side::NodeOffer).cloned(),
+            srtp: session.srtp,
         })
     }
 

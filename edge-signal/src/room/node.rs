@@ -9,7 +9,8 @@ use livekit_protocol::request_response::Reason;
 use livekit_protocol::signal_response::Message;
 use serde::{Deserialize, Serialize};
 use shared::control::{
-    CONTROL_VERSION, Description, MediaState, MidTrack, NodeToRoom, PeerConnections, RefusalReason, RoomToNode,
+    CONTROL_VERSION, Description, MediaState, MidTrack, NodeToRoom, PeerConnections, Placed, RefusalReason, RoomToNode,
+    SrtpProfile,
 };
 use shared::geo::Place;
 use shared::ids::{NodeId, ParticipantSid, RegionName, SessionKey, TrackSid};
@@ -55,8 +56,9 @@ impl Node {
     }
 
     /// It was told to attach.
-    pub(super) fn expected(region: RegionName, since: UnixMs) -> Self {
-        Self::new(region, Link::Expected { since })
+    pub(super) fn expected(placed: Placed, since: UnixMs) -> Self {
+        let Placed { region, piped_at: place, .. } = placed;
+        Self { takes_pipes: place.is_some(), place, ..Self::new(region, Link::Expected { since }) }
     }
 }
 
@@ -90,9 +92,13 @@ impl Room {
         if replaces {
             self.doubt_deliveries(id);
         }
-        // What it has of them it says itself.
-        let pipes = self.nodes.get(id).map(|node| node.pipes.clone()).unwrap_or_default();
-        self.put_node(id, Node { pipes, ..Node::new(region, Link::Linked { since: turn.now }) });
+        // Which pipes it has, and whether it takes any, it says itself.
+        let linked = Node::new(region, Link::Linked { since: turn.now });
+        let linked = match self.nodes.get(id).cloned() {
+            Some(Node { pipes, takes_pipes, place, .. }) => Node { pipes, takes_pipes, place, ..linked },
+            None => linked,
+        };
+        self.put_node(id, linked);
         let sessions = self.sessions_on(id).into_iter().filter_map(|sid| Some(self.sessions.get(&sid)?.key(&sid)));
         let sessions = sessions.chain(self.leaving(id)).collect();
         turn.send_node(id, RoomToNode::Welcome { room_sid: self.record.sid.clone(), rejoin_ticket, sessions });
@@ -123,15 +129,20 @@ impl Room {
         let session = match message {
             NodeToRoom::Hello { control_version, sessions, pipes, place } => {
                 self.hello(turn, id, control_version, &sessions);
-                if let Some(node) = self.node_mut(id) {
-                    node.place = place;
+                let Some(node) = self.node_mut(id) else { return };
+                let was_somewhere = std::mem::replace(&mut node.place, place).is_some();
+                self.pipes_known(turn, id, pipes);
+                if !was_somewhere {
+                    self.may_be_far(id);
                 }
-                return self.pipes_known(turn, id, pipes);
+                return;
             }
             NodeToRoom::SessionRefused { session, reason, .. } => {
                 return self.session_refused(turn, id, session, reason);
             }
-            NodeToRoom::Speakers { speakers } => return self.speakers_changed(turn, id, &speakers),
+            NodeToRoom::Speakers { speakers, newcomers } => {
+                return self.speakers_changed(turn, id, speakers, &newcomers);
+            }
             NodeToRoom::ConnectionQuality { changed, same, newcomers } => {
                 return self.quality_changed(turn, id, &changed, &same, &newcomers);
             }
@@ -157,7 +168,7 @@ impl Room {
                 let needed = proto::MediaSectionsRequirement { num_audios, num_videos };
                 self.send(turn, sid, Message::MediaSectionsRequirement(needed));
             }
-            NodeToRoom::MediaState { state, .. } => self.media_state(turn, sid, state),
+            NodeToRoom::MediaState { state, srtp, .. } => self.media_state(turn, sid, state, srtp),
             NodeToRoom::TrackReceived { track, media, .. } => self.track_received(turn, sid, &track, &media),
             NodeToRoom::TrackEnded { track, .. } => self.end_tracks(turn, sid, &[track]),
             NodeToRoom::TrackBound { track, .. } => self.track_bound(turn, sid, &track),
@@ -363,9 +374,10 @@ impl Room {
         self.respond(turn, sid, 0, Reason::InvalidRequest, text, None);
     }
 
-    fn media_state(&mut self, turn: &mut Turn, sid: &ParticipantSid, state: MediaState) {
+    fn media_state(&mut self, turn: &mut Turn, sid: &ParticipantSid, state: MediaState, srtp: Option<SrtpProfile>) {
         let Some(session) = self.session_mut(sid).filter(|session| session.media != Media::Ended) else { return };
         session.media = state.into();
+        session.srtp = srtp.or(session.srtp);
         session.failed &= state != MediaState::Connected;
         session.refusals = 0;
         if state == MediaState::Connected {

@@ -127,6 +127,9 @@ impl Room {
         let in_vain = |end: &End| !end.was_up && end.opened_at.after(IN_VAIN_AFTER_MS) <= turn.now;
         if self.pipe_end(id, &other).is_some_and(in_vain) {
             self.counters.pipes_in_vain += 1;
+            let record = self.record_mut();
+            record.gathered = true;
+            record.sought.clear();
             let is_home = self.usable_node() == Some(id);
             if let Some(node) = self.node_mut(if is_home { &other } else { id }) {
                 // Until it says hello again.

@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use livekit_protocol::DisconnectReason;
-use shared::control::{FirstSession, OpenSession, PlaceRequest, SPREAD_KM};
+use shared::control::{FirstSession, OpenSession, PlaceRequest, Placed, SPREAD_KM};
 use shared::geo::Place;
-use shared::ids::{NodeId, ParticipantSid, RegionName};
+use shared::ids::{NodeId, ParticipantSid};
 
 use super::Room;
 use super::effect::Effect;
@@ -62,7 +62,7 @@ impl Room {
     /// The nodes of the room, when all that listen are so far from someone there that the fleet may know a better one.
     pub(super) fn serving_far_from(&self, client: Option<Place>) -> Vec<NodeId> {
         let km = self.node_for(client).and_then(|id| self.spread_km(id, client));
-        let is_far = km.is_some_and(|km| km > SPREAD_KM) && self.record.region.is_none();
+        let is_far = km.is_some_and(|km| km > SPREAD_KM) && !self.record.is_pinned() && !self.record.gathered;
         if !is_far || self.nodes.len() >= MAX_NODES {
             return Vec::new();
         }
@@ -73,11 +73,11 @@ impl Room {
     fn serving_without(&self, lost: &NodeId) -> Vec<NodeId> {
         let stays = |(id, node): &(&NodeId, &Node)| *id != lost && node.takes_pipes && !node.draining;
         let others = self.nodes.iter().filter(stays).map(|(id, _)| id).filter(|id| self.listens(id));
-        others.filter(|_| self.record.region.is_none()).cloned().collect()
+        others.filter(|_| !self.record.is_pinned()).cloned().collect()
     }
 
     /// How far a node is that need not be the only one of the room.
-    fn spread_km(&self, id: &NodeId, client: Option<Place>) -> Option<f64> {
+    pub(super) fn spread_km(&self, id: &NodeId, client: Option<Place>) -> Option<f64> {
         let node = self.nodes.get(id).filter(|node| node.takes_pipes && !node.draining)?;
         Some(client?.distance_km(node.place?))
     }
@@ -89,14 +89,15 @@ impl Room {
     }
 
     /// The fleet answered.
-    pub(super) fn placed(&mut self, turn: &mut Turn, node: Option<(NodeId, RegionName)>) {
-        let Placing::Asked { attempt, .. } = self.record.placing else { return };
+    pub(super) fn placed(&mut self, turn: &mut Turn, node: Option<Placed>) {
+        let Placing::Asked { attempt, client, .. } = self.record.placing else { return };
         match node {
-            Some((id, region)) => {
+            Some(placed) => {
                 self.record_mut().placing = Placing::Idle;
-                turn.knows_none_nearer = self.listens(&id);
+                let id = placed.node.clone();
+                turn.none_nearer = client.filter(|_| self.listens(&id));
                 if !self.nodes.contains_key(&id) {
-                    self.put_node(&id, Node::expected(region, turn.now));
+                    self.put_node(&id, Node::expected(placed, turn.now));
                 }
             }
             None => {
@@ -119,7 +120,9 @@ impl Room {
             };
             let displaced: Vec<_> = waiting.iter().filter(|sid| self.move_deadline(sid).is_some()).cloned().collect();
             let seeking = self.seek_nearer(turn, &displaced);
-            for sid in waiting.iter().filter(|sid| !seeking.contains(sid)) {
+            let going: Vec<_> = waiting.into_iter().filter(|sid| !seeking.contains(sid)).collect();
+            self.may_go_far(turn, &going);
+            for sid in &going {
                 let nearest = self.node_for(self.place_of(sid)).cloned();
                 self.open_session_at(turn, sid, nearest.as_ref().unwrap_or(&id));
             }
@@ -132,10 +135,12 @@ impl Room {
             let draining: Vec<_> = leaving.iter().filter(|sid| self.is_on_draining(sid)).cloned().collect();
             let seeking = self.seek_nearer(turn, &draining);
             let leaving: Vec<_> = leaving.into_iter().filter(|sid| !seeking.contains(sid)).collect();
+            self.may_go_far(turn, &leaving);
             if let Some(homeless) = self.move_to_targets(turn, &leaving) {
                 return self.ask_fleet(turn, self.place_of(&homeless), None, &leaving);
             }
         }
+        self.go_near(turn);
         if self.placing_deadline().is_some_and(|at| at <= turn.now) {
             self.record_mut().placing = Placing::Idle;
         }
@@ -162,12 +167,9 @@ impl Room {
     /// Which of these sessions wait, because the fleet may know a node much nearer to them than all that the room has: it is
     /// asked, once for all who are near to each other, and what it names has [`NEARER_WAIT_MS`] to come.
     fn seek_nearer(&mut self, turn: &mut Turn, sids: &[ParticipantSid]) -> Vec<ParticipantSid> {
-        let mut far: Vec<_> =
-            sids.iter().filter(|sid| !self.serving_far_from(self.place_of(sid)).is_empty()).cloned().collect();
-        let Some(first) = far.first().and_then(|sid| self.place_of(sid)) else { return Vec::new() };
-        if turn.knows_none_nearer {
-            far.retain(|sid| self.place_of(sid).is_some_and(|place| place.distance_km(first) > SPREAD_KM));
-        }
+        let is_far = |sid: &&ParticipantSid| !self.serving_far_from(self.place_of(sid)).is_empty();
+        let may_be_near = |sid: &&ParticipantSid| self.place_of(sid).is_some_and(|place| turn.may_be_nearer(place));
+        let far: Vec<_> = sids.iter().filter(is_far).filter(may_be_near).cloned().collect();
         match self.nearer_until() {
             Some(until) if until <= turn.now => Vec::new(),
             Some(_) => far,
@@ -213,7 +215,7 @@ impl Room {
         node.is_some_and(|node| node.draining)
     }
 
-    fn place_of(&self, sid: &ParticipantSid) -> Option<Place> {
+    pub(super) fn place_of(&self, sid: &ParticipantSid) -> Option<Place> {
         self.participants.get(sid)?.place
     }
 
@@ -232,23 +234,29 @@ impl Room {
         homeless.map(|(sid, _)| sid).filter(|sid| waits(sid)).cloned().collect()
     }
 
-    fn ask_fleet(&mut self, turn: &mut Turn, client: Option<Place>, lost: Option<NodeId>, sessions: &[ParticipantSid]) {
+    pub(super) fn ask_fleet(
+        &mut self,
+        turn: &mut Turn,
+        client: Option<Place>,
+        lost: Option<NodeId>,
+        sessions: &[ParticipantSid],
+    ) {
         let attempt = match self.record.placing {
             Placing::Idle => 0,
-            Placing::Asked { since, attempt } if since.after(PLACE_TIMEOUT_MS) <= turn.now => attempt,
+            Placing::Asked { since, attempt, .. } if since.after(PLACE_TIMEOUT_MS) <= turn.now => attempt,
             Placing::Backoff { until, attempt } if until <= turn.now => attempt,
             Placing::Asked { .. } | Placing::Backoff { .. } => return,
         };
         let draining = self.nodes.iter().filter(|(_, node)| node.draining).map(|(id, _)| id.clone());
         let exclude = self.record.avoided_nodes(turn.now).into_iter().chain(lost.clone()).chain(draining).collect();
         let sessions = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
-        self.record_mut().placing = Placing::Asked { since: turn.now, attempt };
-        let (room, region) = (self.record.name.clone(), self.record.region.clone());
+        self.record_mut().placing = Placing::Asked { since: turn.now, attempt, client };
+        let (room, region, node) = (self.record.name.clone(), self.record.region.clone(), self.record.node.clone());
         let serving = match &lost {
             Some(lost) => self.serving_without(lost),
             None => self.serving_far_from(client),
         };
-        let request = PlaceRequest { room, client, region, exclude, first: None, lost, serving, sessions };
+        let request = PlaceRequest { room, client, region, node, exclude, first: None, lost, serving, sessions };
         turn.effects.push(Effect::Place(Box::new(request)));
     }
 
@@ -272,6 +280,7 @@ impl Room {
         let own = participant.tracks.iter().filter_map(|t| Some((t, self.publications.get(t)?)));
         let tracks = own.map(|(track, publication)| track_info::announcement(track, &publication.info)).collect();
         let (identity, grants) = (participant.identity.clone(), participant.media_grants());
+        let playout_delay = self.playout_delay_for(&participant.client, None);
         let client = participant.client.traits.clone();
         let offer = self.description(sid, Side::ClientOffer).cloned();
         let Some(session) = self.session_mut(sid) else { return };
@@ -290,6 +299,7 @@ impl Room {
             tracks,
             subscriptions,
             established,
+            playout_delay,
         };
         let first = FirstSession { participant: sid.clone(), identity, generation: key.generation, grants, open };
         turn.effects.push(Effect::OpenSession { node: id.clone(), session: Box::new(first) });
@@ -357,6 +367,10 @@ impl Room {
         // One that had nothing to do here may have closed its link for that.
         if !affected.is_empty() || !matches!(lost.link, Link::Away { .. }) {
             self.record_mut().lost_node = Some((id.clone(), now));
+        }
+        // It may have been named for people nearby, and has not come.
+        if let Some(place) = lost.place.filter(|_| affected.is_empty()) {
+            self.seek_near(place);
         }
         for sid in affected {
             self.restart_session(turn, &sid);

@@ -14,8 +14,12 @@ use super::turn::Turn;
 const BEST_OPINION: f32 = 4.5;
 const WORST_OPINION: f32 = 1.0;
 
+/// Whose connection, and what clients are told of it.
+type Fares = (ParticipantSid, proto::ConnectionQualityInfo);
+
 impl Room {
-    /// Tells each client how it and those it is subscribed to fare: what changed, or all if it has not heard of them.
+    /// Tells each client how it and those it is subscribed to fare: what changed, or all if it has not heard of them; and
+    /// rooms that show them.
     pub(super) fn quality_changed(
         &mut self,
         turn: &mut Turn,
@@ -24,23 +28,29 @@ impl Room {
         same: &[SessionQuality],
         newcomers: &[SessionKey],
     ) {
-        let changed = self.current_infos(id, changed);
-        let same = self.current_infos(id, same);
+        let [changed, same] = [changed, same].map(|told| self.current(id, told));
+        let mut known = infos(&same);
+        known.extend(self.qualities_of_forwarded());
+        self.tell_qualities(turn, &infos(&changed), &known, newcomers);
+        // Those of other nodes are in the answer to such a question.
+        let here: Vec<_> = newcomers.iter().filter(|newcomer| self.is_current(id, newcomer)).collect();
+        self.ask_for_qualities(turn, id, &here);
+        self.forward_quality(turn, &changed);
+        self.forward_quality(turn, &same);
+    }
+
+    /// Tells each client what of this concerns it.
+    pub(super) fn tell_qualities(&self, turn: &mut Turn, changed: &[Fares], same: &[Fares], newcomers: &[SessionKey]) {
         for (listener, participant) in &self.participants {
             let Some(connection) = &participant.connection else { continue };
             let is_new = newcomers.iter().any(|newcomer| newcomer.participant == *listener);
             let same = same.iter().filter(|_| is_new);
-            let concerned = |(whose, _): &&(ParticipantSid, proto::ConnectionQualityInfo)| {
-                whose == listener || self.hears(listener, whose)
-            };
+            let concerned = |(whose, _): &&Fares| whose == listener || self.hears(listener, whose);
             let updates: Vec<_> = changed.iter().chain(same).filter(concerned).map(|(_, info)| info.clone()).collect();
             if !updates.is_empty() {
                 turn.send_client(connection, Message::ConnectionQuality(proto::ConnectionQualityUpdate { updates }));
             }
         }
-        // Those of other nodes are in the answer to such a question.
-        let here: Vec<_> = newcomers.iter().filter(|newcomer| self.is_current(id, newcomer)).collect();
-        self.ask_for_qualities(turn, id, &here);
     }
 
     /// Has the other nodes say how those fare whom newcomers at this one hear.
@@ -56,29 +66,27 @@ impl Room {
         }
     }
 
-    fn current_infos(
-        &mut self,
-        id: &NodeId,
-        all: &[SessionQuality],
-    ) -> Vec<(ParticipantSid, proto::ConnectionQualityInfo)> {
-        let (current, stale): (Vec<_>, Vec<_>) = all.iter().partition(|quality| self.is_current(id, &quality.session));
-        self.counters.dropped_stale += stale.len() as u64;
-        current.into_iter().map(|quality| (quality.session.participant.clone(), info(quality))).collect()
+    fn current(&mut self, id: &NodeId, all: &[SessionQuality]) -> Vec<SessionQuality> {
+        let current: Vec<_> = all.iter().filter(|told| self.is_current(id, &told.session)).cloned().collect();
+        self.counters.dropped_stale += (all.len() - current.len()) as u64;
+        current
     }
 }
 
-fn info(told: &SessionQuality) -> proto::ConnectionQualityInfo {
-    let (quality, score) = match told.score {
+fn infos(told: &[SessionQuality]) -> Vec<Fares> {
+    let whose = |told: &SessionQuality| told.session.participant.clone();
+    told.iter().map(|one| (whose(one), info(&whose(one), one.score))).collect()
+}
+
+/// As clients are told of a participant.
+pub(super) fn info(sid: &ParticipantSid, score: Option<u8>) -> proto::ConnectionQualityInfo {
+    let (quality, score) = match score {
         None => (ConnectionQuality::Lost, WORST_OPINION),
         Some(score) if score > EXCELLENT_SCORE => (ConnectionQuality::Excellent, opinion(score)),
         Some(score) if score > GOOD_SCORE => (ConnectionQuality::Good, opinion(score)),
         Some(score) => (ConnectionQuality::Poor, opinion(score)),
     };
-    proto::ConnectionQualityInfo {
-        participant_sid: told.session.participant.to_string(),
-        quality: quality.into(),
-        score,
-    }
+    proto::ConnectionQualityInfo { participant_sid: sid.to_string(), quality: quality.into(), score }
 }
 
 /// Mean opinion score of a transmission rating factor (ITU-T G.107 annex B).

@@ -2,10 +2,14 @@
 
 use livekit_protocol as proto;
 use serde::{Deserialize, Serialize};
+use shared::control::PlayoutDelay;
+use shared::geo::Place;
 use shared::ids::{NodeId, RegionName, RoomName, RoomSid};
 
+use super::configuration::playout_delay;
 use super::event::UnixMs;
 use super::job::Known;
+use super::nearer::Sought;
 
 /// Version of all rows of a room. **Count it up, and add a step to `migrate`, with every change that rows written before it
 /// cannot be read with, or that an older version would read wrongly.**
@@ -40,10 +44,19 @@ pub(super) struct Record {
     /// 0: unlimited.
     pub(super) max_participants: u32,
     pub(super) metadata: String,
+    /// What subscribers are asked for with every video.
+    #[serde(default)]
+    pub(super) playout_delay: Option<PlayoutDelay>,
+    /// A participant's tracks that belong together come in one stream.
+    #[serde(default)]
+    pub(super) sync_streams: bool,
     /// Only nodes of this region serve the room: the token that created it says so. `null` is written: a row without it
     /// is of layout 1.
     #[serde(deserialize_with = "Option::deserialize")]
     pub(super) region: Option<RegionName>,
+    /// Where it is placed while that node takes rooms: whoever made it said so.
+    #[serde(default)]
+    pub(super) node: Option<NodeId>,
     /// Since when no participant that counts is in it.
     pub(super) empty_since: Option<UnixMs>,
     /// What clients and the directory were last told, and when.
@@ -55,6 +68,12 @@ pub(super) struct Record {
     pub(super) placing: Placing,
     /// The node lost last, and when: placements avoid it for [`AVOID_LOST_NODE_MS`].
     pub(super) lost_node: Option<(NodeId, UnixMs)>,
+    /// Two of its nodes could not reach each other: nobody is taken to another node than those that it has.
+    #[serde(default)]
+    pub(super) gathered: bool,
+    /// Where there may be nodes near people who are served from afar.
+    #[serde(default)]
+    pub(super) sought: Vec<Sought>,
     /// What it knows of agents' workers.
     #[serde(default)]
     pub(super) agents: Known,
@@ -72,13 +91,16 @@ pub(super) struct Counts {
 }
 
 /// Whether the fleet has been asked for a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) enum Placing {
     Idle,
     /// Asked; the answer may get lost with the object's memory, so the question is repeated after a while.
     Asked {
         since: UnixMs,
         attempt: u32,
+        /// Near there.
+        #[serde(default)]
+        client: Option<Place>,
     },
     /// There was no node; ask again.
     Backoff {
@@ -100,13 +122,18 @@ impl Record {
             departure_timeout_secs: DEPARTURE_TIMEOUT_SECS,
             max_participants: 0,
             metadata: String::new(),
+            playout_delay: None,
+            sync_streams: false,
             region: None,
+            node: None,
             empty_since: None,
             told: Counts::default(),
             told_at: UnixMs(0),
             newcomers_told_at: UnixMs(0),
             placing: Placing::Idle,
             lost_node: None,
+            gathered: false,
+            sought: Vec::new(),
             agents: Known::default(),
             over: false,
         }
@@ -122,6 +149,14 @@ impl Record {
         }
         self.max_participants = config.max_participants;
         self.metadata.clone_from(&config.metadata);
+        // It was checked at the door.
+        self.playout_delay = playout_delay(config).unwrap_or_default();
+        self.sync_streams = config.sync_streams;
+    }
+
+    /// It is kept together: on nodes of one region, or on the one that it was made for.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.region.is_some() || self.node.is_some()
     }
 
     /// Nodes that a placement should avoid now.

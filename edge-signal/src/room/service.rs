@@ -9,17 +9,18 @@ use livekit_protocol::{DisconnectReason, UpdateSubscription};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use shared::control::RoomToNode;
-use shared::ids::{Identity, ParticipantSid, RoomName, TrackSid};
+use shared::ids::{Identity, NodeId, ParticipantSid, RoomName, TrackSid};
 
 use super::Room;
 use super::call::Called;
-use super::dispatch::check_agents;
+use super::configuration;
 use super::effect::Effect;
 use super::forward::Word;
 use super::metadata::{Excess, fits_metadata};
 use super::node::Link;
 use super::transfer::{Transfer, Welcome};
 use super::turn::Turn;
+use crate::fleet::Availability;
 
 /// Seconds that revoked tokens are remembered at least: as long as any sensible one is good for.
 const REVOCATION_SECS: u64 = 24 * 60 * 60;
@@ -165,6 +166,22 @@ impl Error {
         Self::new(Code::FailedPrecondition, "participant has left, or lost its connection")
     }
 
+    /// Why a room cannot be on a node; `None`: it can.
+    #[must_use]
+    pub fn of_node(availability: Availability) -> Option<Self> {
+        let (code, text) = match availability {
+            Availability::Available => return None,
+            Availability::Draining => (Code::FailedPrecondition, "requested node is draining"),
+            Availability::Away => (Code::FailedPrecondition, "requested node is not connected"),
+            Availability::Unknown => return Some(Self::no_node()),
+        };
+        Some(Self::new(code, text))
+    }
+
+    fn no_node() -> Self {
+        Self::new(Code::NotFound, "requested node does not exist")
+    }
+
     pub(super) fn no_dispatch() -> Self {
         Self::new(Code::NotFound, "agent dispatch does not exist")
     }
@@ -230,17 +247,32 @@ impl Room {
         if !fits_metadata(&request.metadata) {
             return Err(Excess::Metadata.into());
         }
-        check_agents(&request.agents)?;
-        let config = proto::RoomConfiguration {
-            empty_timeout: request.empty_timeout,
-            departure_timeout: request.departure_timeout,
-            max_participants: request.max_participants,
-            metadata: request.metadata.clone(),
-            agents: request.agents.clone(),
-            ..Default::default()
-        };
+        let config = configuration::of_request(request);
+        configuration::check(&config)?;
+        let node = self.node_of(request)?;
         self.create_unless_there(turn, &config);
+        if node.is_some() {
+            self.record_mut().node = node;
+        }
         Ok(Answer::Room(Box::new(self.info())))
+    }
+
+    /// The node that a request names for a room that it makes: **the fleet is to be asked about it before**.
+    ///
+    /// # Errors
+    /// No node can be called that.
+    pub fn node_wanted(&self, request: &Request) -> Result<Option<NodeId>, Error> {
+        match request {
+            Request::Create(request) => self.node_of(request),
+            _ => Ok(None),
+        }
+    }
+
+    fn node_of(&self, request: &proto::CreateRoomRequest) -> Result<Option<NodeId>, Error> {
+        if self.record.created || request.node_id.is_empty() {
+            return Ok(None);
+        }
+        NodeId::try_from(request.node_id.as_str()).map(Some).map_err(|_| Error::no_node())
     }
 
     /// A room that exists is left as it is.
@@ -268,7 +300,8 @@ impl Room {
         let Some(participant) = self.participants.get(&sid) else { return Err(Error::no_participant()) };
         let now = turn.now.secs();
         // Tokens are dated in whole seconds: one of this very second may be the one it holds.
-        let before = u64::try_from(request.revoke_token_ts).ok().filter(|at| *at > 0).unwrap_or(now + 1);
+        let asked = u64::try_from(request.revoke_token_ts).ok().filter(|at| *at > 0);
+        let before = asked.unwrap_or(now + 1);
         let until = participant.claims.exp.max(now + REVOCATION_SECS);
         let identity = participant.identity.clone();
         let is_forwarded = self.forwarded.contains_key(&sid);
@@ -277,7 +310,7 @@ impl Room {
             // It has no token of this room.
             return Ok(Answer::Done);
         }
-        turn.effects.push(Effect::RevokeTokens { identity, before, until });
+        turn.effects.push(Effect::RevokeTokens { identity, before, until, asked: asked.is_some() });
         Ok(Answer::Done)
     }
 

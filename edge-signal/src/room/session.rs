@@ -2,7 +2,7 @@
 //! The last description of each side is kept too, each in a row of its own: a move needs them.
 
 use serde::{Deserialize, Serialize};
-use shared::control::{DataStream, MediaState, MidTrack, PeerConnections};
+use shared::control::{DataStream, MediaState, MidTrack, PeerConnections, SrtpProfile};
 use shared::ids::{Generation, NodeId, ParticipantSid, SessionKey};
 
 use super::moving::Moving;
@@ -36,6 +36,9 @@ pub(super) struct Session {
     /// The data channels the client has opened.
     #[serde(default)]
     pub(super) channels: Vec<DataStream>,
+    /// What its client and the node have last agreed on.
+    #[serde(default)]
+    pub(super) srtp: Option<SrtpProfile>,
     /// Its client has said that its connection failed, and it was not up since.
     #[serde(default)]
     pub(super) failed: bool,
@@ -114,6 +117,7 @@ impl Session {
             restart_due: false,
             carried: Vec::new(),
             channels: Vec::new(),
+            srtp: None,
             failed: false,
             moving: None,
         }

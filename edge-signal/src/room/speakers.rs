@@ -4,26 +4,46 @@
 use livekit_protocol as proto;
 use livekit_protocol::signal_response::Message;
 use shared::control::{LOUDEST_STEP, Speaking};
-use shared::ids::{NodeId, ParticipantSid};
+use shared::ids::{NodeId, ParticipantSid, SessionKey};
 
 use super::Room;
 use super::turn::Turn;
 
 impl Room {
-    /// Tells each client which of those it is subscribed to are louder or quieter, and itself.
-    pub(super) fn speakers_changed(&mut self, turn: &mut Turn, id: &NodeId, changed: &[Speaking]) {
-        let mut speakers = Vec::with_capacity(changed.len());
-        for speaking in changed {
-            if self.is_current(id, &speaking.session) {
-                speakers.push((&speaking.session.participant, info(speaking)));
-            } else {
-                self.counters.dropped_stale += 1;
-            }
-        }
+    /// Tells each client which of those it is subscribed to are louder or quieter, and itself; and rooms that show them.
+    /// With newcomers it is for them alone: the others have heard of it.
+    pub(super) fn speakers_changed(
+        &mut self,
+        turn: &mut Turn,
+        id: &NodeId,
+        mut changed: Vec<Speaking>,
+        newcomers: &[SessionKey],
+    ) {
+        let before = changed.len();
+        changed.retain(|speaking| self.is_current(id, &speaking.session));
+        self.counters.dropped_stale += (before - changed.len()) as u64;
+        let whose = |speaking: &Speaking| speaking.session.participant.clone();
+        let speakers: Vec<_> = changed.iter().map(|one| (whose(one), info(&whose(one), one.step))).collect();
+        self.tell_speakers(turn, &speakers, newcomers);
+        // One that has just been shown elsewhere is a newcomer here.
+        changed.retain(|speaking| newcomers.is_empty() || newcomers.contains(&speaking.session));
+        self.forward_loudness(turn, &changed);
+    }
+
+    /// Tells each client what of this it may know; with newcomers these alone.
+    pub(super) fn tell_speakers(
+        &self,
+        turn: &mut Turn,
+        speakers: &[(ParticipantSid, proto::SpeakerInfo)],
+        newcomers: &[SessionKey],
+    ) {
         for (listener, participant) in &self.participants {
             let Some(connection) = &participant.connection else { continue };
-            let concerned = |(speaker, info): &&(&ParticipantSid, proto::SpeakerInfo)| {
-                *speaker == listener || if info.active { self.hears(listener, speaker) } else { self.sees(speaker) }
+            if !newcomers.is_empty() && !newcomers.iter().any(|newcomer| newcomer.participant == *listener) {
+                continue;
+            }
+            let concerned = |(speaker, info): &&(ParticipantSid, proto::SpeakerInfo)| {
+                speaker == listener || if info.active { self.hears(listener, speaker) } else { self.sees(speaker) }
             };
             let speakers: Vec<_> = speakers.iter().filter(concerned).map(|(_, info)| info.clone()).collect();
             if !speakers.is_empty() {
@@ -45,11 +65,8 @@ impl Room {
     }
 }
 
-fn info(speaking: &Speaking) -> proto::SpeakerInfo {
-    let step = speaking.step.min(LOUDEST_STEP);
-    proto::SpeakerInfo {
-        sid: speaking.session.participant.to_string(),
-        level: f32::from(step) / f32::from(LOUDEST_STEP),
-        active: step > 0,
-    }
+/// As clients are told of a participant.
+pub(super) fn info(sid: &ParticipantSid, step: u8) -> proto::SpeakerInfo {
+    let step = step.min(LOUDEST_STEP);
+    proto::SpeakerInfo { sid: sid.to_string(), level: f32::from(step) / f32::from(LOUDEST_STEP), active: step > 0 }
 }

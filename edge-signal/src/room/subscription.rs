@@ -233,6 +233,7 @@ impl Room {
             kind: track_info::kind(&publication.info),
             codecs: track_info::alternatives(&publication.info),
             delivery: delivery(&publication.info, settings),
+            stream: self.common_stream(subscriber, publication),
         }
     }
 

@@ -189,8 +189,8 @@ fn sorted_layers(layers: &[proto::VideoLayer]) -> Vec<proto::VideoLayer> {
 fn stream(request: &proto::AddTrackRequest) -> String {
     let default = match request.source() {
         TrackSource::Camera | TrackSource::Microphone => "camera",
-        TrackSource::ScreenShare | TrackSource::ScreenShareAudio => "screen_share",
-        TrackSource::Unknown => "",
+        TrackSource::ScreenShare | TrackSource::ScreenShareAudio => "screen",
+        TrackSource::Unknown => "unknown",
     };
     if request.stream.is_empty() { default.to_owned() } else { request.stream.clone() }
 }
@@ -294,6 +294,12 @@ mod tests {
         let info = announced(&sid(), &camera());
         assert!(info.simulcast);
         assert_eq!(info.stream, "camera");
+        let stream =
+            |source: TrackSource| stream(&proto::AddTrackRequest { source: source.into(), ..Default::default() });
+        assert_eq!(
+            (stream(TrackSource::ScreenShareAudio), stream(TrackSource::Unknown)),
+            ("screen".into(), "unknown".into())
+        );
         assert_eq!(info.mime_type, "");
         assert_eq!(info.codecs[0].mime_type, "video/vp8");
         assert_eq!(info.layers.iter().map(|l| l.width).collect::<Vec<_>>(), [320, 640]);

@@ -6,7 +6,8 @@ use livekit_protocol::SignalResponse;
 use livekit_protocol::signal_response::Message;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use shared::control::RoomToNode;
+use shared::control::{RoomToNode, SPREAD_KM};
+use shared::geo::Place;
 use shared::ids::{NodeId, RANDOM_LEN};
 
 use super::effect::Effect;
@@ -19,18 +20,13 @@ pub(super) struct Turn {
     rng: ChaCha8Rng,
     /// In the order they are to be carried out.
     pub(super) effects: Vec<Effect>,
-    /// The fleet was asked for a node nearer than those that the room has, and named one of them.
-    pub(super) knows_none_nearer: bool,
+    /// The fleet was asked for a node near there, and named one that the room has.
+    pub(super) none_nearer: Option<Place>,
 }
 
 impl Turn {
     pub(super) fn new(context: Context) -> Self {
-        Self {
-            now: context.now,
-            rng: ChaCha8Rng::from_seed(context.seed),
-            effects: Vec::new(),
-            knows_none_nearer: false,
-        }
+        Self { now: context.now, rng: ChaCha8Rng::from_seed(context.seed), effects: Vec::new(), none_nearer: None }
     }
 
     /// Random bytes for an id.
@@ -38,6 +34,11 @@ impl Turn {
         let mut bytes = [0; RANDOM_LEN];
         self.rng.fill_bytes(&mut bytes);
         bytes
+    }
+
+    /// Whether the fleet may know a node near there.
+    pub(super) fn may_be_nearer(&self, place: Place) -> bool {
+        self.none_nearer.is_none_or(|asked| place.distance_km(asked) > SPREAD_KM)
     }
 
     pub(super) fn send_client(&mut self, connection: &ConnectionId, message: Message) {

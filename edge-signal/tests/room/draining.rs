@@ -8,7 +8,7 @@ use livekit_protocol::signal_response::Message;
 use shared::control::{DescriptionKind, MediaState, NodeToRoom, RefusalReason};
 use shared::ids::{Generation, TrackSid};
 
-use crate::world::{Who, World, description, names, node_id, region, session_description};
+use crate::world::{Who, World, description, names, node_id, placed, session_description};
 
 fn browser(name: &str) -> Who {
     Who::named(name).browser("Chrome")
@@ -35,7 +35,7 @@ fn drain(world: &mut World, number: u8, draining: bool) {
 
 /// The fleet names this node, and it comes.
 fn place(world: &mut World, number: u8) {
-    world.step(Event::Placed { node: Some((node_id(number), region())) });
+    world.step(Event::Placed { node: Some(placed(node_id(number))) });
     world.link(&node_id(number));
 }
 
@@ -233,7 +233,7 @@ fn a_drain_that_is_taken_back_leaves_nobody_apart() {
     let mut world = World::new();
     let (ada, bob, _) = call(&mut world, &browser("ada"), &browser("bob"));
     drain(&mut world, 1, true);
-    world.step(Event::Placed { node: Some((node_id(2), region())) });
+    world.step(Event::Placed { node: Some(placed(node_id(2))) });
     // She is to be where the others go to; then they do not go.
     let eve = world.try_join(&browser("eve").offering(1)).unwrap();
     drain(&mut world, 1, false);

@@ -8,12 +8,12 @@ use livekit_protocol::participant_info::KindDetail;
 use livekit_protocol::signal_request::Message as Asked;
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{DisconnectReason, RoomParticipantIdentity};
-use shared::control::{MediaState, NodeToRoom, PipeKey};
-use shared::ids::{RoomName, TrackSid};
+use shared::control::{MediaState, NodeToRoom, PipeKey, SessionQuality, Speaking};
+use shared::ids::{ParticipantSid, RoomName, SessionKey, TrackSid};
 
 use crate::piping::{end, stream};
 use crate::virtual_node::VirtualPipe;
-use crate::world::{Who, World, camera, node_id, region, session_description};
+use crate::world::{Who, World, camera, node_id, placed, session_description};
 
 /// Ada, who shows a camera, is in a room with Bob; Cyd is in another one, on a node of its own.
 struct Rooms {
@@ -192,6 +192,81 @@ fn a_pipe_carries_what_is_wanted_there_and_no_data() {
     rooms.hall.say(&cyd, Asked::Subscription(unsubscribe));
     rooms.carry();
     assert!(rooms.pipe().is_none(), "nobody is served it");
+}
+
+#[test]
+fn who_speaks_and_how_it_fares_is_told_in_the_other_room_too() {
+    let mut rooms = Rooms::new();
+    let node = node_id(1);
+    let (_, session) = rooms.source.session_of(&rooms.ada.clone());
+    let speakers = |step| vec![Speaking { session: session.clone(), step }];
+    let speaks = |step| NodeToRoom::Speakers { speakers: speakers(step), newcomers: Vec::new() };
+    let fares = |score, newcomers| NodeToRoom::ConnectionQuality {
+        changed: vec![SessionQuality { session: session.clone(), score }],
+        same: Vec::new(),
+        newcomers,
+    };
+    rooms.source.node_says(&node, speaks(4));
+    rooms.source.node_says(&node, fares(Some(90), Vec::new()));
+    assert!(rooms.source.words.is_empty(), "it is shown nowhere else");
+    rooms.forward("ada").unwrap();
+    assert!(rooms.source.nodes[&node].told_newcomers.contains(&session), "how it fares is asked once it is shown");
+    let there = rooms.shown().unwrap().sid;
+
+    rooms.hall.look_away();
+    rooms.source.node_says(&node, speaks(8));
+    rooms.source.node_says(&node, fares(Some(30), Vec::new()));
+    rooms.carry();
+    let cyd = rooms.cyd.clone();
+    let heard = |inbox: &[Message]| {
+        let mut heard = Vec::new();
+        for message in inbox {
+            match message {
+                Message::SpeakersChanged(told) => {
+                    heard.extend(told.speakers.iter().map(|one| (one.sid.clone(), format!("{}", one.level))));
+                }
+                Message::ConnectionQuality(told) => heard.extend(
+                    told.updates
+                        .iter()
+                        .map(|one| (one.participant_sid.clone(), one.quality().as_str_name().to_owned())),
+                ),
+                _ => {}
+            }
+        }
+        heard
+    };
+    let inbox = rooms.hall.inbox(&cyd);
+    assert_eq!(heard(&inbox), [(there.clone(), "1".to_owned()), (there.clone(), "POOR".to_owned())]);
+    // As the node answers when it is asked of one who is shown elsewhere from now on; other newcomers are of this room.
+    let present = |newcomers| NodeToRoom::Speakers { speakers: speakers(4), newcomers };
+    rooms.source.node_says(&node, present(vec![session.clone()]));
+    rooms.carry();
+    assert_eq!(heard(&rooms.hall.inbox(&cyd)), [(there.clone(), "0.5".to_owned())]);
+    let stranger = SessionKey { participant: ParticipantSid::try_from("PA_stranger0001").unwrap(), ..session.clone() };
+    rooms.source.node_says(&node, present(vec![stranger]));
+    assert!(rooms.source.words.is_empty());
+
+    // The same again is no news elsewhere.
+    rooms.source.node_says(&node, fares(Some(30), Vec::new()));
+    assert!(rooms.source.words.is_empty());
+    rooms.source.node_says(&node, speaks(0));
+    rooms.carry();
+    assert!(heard(&rooms.hall.inbox(&cyd)).contains(&(there.clone(), "0".to_owned())));
+
+    // Who comes later hears of it from its own room.
+    let dan = rooms.hall.join_active(&Who::named("dan"));
+    rooms.carry();
+    let (at, dans) = rooms.hall.session_of(&dan);
+    let newcomer = NodeToRoom::ConnectionQuality { changed: Vec::new(), same: Vec::new(), newcomers: vec![dans] };
+    rooms.hall.node_says(&at, newcomer);
+    assert!(heard(&rooms.hall.inbox(&dan)).contains(&(there, "POOR".to_owned())));
+
+    // A word that comes when it is there no more does no harm.
+    rooms.source.node_says(&node, speaks(5));
+    let remove = RoomParticipantIdentity { room: "hall".into(), identity: "ada".into(), ..Default::default() };
+    rooms.hall.ask(Request::RemoveParticipant(remove)).unwrap();
+    assert_eq!(rooms.carry(), None);
+    assert!(rooms.shown().is_none());
 }
 
 #[test]
@@ -402,7 +477,7 @@ fn a_pipe_follows_it_to_another_node() {
     let before = rooms.connect(1);
     rooms.source.kill(&node_id(1));
     rooms.source.step(Event::NodeLost { node: node_id(1) });
-    rooms.source.step(Event::Placed { node: Some((node_id(2), region())) });
+    rooms.source.step(Event::Placed { node: Some(placed(node_id(2))) });
     rooms.source.link(&node_id(2));
     rooms.source.say(&rooms.ada.clone(), Asked::Offer(session_description("offer", 7)));
     rooms.source.media(&rooms.ada.clone(), MediaState::Connected);

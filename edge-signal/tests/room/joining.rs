@@ -217,6 +217,10 @@ fn bad_attempts_are_refused_with_status_and_reason() {
     assert_eq!(world.try_join(&config).unwrap_err().reason, Reason::RoomConfigMalformed);
     config.claims.room_config = Some(serde_json::json!({"egress": {"room": {"roomName": "r"}}}));
     assert_eq!(world.try_join(&config).unwrap_err().reason, Reason::RoomConfigUnsupported);
+    config.claims.room_config = None;
+    config.claims.room_preset = "stage".into();
+    assert_eq!(world.try_join(&config).unwrap_err().reason, Reason::RoomConfigUnsupported);
+    config.claims.room_preset.clear();
     config.claims.room_config = Some(serde_json::json!({"egress": null}));
     assert!(world.admit(&config).is_ok());
     assert!(world.directory.is_empty());

@@ -10,7 +10,7 @@ use livekit_protocol::{DisconnectReason, MediaSectionsRequirement};
 use shared::control::{DataStream, DescriptionKind, MediaState, NodeToRoom, PublishedTrack};
 use shared::ids::{Generation, TrackSid};
 
-use crate::world::{Who, World, camera, description, media, mid_tracks, names, node_id, region, session_description};
+use crate::world::{Who, World, camera, description, media, mid_tracks, names, node_id, placed, session_description};
 
 /// In Chromium.
 fn browser(name: &str) -> Who {
@@ -40,7 +40,7 @@ fn replace_node(world: &mut World) {
     let request = world.asked_fleet.last().unwrap();
     assert_eq!((&request.lost, request.exclude.as_slice()), (&Some(node_id(1)), [node_id(1)].as_slice()));
     world.step(Event::NodeLost { node: node_id(1) });
-    world.step(Event::Placed { node: Some((node_id(2), region())) });
+    world.step(Event::Placed { node: Some(placed(node_id(2))) });
     world.link(&node_id(2));
 }
 

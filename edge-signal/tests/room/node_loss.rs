@@ -7,7 +7,7 @@ use livekit_protocol::{DisconnectReason, leave_request::Action};
 use shared::control::{CONTROL_VERSION, DescriptionKind, MediaState, NodeToRoom, RefusalReason};
 use shared::ids::{Generation, TrackSid};
 
-use crate::world::{Who, World, description, microphone, node_id, region, session_description};
+use crate::world::{Who, World, description, microphone, node_id, placed, session_description};
 
 #[test]
 fn a_link_that_comes_back_within_a_second_changes_nothing_for_clients() {
@@ -136,7 +136,7 @@ fn who_had_no_media_yet_is_moved_without_noticing() {
     assert!(!world.client(&ada).closed);
     let request = world.asked_fleet.last().unwrap();
     assert_eq!((request.exclude.as_slice(), &request.first), ([node_id(1)].as_slice(), &None));
-    world.step(Event::Placed { node: Some((node_id(2), region())) });
+    world.step(Event::Placed { node: Some(placed(node_id(2))) });
     world.link(&node_id(2));
     let (node, session) = world.session_of(&ada);
     assert_eq!((node.clone(), session.generation), (node_id(2), Generation(2)));
@@ -178,7 +178,7 @@ fn without_any_node_the_room_asks_again_ever_slower_and_recovers() {
     }
     assert_eq!(waits, [250, 500, 1_000, 2_000, 4_000, 8_000, 10_000]);
     assert!(world.asked_fleet.last().unwrap().exclude.is_empty(), "the node lost may be back");
-    world.step(Event::Placed { node: Some((node_id(1), region())) });
+    world.step(Event::Placed { node: Some(placed(node_id(1))) });
     world.link(&node_id(1));
     world.media(&ada, MediaState::Connected);
     assert!(!world.client(&ada).closed);
@@ -201,7 +201,7 @@ fn a_node_that_never_dials_in_is_given_up() {
     let ada = world.try_join(&Who::named("ada").offering(1)).unwrap();
     world.pass(10_000);
     assert_eq!(world.asked_fleet.len(), 1);
-    world.step(Event::Placed { node: Some((node_id(2), region())) });
+    world.step(Event::Placed { node: Some(placed(node_id(2))) });
     world.nodes.get_mut(&node_id(1)).unwrap().sessions.clear();
     world.link(&node_id(2));
     assert_eq!(world.session_of(&ada).0, node_id(2));

@@ -8,7 +8,7 @@ use shared::control::{MediaState, NodeToRoom, PipeEnd, PipeKey, PipedStream, Tra
 use shared::ids::TrackSid;
 
 use crate::virtual_node::VirtualPipe;
-use crate::world::{Who, World, camera, node_id, region, session_description};
+use crate::world::{Who, World, camera, node_id, placed, session_description};
 
 /// Ada is at the second node already, Bob and Cyd are still at the first, that drains.
 struct Apart {
@@ -32,7 +32,7 @@ impl Apart {
         world.receive_track(&ada, &camera);
         world.publish(&bob, "m");
         world.node_says(&node_id(1), NodeToRoom::Draining { draining: true });
-        world.step(Event::Placed { node: Some((node_id(2), region())) });
+        world.step(Event::Placed { node: Some(placed(node_id(2))) });
         world.link(&node_id(2));
         for (id, client) in (7..).zip([&ada, &bob, &cyd]) {
             world.say(client, Asked::Offer(session_description("offer", id)));

@@ -11,8 +11,9 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use shared::control::{MediaState, NodeToRoom, RefusalReason, SessionQuality, Speaking};
 use shared::ids::{Identity, NodeId, RoomName, SessionKey, TrackSid, WorkerId};
 
+use crate::spreading::BERLIN;
 use crate::world::{
-    Who, World, camera, description, media, microphone, mid_tracks, node_id, region, session_description,
+    Who, World, camera, description, media, microphone, mid_tracks, node_id, placed, session_description,
 };
 
 /// Runs of 300 events each.
@@ -78,9 +79,10 @@ impl Chaos {
                         let draining = self.below(3) > 0;
                         self.world.node_says(&node, NodeToRoom::Draining { draining });
                     }
+                    3 => self.world.step(Event::NodeNear { place: BERLIN }),
                     _ => {}
                 }
-                let node = (self.below(3) > 0).then(|| (node, region()));
+                let node = (self.below(3) > 0).then(|| placed(node));
                 self.world.step(Event::Placed { node });
             }
             16 => {
@@ -342,11 +344,11 @@ impl Chaos {
         let track = if own.is_empty() { self.any_track() } else { own[self.below(own.len())].clone() };
         let id = self.below(4) as u32;
         let message = match self.below(14) {
-            0..=2 => NodeToRoom::MediaState { session, state: MediaState::Connected },
-            3 => NodeToRoom::MediaState { session, state: MediaState::Disconnected },
+            0..=2 => NodeToRoom::MediaState { session, state: MediaState::Connected, srtp: None },
+            3 => NodeToRoom::MediaState { session, state: MediaState::Disconnected, srtp: None },
             4 if id == 0 => {
                 self.world.nodes.get_mut(&node).unwrap().close(&session);
-                NodeToRoom::MediaState { session, state: MediaState::Failed }
+                NodeToRoom::MediaState { session, state: MediaState::Failed, srtp: None }
             }
             4..=7 => NodeToRoom::TrackReceived { session, track, media: media("7", id) },
             8 => NodeToRoom::TrackEnded { session, track },
@@ -355,7 +357,7 @@ impl Chaos {
                 let quality = SessionQuality { session: session.clone(), score: (id > 0).then_some(id as u8 * 33) };
                 NodeToRoom::ConnectionQuality { changed: vec![quality], same: vec![], newcomers: vec![session] }
             }
-            12 => NodeToRoom::Speakers { speakers: vec![Speaking { session, step: id as u8 }] },
+            12 => NodeToRoom::Speakers { speakers: vec![Speaking { session, step: id as u8 }], newcomers: vec![] },
             10 if id == 0 => {
                 // It never was: what others are served of its tracks goes on where it opens.
                 self.world.nodes.get_mut(&node).unwrap().sessions.remove(&session);

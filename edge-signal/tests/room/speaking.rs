@@ -17,7 +17,7 @@ fn say(world: &mut World, who: &[(&ConnectionId, u8)]) {
         speakers.push(Speaking { session, step: *step });
         at = Some(node);
     }
-    world.node_says(&at.unwrap(), NodeToRoom::Speakers { speakers });
+    world.node_says(&at.unwrap(), NodeToRoom::Speakers { speakers, newcomers: Vec::new() });
 }
 
 /// What a client was told of speakers: names in the order told, and levels.
@@ -58,6 +58,24 @@ fn speakers_are_told_to_their_subscribers_and_themselves_and_to_nobody_else() {
 }
 
 #[test]
+fn who_comes_later_alone_is_told_who_speaks_already() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join_active(&Who::named("ada")), world.join_active(&Who::named("bob")));
+    world.publish(&ada, "m");
+    say(&mut world, &[(&ada, 4)]);
+    let cyd = world.join_active(&Who::named("cyd"));
+    world.look_away();
+    let (node, session) = world.session_of(&ada);
+    let newcomers = vec![world.session_of(&cyd).1];
+    let speakers = vec![Speaking { session, step: 4 }];
+    world.node_says(&node, NodeToRoom::Speakers { speakers, newcomers });
+    assert_eq!(heard(&mut world, &cyd, &[("ada", &ada)]), [("ada".into(), 0.5, true)]);
+    for known in [&ada, &bob] {
+        assert_eq!(heard(&mut world, known, &[("ada", &ada)]), []);
+    }
+}
+
+#[test]
 fn the_end_of_speech_reaches_those_who_are_not_subscribed_any_more() {
     let mut world = World::new();
     let (ada, bob) = (world.join_active(&Who::named("ada")), world.join_active(&Who::named("bob")));
@@ -93,7 +111,7 @@ fn what_a_node_says_of_sessions_that_are_not_its_own_is_dropped() {
     session.generation.0 += 1;
     world.look_away();
     let before = world.room.counters().dropped_stale;
-    world.node_says(&node, NodeToRoom::Speakers { speakers: vec![Speaking { session, step: 4 }] });
+    world.node_says(&node, NodeToRoom::Speakers { speakers: vec![Speaking { session, step: 4 }], newcomers: vec![] });
     assert_eq!(heard(&mut world, &bob, &[("ada", &ada)]), []);
     assert_eq!(world.room.counters().dropped_stale, before + 1);
 }

@@ -3,6 +3,8 @@
 use edge_signal::room::event::{ConnectionId, Event};
 use edge_signal::room::pipes::{IN_VAIN_AFTER_MS, REOPEN_AFTER_MS};
 use edge_signal::room::placement::NEARER_WAIT_MS;
+use edge_signal::room::service::Request;
+use livekit_protocol as proto;
 use livekit_protocol::signal_request::Message as Asked;
 use livekit_protocol::signal_response::Message;
 use shared::claims::REGION_ATTRIBUTE;
@@ -10,21 +12,21 @@ use shared::control::{MediaState, NodeToRoom, SessionQuality};
 use shared::geo::Place;
 use shared::ids::{NodeId, SessionKey};
 
-use crate::world::{Who, World, camera, node_id, region, session_description};
+use crate::world::{Who, World, camera, node_id, placed, session_description};
 
-const BERLIN: Place = Place { latitude: 52.5, longitude: 13.4 };
-const PARIS: Place = Place { latitude: 48.9, longitude: 2.4 };
-const TOKYO: Place = Place { latitude: 35.7, longitude: 139.7 };
+pub(crate) const BERLIN: Place = Place { latitude: 52.5, longitude: 13.4 };
+pub(crate) const PARIS: Place = Place { latitude: 48.9, longitude: 2.4 };
+pub(crate) const TOKYO: Place = Place { latitude: 35.7, longitude: 139.7 };
 const AUSTIN: Place = Place { latitude: 30.3, longitude: -97.7 };
 
-fn from(name: &str, place: Place) -> Who {
+pub(crate) fn from(name: &str, place: Place) -> Who {
     let mut who = Who::named(name).browser("Chrome");
     who.place = Some(place);
     who
 }
 
 /// Nodes 1, 2, 3 stand in Berlin, Tokyo and Austin.
-fn world() -> World {
+pub(crate) fn world() -> World {
     let mut world = World::new();
     for (number, place) in [(1, BERLIN), (2, TOKYO), (3, AUSTIN)] {
         world.nodes.entry(node_id(number)).or_default().place = Some(place);
@@ -33,12 +35,12 @@ fn world() -> World {
 }
 
 /// Joins; the fleet names this node if it is asked. The client's connection.
-fn join(world: &mut World, who: &Who, node: u8) -> ConnectionId {
+pub(crate) fn join(world: &mut World, who: &Who, node: u8) -> ConnectionId {
     world.fleet = Some(node_id(node));
     world.join_active(who)
 }
 
-fn node_of(world: &mut World, client: &ConnectionId) -> NodeId {
+pub(crate) fn node_of(world: &mut World, client: &ConnectionId) -> NodeId {
     world.session_of(client).0
 }
 
@@ -66,6 +68,27 @@ fn each_is_served_near_and_sees_all() {
         let filled = world.nodes[&node_id(1)].pipes.values().filter(|pipe| !pipe.filled.is_empty()).count();
         assert_eq!((filled, world.nodes[&node_id(node)].pipes.len()), (2, 2));
     }
+}
+
+#[test]
+fn who_comes_before_the_first_node_has_dialed_in_is_served_near_too() {
+    let mut world = world();
+    let join = |world: &mut World, name, place, node| {
+        world.fleet = Some(node_id(node));
+        world.try_join(&from(name, place)).unwrap()
+    };
+    let ada = join(&mut world, "ada", BERLIN, 1);
+    let bob = join(&mut world, "bob", TOKYO, 2);
+    assert!(world.admit(&from("dan", PARIS)).unwrap().place.is_none(), "near enough to the one that is to come");
+    let eve = join(&mut world, "eve", TOKYO, 2);
+    for node in [2, 1] {
+        world.link(&node_id(node));
+    }
+    for (client, node) in [(&ada, 1), (&bob, 2), (&eve, 2)] {
+        world.media(client, MediaState::Connected);
+        assert_eq!(node_of(&mut world, client), node_id(node));
+    }
+    assert_eq!([1, 2].map(|node| world.nodes[&node_id(node)].pipes.len()), [1, 1]);
 }
 
 #[test]
@@ -131,6 +154,9 @@ fn nodes_that_cannot_reach_each_other_leave_nobody_apart() {
     assert_eq!(node_of(&mut world, &bob), node_id(1), "he stays");
     let dan = join(&mut world, &from("dan", TOKYO), 2);
     assert_eq!(node_of(&mut world, &dan), node_id(1));
+    let asked = world.asked_fleet.len();
+    world.step(Event::NodeNear { place: TOKYO });
+    assert_eq!((world.asked_fleet.len(), node_of(&mut world, &bob)), (asked, node_id(1)), "they do not try again");
 }
 
 /// Whose quality a client was told since the last look.
@@ -157,14 +183,14 @@ fn bereaved() -> (World, [ConnectionId; 3]) {
     (world, clients)
 }
 
-fn is_nowhere(world: &mut World, client: &ConnectionId) -> bool {
+pub(crate) fn is_nowhere(world: &mut World, client: &ConnectionId) -> bool {
     let sid = world.client(client).sid.clone();
     world.find_session(&sid).is_none()
 }
 
 /// The fleet names this node.
-fn named(world: &mut World, node: u8) {
-    world.step(Event::Placed { node: Some((node_id(node), region())) });
+pub(crate) fn named(world: &mut World, node: u8) {
+    world.step(Event::Placed { node: Some(placed(node_id(node))) });
 }
 
 /// A fourth node stands in Paris.
@@ -268,7 +294,7 @@ fn who_is_on_a_node_that_drains_goes_to_another_one_near_them() {
 
 #[test]
 fn what_cannot_be_apart_stays_together() {
-    // A node that takes no pipes, a client whose place is not known, a room that is kept to a region.
+    // A node that takes no pipes, a client whose place is not known, a room that is kept to a region, or to a node.
     let mut world = world();
     world.nodes.get_mut(&node_id(1)).unwrap().knows_no_pipes = true;
     join(&mut world, &from("ada", BERLIN), 1);
@@ -286,6 +312,14 @@ fn what_cannot_be_apart_stays_together() {
     let mut ada = from("ada", BERLIN);
     ada.claims.attributes.insert(REGION_ATTRIBUTE.to_owned(), "eu".to_owned());
     join(&mut world, &ada, 1);
+    assert!(world.admit(&from("bob", TOKYO)).unwrap().place.is_none());
+
+    let mut world = self::world();
+    let create = proto::CreateRoomRequest { name: "r".into(), node_id: node_id(1).to_string(), ..Default::default() };
+    world.ask(Request::Create(Box::new(create))).unwrap();
+    let asked = world.admit(&from("ada", BERLIN)).unwrap().place.unwrap();
+    assert_eq!(asked.node, Some(node_id(1)));
+    join(&mut world, &from("ada", BERLIN), 1);
     assert!(world.admit(&from("bob", TOKYO)).unwrap().place.is_none());
 }
 

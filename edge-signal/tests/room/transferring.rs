@@ -12,7 +12,7 @@ use shared::claims::AccessClaims;
 use shared::control::{MediaState, NodeToRoom};
 use shared::ids::{Generation, RoomName, TrackSid};
 
-use crate::world::{Who, World, camera, names, node_id, session_description};
+use crate::world::{Who, World, camera, names, node_id, placed, session_description};
 
 fn elsewhere() -> RoomName {
     RoomName::try_from("elsewhere").unwrap()
@@ -223,7 +223,7 @@ fn a_room_that_is_not_there_is_made() {
     empty.client(&again).sid = moved.participant.unwrap().sid;
     // It has no node yet.
     assert_eq!(empty.asked_fleet.len(), 1);
-    empty.step(Event::Placed { node: Some((node_id(1), crate::world::region())) });
+    empty.step(Event::Placed { node: Some(placed(node_id(1))) });
     empty.link(&node_id(1));
     empty.media(&again, MediaState::Connected);
     assert_eq!(empty.app_server.news(), ["participant_joined"]);

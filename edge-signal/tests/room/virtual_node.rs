@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use shared::control::{
     Delivery, Description, Established, FirstSession, MediaGrants, PipeEnd, PipeKey, PipedStream, PipedTrack,
-    ReceivedData, RoomToNode,
+    PlayoutDelay, ReceivedData, RoomToNode, Subscription,
 };
 use shared::geo::Place;
 use shared::ids::{Generation, Identity, ParticipantSid, SessionKey, TrackSid};
@@ -53,6 +53,9 @@ pub(crate) struct VirtualSession {
     pub(crate) replays: Vec<ReceivedData>,
     /// What its client has from another node.
     pub(crate) established: Option<Established>,
+    pub(crate) playout_delay: Option<PlayoutDelay>,
+    /// Of served tracks that share one, the stream.
+    pub(crate) streams: BTreeMap<TrackSid, String>,
 }
 
 impl VirtualNode {
@@ -64,6 +67,8 @@ impl VirtualNode {
             served: first.open.subscriptions.iter().map(|s| (s.track.clone(), s.delivery)).collect(),
             offers: first.open.offer.iter().cloned().collect(),
             established: first.open.established.clone(),
+            playout_delay: first.open.playout_delay,
+            streams: first.open.subscriptions.iter().filter_map(shared_stream).collect(),
             ..VirtualSession::default()
         };
         assert_eq!(first.open.token, "", "the shell mints the token");
@@ -101,7 +106,9 @@ impl VirtualNode {
                 };
             }
             RoomToNode::Subscribe { session, subscriptions } => {
-                self.at(&session).served.extend(subscriptions.into_iter().map(|s| (s.track, s.delivery)));
+                let session = self.at(&session);
+                session.streams.extend(subscriptions.iter().filter_map(shared_stream));
+                session.served.extend(subscriptions.into_iter().map(|s| (s.track, s.delivery)));
             }
             RoomToNode::Unsubscribe { session, tracks } => self.at(&session).served.retain(|t, _| !tracks.contains(t)),
             RoomToNode::RestartIce { session } => self.at(&session).restarts += 1,
@@ -145,4 +152,8 @@ impl VirtualNode {
 
 fn key(participant: &ParticipantSid, generation: Generation) -> SessionKey {
     SessionKey { participant: participant.clone(), generation }
+}
+
+fn shared_stream(subscription: &Subscription) -> Option<(TrackSid, String)> {
+    Some((subscription.track.clone(), subscription.stream.clone()?))
 }

@@ -19,7 +19,7 @@ use livekit_protocol::signal_response::Message;
 use shared::claims::AccessClaims;
 use shared::control::{
     CONTROL_VERSION, Delivery, Description, DescriptionKind, LayerMedia, MediaState, MidTrack, NodeToRoom,
-    PlaceRequest, TrackMedia,
+    PlaceRequest, Placed, TrackMedia,
 };
 use shared::ids::{AgentName, Identity, JobId, NodeId, ParticipantSid, RegionName, RoomName, SessionKey, TrackSid};
 
@@ -134,7 +134,8 @@ impl World {
             if !request.serving.contains(&node) {
                 self.nodes.entry(node.clone()).or_default().open(request.first.as_ref().unwrap());
             }
-            placed = Some((node, region()));
+            let piped_at = self.nodes.get(&node).and_then(|node| node.place);
+            placed = Some(Placed { piped_at, ..self::placed(node) });
         }
         self.sockets += 1;
         let connection = ConnectionId(format!("c{}", self.sockets));
@@ -313,7 +314,7 @@ impl World {
 
     pub(crate) fn media(&mut self, connection: &ConnectionId, state: MediaState) {
         let (node, session) = self.session_of(connection);
-        self.node_says(&node, NodeToRoom::MediaState { session, state });
+        self.node_says(&node, NodeToRoom::MediaState { session, state, srtp: None });
     }
 
     pub(crate) fn receive_track(&mut self, connection: &ConnectionId, track: &TrackSid) {
@@ -433,7 +434,7 @@ impl World {
                 assert!(node.linked && node.said_hello, "opened on a node that does not listen");
                 node.open(&session);
             }
-            Effect::RevokeTokens { identity, before, until } => self.revoked.push((identity, before, until)),
+            Effect::RevokeTokens { identity, before, until, .. } => self.revoked.push((identity, before, until)),
             Effect::ToRoom { to, word } => self.words.push((to, *word)),
             Effect::Webhook(event) => self.app_server.hear(*event),
             Effect::Answer(answer) => assert!(self.answer.replace(*answer).is_none(), "answered twice"),
@@ -532,6 +533,11 @@ pub(crate) fn node_id(number: u8) -> NodeId {
 
 pub(crate) fn region() -> RegionName {
     RegionName::try_from("local-a").unwrap()
+}
+
+/// As the fleet names a node that takes no pipes.
+pub(crate) fn placed(node: NodeId) -> Placed {
+    Placed { node, region: region(), piped_at: None }
 }
 
 pub(crate) fn microphone(cid: &str) -> proto::AddTrackRequest {

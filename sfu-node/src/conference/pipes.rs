@@ -11,9 +11,9 @@ use shared::ids::{Identity, ParticipantSid, RoomName, TrackSid};
 
 use super::{Conference, Room, track_key};
 use crate::media::api::{
-    CertificateTurn, Command, DataRole, Event, ExtensionIds, IceCredentials, MAX_LAYERS, PayloadType, PipeConfig,
-    PipeNumber, PipePeer, Receiver, Sender, ShardIndex, Speaker, SpeakerKey, SsrcPair, TrackKey, TransportConfig,
-    TransportKey,
+    CertificateTurn, Command, DataRole, Event, ExtensionIds, HandshakeRole, IceCredentials, MAX_LAYERS, PayloadType,
+    PipeConfig, PipeNumber, PipePeer, Receiver, Sender, ShardIndex, Speaker, SpeakerKey, SsrcPair, TrackKey,
+    TransportConfig, TransportKey,
 };
 use crate::session::allocator::Allocator;
 use crate::session::codec::{codec_of_mime, mime};
@@ -33,7 +33,7 @@ const EXTENSIONS: ExtensionIds = ExtensionIds {
     audio_level: Some(1),
     dependency_descriptor: Some(2),
     abs_capture_time: Some(3),
-    playout_delay: Some(4),
+    playout_delay: None,
 };
 /// Dynamic payload types (RFC 3551 section 6) that retransmissions get, where the publisher does not have them.
 const DYNAMIC: std::ops::RangeInclusive<u8> = 96..=127;
@@ -140,6 +140,7 @@ impl Outgoing {
             described: false,
             payload_types: payload_types.clone(),
             extensions: EXTENSIONS,
+            playout_delay: [0; 3],
             cname: self.stream.track.to_string(),
             // Many may be served by it.
             delivery: Delivery {
@@ -183,6 +184,7 @@ impl Conference {
             local: pipe.credentials.clone(),
             fingerprint: None,
             certificate: CertificateTurn::First,
+            handshake: HandshakeRole::of_pipe(dials),
             data,
             pipe: Some(PipeConfig { number: pipe.number, dials }),
         };
@@ -230,20 +232,12 @@ impl Conference {
     /// Closes an end of a pipe.
     pub(super) fn close_pipe(&mut self, name: &RoomName, key: PipeKey) {
         let Some(pipe) = self.rooms.get_mut(name).and_then(|room| room.pipes.remove(&key)) else { return };
-        self.drop_pipe(pipe);
-        self.forget_unused_tracks(name);
-    }
-
-    /// Closes all pipes of a room that ends here.
-    pub(super) fn drop_pipes(&mut self, pipes: BTreeMap<PipeKey, Pipe>) {
-        pipes.into_values().for_each(|pipe| self.drop_pipe(pipe));
-    }
-
-    fn drop_pipe(&mut self, pipe: Pipe) {
         self.pipes.remove(&pipe.transport);
         self.placement.closed(pipe.shard);
         self.effects.commands.push((pipe.shard, Command::Close(pipe.transport)));
         pipe.outgoing.into_iter().for_each(|gone| gone.release(&mut self.allocator));
+        self.forget_unused_tracks(name);
+        self.forget_unused_room(name);
     }
 
     /// What a shard says of a pipe. False: it is about something else.
@@ -270,12 +264,20 @@ impl Conference {
         self.rooms.get(name).into_iter().flat_map(|room| room.pipes.keys().copied()).collect()
     }
 
+    /// Of those, the ones that are up: the other end is reached.
+    #[cfg(feature = "sim")]
+    pub(crate) fn pipes_up(&self, name: &RoomName) -> Vec<PipeKey> {
+        let pipes = self.rooms.get(name).into_iter().flat_map(|room| &room.pipes);
+        pipes.filter(|(_, pipe)| pipe.state == Some(MediaState::Connected)).map(|(key, _)| *key).collect()
+    }
+
     /// A room may have missed what it was told last.
     pub(super) fn repeat_pipes(&mut self, name: &RoomName) {
         let Some(room) = self.rooms.get_mut(name) else { return };
         let mut messages = Vec::new();
         for (key, pipe) in &mut room.pipes {
-            if let Some(endpoint) = self.endpoints.get(pipe.shard.place()).filter(|_| !pipe.is_connected) {
+            // That this end knows the other one does not say that the other one knows this.
+            if let Some(endpoint) = self.endpoints.get(pipe.shard.place()) {
                 messages.push(NodeToRoom::PipeOpened { pipe: *key, end: pipe.end(endpoint) });
             }
             messages.extend(pipe.state.map(|state| NodeToRoom::PipeState { pipe: *key, state }));

@@ -58,6 +58,7 @@ impl Hall {
             tracks: Vec::new(),
             subscriptions: Vec::new(),
             established: None,
+            playout_delay: None,
         };
         self.conference.open(&self.room, claims, open)
     }
@@ -88,6 +89,7 @@ impl Hall {
             kind: TrackKind::Video,
             codecs: Vec::new(),
             delivery: shared::control::Delivery::default(),
+            stream: None,
         };
         self.tell(RoomToNode::Subscribe { session: key(who, 1), subscriptions: vec![subscription] })
     }
@@ -207,13 +209,38 @@ fn speakers_are_told_together_as_they_change() {
         steps.iter().for_each(|step| hall.conference.shard_event(&Event::Loudness { track, step: *step }));
         hall.conference.flush().messages.into_iter().map(|(_, message)| message).collect::<Vec<_>>()
     };
-    let speakers = |step| NodeToRoom::Speakers { speakers: vec![Speaking { session: key("ada", 1), step }] };
+    let speakers = |step| speaks("ada", step, vec![]);
     assert_eq!(told(&[3, 5]), [speakers(5)]);
     assert_eq!(told(&[7, 5]), []);
     assert_eq!(told(&[2]), [speakers(2)]);
     let retract = RoomToNode::RetractTrack { session: key("ada", 1), track: TrackSid::try_from("TR_VCcam").unwrap() };
     let messages: Vec<_> = hall.tell(retract).messages.into_iter().map(|(_, message)| message).collect();
     assert!(messages.contains(&speakers(0)), "{messages:?}");
+}
+
+fn speaks(who: &str, step: u8, newcomers: Vec<SessionKey>) -> NodeToRoom {
+    NodeToRoom::Speakers { speakers: vec![Speaking { session: key(who, 1), step }], newcomers }
+}
+
+#[test]
+fn who_is_new_is_told_who_speaks_already() {
+    let mut hall = Hall::new(10);
+    hall.open("ada", 1, PUBLISH).unwrap();
+    let transport = transport(&hall.conference.flush());
+    let effects = hall.announce_camera("ada");
+    let Some((_, Command::SetReceivers(_, receivers))) = effects.commands.first() else { panic!("{effects:?}") };
+    let track = receivers[0].track;
+    hall.conference.shard_event(&Event::Connected { transport, profile: SrtpProfile::AeadAes128Gcm });
+    let mut present = |step| {
+        hall.conference.shard_event(&Event::Loudness { track, step });
+        hall.conference.flush();
+        hall.tell(RoomToNode::TellQuality { newcomers: vec![key("eve", 1)] });
+        hall.conference.assess();
+        let messages = hall.conference.flush().messages.into_iter().map(|(_, message)| message);
+        messages.filter(|message| matches!(message, NodeToRoom::Speakers { .. })).collect::<Vec<_>>()
+    };
+    assert_eq!(present(5), [speaks("ada", 5, vec![key("eve", 1)])]);
+    assert_eq!(present(0), []);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use shared::ids::RoomName;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::departure::{Departure, Exit};
 use super::socket::{Incoming, LinkError, Socket};
 use super::{DialError, Dialer, Leaving, backoff};
 use crate::auth::{Verifier, claimed_session};
@@ -46,6 +47,8 @@ pub(crate) struct RoomContext {
     pub(crate) place: Place,
     /// Rooms are told of it.
     pub(crate) leaving: watch::Receiver<Leaving>,
+    /// What rooms leave by then.
+    pub(crate) exit: Exit,
     /// How long a room is asked to leave: [`SHED_LIMIT`].
     pub(crate) shed_limit: Duration,
 }
@@ -64,6 +67,8 @@ struct RoomLink {
     context: RoomContext,
     outbox: mpsc::Receiver<NodeToRoom>,
     attaches: mpsc::Receiver<Attach>,
+    /// The node drains: when the room is to leave.
+    departure: Departure,
     /// The node is busy: the room is to leave.
     shed: Arc<Notify>,
     /// Until then the room is asked to.
@@ -94,6 +99,7 @@ pub(crate) async fn run(
         context,
         outbox,
         attaches,
+        departure: Departure::Stays,
         shed,
         sheds_until: None,
         refusals: VecDeque::new(),
@@ -175,6 +181,11 @@ impl RoomLink {
         Ok(self.context.control.sessions(self.room.clone()).await?.is_empty())
     }
 
+    async fn departure(&self) -> Result<Departure, ControlGone> {
+        let sessions = self.context.control.sessions(self.room.clone()).await?.len();
+        Ok(Departure::of(sessions, &self.context.exit))
+    }
+
     async fn open_first(&mut self, first: Option<Box<OpenSession>>) -> Result<(), ControlGone> {
         match first {
             Some(open) => self.open(*open).await,
@@ -201,7 +212,11 @@ impl RoomLink {
         let mut leaving = self.context.leaving.clone();
         let mut told = false;
         loop {
-            let draining = leaving.borrow_and_update().is_set() || self.sheds_until.is_some();
+            let leaves = leaving.borrow_and_update().is_set();
+            if leaves != self.departure.is_set() {
+                self.departure = if leaves { self.departure().await? } else { Departure::Stays };
+            }
+            let draining = self.departure.has_come() || self.sheds_until.is_some();
             if draining != told {
                 if let Err(error) = socket.send(&NodeToRoom::Draining { draining }).await {
                     return Ok(Ended::Lost(error));
@@ -232,6 +247,7 @@ impl RoomLink {
                     }
                 },
                 Ok(()) = leaving.changed() => {}
+                () = self.departure.next() => {}
                 () = self.shed.notified() => self.sheds_until = Some(Instant::now() + self.context.shed_limit),
                 () = over(self.sheds_until) => self.sheds_until = None,
                 attach = self.attaches.recv() => {

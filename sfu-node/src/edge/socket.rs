@@ -1,17 +1,20 @@
 //! One WebSocket to the edge, speaking JSON text frames. Notices when nobody is at the other end any more.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 /// Time between two pings.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Links ping at the same moments, so far apart: a node with many wakes once for all, and not for each.
+const PING_GRID: Duration = Duration::from_secs(1);
 /// Silence after which the other end is taken for dead, pongs counted.
 const SILENCE_LIMIT: Duration = Duration::from_secs(25);
 /// Longest a frame may wait for the network to take it.
@@ -59,8 +62,10 @@ pub(crate) struct Socket {
 impl Socket {
     /// Around an open connection.
     pub(crate) fn new(stream: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Self {
-        let mut pings = interval(PING_INTERVAL);
-        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        static ORIGIN: OnceLock<Instant> = OnceLock::new();
+        let now = Instant::now();
+        let mut pings = interval_at(next_on_grid(*ORIGIN.get_or_init(|| now), now), PING_INTERVAL);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Skip);
         Self { stream, pings, heard: Instant::now() }
     }
 
@@ -115,6 +120,12 @@ impl Socket {
     }
 }
 
+/// The first moment after `now` that is a multiple of [`PING_GRID`] from `origin`.
+fn next_on_grid(origin: Instant, now: Instant) -> Instant {
+    let since = now.saturating_duration_since(origin);
+    now + PING_GRID.saturating_sub(Duration::from_nanos(since.subsec_nanos().into()))
+}
+
 #[cfg(test)]
 mod tests {
     use shared::control::RoomToNode;
@@ -122,6 +133,16 @@ mod tests {
     use tokio_tungstenite::{accept_async, connect_async};
 
     use super::*;
+
+    #[test]
+    fn links_ping_at_the_same_moments() {
+        let origin = Instant::now();
+        let at = |millis| origin + Duration::from_millis(millis);
+        let next: Vec<_> =
+            [0, 1, 999, 1000, 73_500].into_iter().map(|millis| next_on_grid(origin, at(millis))).collect();
+        assert_eq!(next, [at(1000), at(1000), at(1000), at(2000), at(74_000)]);
+        assert_eq!(next_on_grid(at(5), origin), origin + PING_GRID, "never at once");
+    }
 
     #[tokio::test]
     async fn an_edge_that_is_gone_without_a_word_is_noticed() {

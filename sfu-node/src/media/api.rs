@@ -10,8 +10,8 @@ use std::str::FromStr;
 
 use arrayvec::ArrayVec;
 use bytes::Bytes;
-pub use shared::control::LOUDEST_STEP;
 use shared::control::{Delivery, TrackKind};
+pub use shared::control::{LOUDEST_STEP, SrtpProfile};
 use shared::ids::{Generation, Identity, ParticipantSid};
 
 pub use self::pipes::{PipeConfig, PipeNumber, PipePeer};
@@ -234,6 +234,9 @@ pub struct Sender {
     pub payload_types: Vec<PayloadType>,
     /// Header extensions.
     pub extensions: ExtensionIds,
+    /// What the subscriber is asked for in each packet, where the extension was negotiated
+    /// ([`shared::control::PlayoutDelay`]).
+    pub playout_delay: [u8; 3],
     /// Canonical name for SDES (RFC 3550 section 6.5.1).
     pub cname: String,
     /// What of the track is wanted.
@@ -269,6 +272,23 @@ impl From<Generation> for CertificateTurn {
     }
 }
 
+/// Our role in a transport's DTLS handshake (RFC 5763 section 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeRole {
+    /// The peer begins, and we choose of the SRTP profiles that it offers.
+    Server,
+    /// We begin as soon as we know where the peer is, and offer this profile.
+    Client(SrtpProfile),
+}
+
+impl HandshakeRole {
+    /// Of an end of a pipe: both are our own nodes, so GCM it is.
+    #[must_use]
+    pub fn of_pipe(dials: bool) -> Self {
+        if dials { Self::Client(SrtpProfile::AeadAes128Gcm) } else { Self::Server }
+    }
+}
+
 /// A new transport. It answers binding requests at once; media flows when DTLS is up and the fingerprint fits.
 #[derive(Debug, Clone)]
 pub struct TransportConfig {
@@ -284,6 +304,8 @@ pub struct TransportConfig {
     pub fingerprint: Option<Fingerprint>,
     /// Our certificate.
     pub certificate: CertificateTurn,
+    /// Who begins the handshake.
+    pub handshake: HandshakeRole,
     /// Data channels.
     pub data: DataRole,
     /// It leads to another node.
@@ -437,15 +459,6 @@ pub enum FailReason {
     Dtls,
     /// Not opened: the shard is full, or key or ufrag are taken.
     Refused,
-}
-
-/// SRTP protection profile (RFC 5764, RFC 7714).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SrtpProfile {
-    /// `AEAD_AES_128_GCM`.
-    AeadAes128Gcm,
-    /// `AES128_CM_HMAC_SHA1_80`.
-    Aes128CmHmacSha1_80,
 }
 
 /// Bounds of [`RoundTrips`], microseconds: what people notice lies between 100 and 400 ms (ITU-T G.114).

@@ -12,6 +12,19 @@ const QUEUE_CAPACITY: usize = 2 * 1024;
 /// What grew beyond this is shrunk after use, bytes: a keyframe needs more than every other frame.
 const QUEUE_KEEP: usize = 16 * 1024;
 
+/// Streams, one bit for all those whose SSRCs share a hash. What is of no stream that can be named is of every one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Streams(u64);
+
+impl Streams {
+    const ALL: Self = Self(u64::MAX);
+
+    /// Multiplicative hashing (Knuth) into six bits: SSRCs may be counted up.
+    fn one(ssrc: u32) -> Self {
+        Self(1 << (ssrc.wrapping_mul(0x9e37_79b9) >> 26))
+    }
+}
+
 /// The way to a peer: its address, and which of ours it talks to. A peer takes answers only from that one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
@@ -36,6 +49,7 @@ struct Run {
     /// Length of every datagram but the last, which may be shorter.
     segment: usize,
     count: usize,
+    streams: Streams,
 }
 
 /// What waits for one peer.
@@ -90,7 +104,31 @@ impl SendBatch {
         route: impl Into<Route>,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let route = route.into();
+        self.add(slot, route.into(), Streams::ALL, write)
+    }
+
+    /// As [`SendBatch::push`], a packet of the stream with this SSRC. It may leave behind packets of other streams that were
+    /// added after it.
+    ///
+    /// # Errors
+    /// Those of `write`; nothing is added then.
+    pub fn push_of<E>(
+        &mut self,
+        ssrc: u32,
+        slot: usize,
+        route: impl Into<Route>,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.add(slot, route.into(), Streams::one(ssrc), write)
+    }
+
+    fn add<E>(
+        &mut self,
+        slot: usize,
+        route: Route,
+        streams: Streams,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let max_segments = self.max_segments;
         let Some(Queue { buffer, runs, .. }) = self.queue(slot) else { return Ok(()) };
         let start = buffer.len();
@@ -107,8 +145,9 @@ impl SendBatch {
             Some(run) if run.takes(route, len, max_segments) => {
                 run.end = end;
                 run.count += 1;
+                run.streams.0 |= streams.0;
             }
-            _ => runs.push(Run { route, start, end, segment: len, count: 1 }),
+            _ => runs.push(Run { route, start, end, segment: len, count: 1, streams }),
         }
         self.len += len;
         written
@@ -152,7 +191,13 @@ impl SendBatch {
         self.len == 0
     }
 
-    /// What waits, in order for each destination.
+    /// Makes fewer runs of what waits: a packet of audio that came just before a video frame becomes its end.
+    pub fn join(&mut self) {
+        let max_segments = self.max_segments;
+        self.queues.iter_mut().take(self.used).for_each(|queue| queue.join(max_segments));
+    }
+
+    /// What waits; for each destination in order, but for [`SendBatch::join`].
     pub fn bursts(&self) -> impl Iterator<Item = Burst<'_>> {
         self.queues.iter().take(self.used).flat_map(|queue| {
             queue.runs.iter().filter_map(|run| {
@@ -174,6 +219,30 @@ impl SendBatch {
         }
         self.used = 0;
         self.len = 0;
+    }
+}
+
+impl Queue {
+    /// Puts a packet that is a run by itself at the end of the last run, where only a shorter one may stand.
+    fn join(&mut self, max_segments: usize) {
+        let Self { buffer, runs, .. } = self;
+        let Some((last, before)) = runs.split_last_mut() else { return };
+        // Nothing is overtaken by what is of its own stream.
+        let mut overtakes = last.streams.0;
+        let fitting = before.iter().rposition(|run| {
+            let len = run.end - run.start;
+            let fits = run.count == 1 && run.streams.0 & overtakes == 0 && last.takes(run.route, len, max_segments);
+            overtakes |= run.streams.0;
+            fits
+        });
+        let Some(Run { start, end, streams, .. }) = fitting.and_then(|place| before.get(place)).copied() else {
+            return;
+        };
+        buffer.extend_from_within(start..end);
+        last.end = buffer.len();
+        last.count += 1;
+        last.streams.0 |= streams.0;
+        fitting.map(|place| runs.remove(place));
     }
 }
 
@@ -238,6 +307,84 @@ mod tests {
             push(&mut batch, slot, port, 50);
         }
         assert_eq!(shapes(&batch), [(1, 50, 1, 50), (2, 50, 2, 100), (9, 50, 1, 50)]);
+    }
+
+    fn push_of(batch: &mut SendBatch, ssrc: u32, len: usize) {
+        let write = |buffer: &mut Vec<u8>| {
+            buffer.resize(buffer.len() + len, ssrc.to_le_bytes()[0]);
+            Ok::<_, ()>(())
+        };
+        batch.push_of(ssrc, 0, at(1), write).unwrap();
+    }
+
+    /// Stream and length of each datagram of each burst.
+    fn joined(batch: &mut SendBatch) -> Vec<Vec<(u8, usize)>> {
+        batch.join();
+        let datagrams = |b: Burst<'_>| b.bytes.chunks(b.segment).map(|d| (d[0], d.len())).collect::<Vec<_>>();
+        let bursts: Vec<_> = batch.bursts().map(datagrams).collect();
+        assert!(batch.bursts().zip(&bursts).all(|(burst, datagrams)| burst.count == datagrams.len()));
+        batch.clear();
+        bursts
+    }
+
+    const VIDEO: u32 = 1;
+    const AUDIO: u32 = 2;
+    const OTHER: u32 = 3;
+
+    #[test]
+    fn a_packet_of_another_stream_leaves_at_the_end_of_a_frame_that_came_after_it() {
+        let mut batch = SendBatch::new(64);
+        push_of(&mut batch, AUDIO, 130);
+        (0..3).for_each(|_| push_of(&mut batch, VIDEO, 1100));
+        assert_eq!(joined(&mut batch), [[(1, 1100), (1, 1100), (1, 1100), (2, 130)]]);
+
+        // The frame has an end already.
+        push_of(&mut batch, AUDIO, 130);
+        [1100, 700].into_iter().for_each(|len| push_of(&mut batch, VIDEO, len));
+        assert_eq!(joined(&mut batch), [vec![(2, 130)], vec![(1, 1100), (1, 700)]]);
+
+        // One at most, of those before it the last.
+        [(AUDIO, 120), (OTHER, 130)].into_iter().for_each(|(ssrc, len)| push_of(&mut batch, ssrc, len));
+        (0..2).for_each(|_| push_of(&mut batch, VIDEO, 1100));
+        assert_eq!(joined(&mut batch), [vec![(2, 120)], vec![(1, 1100), (1, 1100), (3, 130)]]);
+    }
+
+    #[test]
+    fn nothing_overtakes_its_own_stream_or_what_is_of_none() {
+        let mut batch = SendBatch::new(64);
+        [100, 130].into_iter().for_each(|len| push_of(&mut batch, AUDIO, len));
+        assert_eq!(joined(&mut batch), [[(2, 100)], [(2, 130)]]);
+
+        // Behind a packet of its stream, which stays where it is.
+        [(AUDIO, 100), (OTHER, 130), (AUDIO, 140)].into_iter().for_each(|(ssrc, len)| push_of(&mut batch, ssrc, len));
+        (0..2).for_each(|_| push_of(&mut batch, VIDEO, 1100));
+        assert_eq!(joined(&mut batch), [vec![(2, 100)], vec![(3, 130)], vec![(1, 1100), (1, 1100), (2, 140)]]);
+
+        // Not past packets of its stream that cannot go with it.
+        [100, 130, 130].into_iter().for_each(|len| push_of(&mut batch, AUDIO, len));
+        push_of(&mut batch, VIDEO, 1100);
+        assert_eq!(joined(&mut batch), [vec![(2, 100)], vec![(2, 130), (2, 130)], vec![(1, 1100)]]);
+
+        push(&mut batch, 0, 1, 130);
+        push_of(&mut batch, VIDEO, 1100);
+        assert_eq!(joined(&mut batch), [[(1, 130)], [(1, 1100)]]);
+    }
+
+    #[test]
+    fn joined_runs_keep_the_limits_of_a_send_and_their_address() {
+        let mut batch = SendBatch::new(4);
+        push_of(&mut batch, AUDIO, 130);
+        (0..4).for_each(|_| push_of(&mut batch, VIDEO, 1100));
+        assert_eq!(joined(&mut batch), [vec![(2, 130)], vec![(1, 1100); 4]]);
+
+        let mut batch = SendBatch::new(64);
+        let write = |buffer: &mut Vec<u8>| {
+            buffer.resize(130, 2);
+            Ok::<_, ()>(())
+        };
+        batch.push_of(AUDIO, 0, at(2), write).unwrap();
+        push_of(&mut batch, VIDEO, 1100);
+        assert_eq!(joined(&mut batch), [[(2, 130)], [(1, 1100)]]);
     }
 
     #[test]

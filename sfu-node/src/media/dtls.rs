@@ -1,4 +1,4 @@
-//! DTLS of one transport, mostly as server (RFC 6347, RFC 5764): bytes in, bytes and events out. **Gives out keys and data only
+//! DTLS of one transport, in either role (RFC 6347, RFC 5764): bytes in, bytes and events out. **Gives out keys and data only
 //! after the peer showed the certificate its description names.**
 
 #[cfg(any(test, feature = "fuzzing"))]
@@ -42,11 +42,16 @@ const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOS
 #[derive(Clone)]
 pub struct Identity {
     provider: Arc<dyn RTCCryptoProvider>,
-    gcm: Arc<HandshakeConfig>,
-    cm: Arc<HandshakeConfig>,
-    /// To dial another node.
-    dialing: Arc<HandshakeConfig>,
+    gcm: Roles,
+    cm: Roles,
     fingerprint: Fingerprint,
+}
+
+/// How we shake hands where one SRTP profile is agreed on.
+#[derive(Clone)]
+struct Roles {
+    server: Arc<HandshakeConfig>,
+    client: Arc<HandshakeConfig>,
 }
 
 /// The process's two certificates. A client that goes from one session here to the next makes a new association only where
@@ -71,7 +76,7 @@ impl Identity {
         let der = certificate.certificate.first().ok_or_else(|| IdentityError("empty chain".to_owned()))?;
         let fingerprint =
             fingerprint_of(der, provider.as_ref()).ok_or_else(|| IdentityError("no SHA-256".to_owned()))?;
-        let config = |profile: SrtpProfile, dials: bool| {
+        let config = |profile: SrtpProfile, begins: bool| {
             let builder = ConfigBuilder::default()
                 .with_crypto_provider(provider.clone())
                 .with_certificates(vec![certificate.clone()])
@@ -85,12 +90,12 @@ impl Identity {
                 // There is no certificate authority in WebRTC; the fingerprint is what counts.
                 .with_insecure_skip_verify(true)
                 .with_flight_interval(RETRANSMIT_AFTER);
-            builder.build(dials, dials.then_some(PEER)).map(Arc::new).map_err(|e| failed(&e))
+            builder.build(begins, begins.then_some(PEER)).map(Arc::new).map_err(|e| failed(&e))
         };
+        let roles = |profile| Ok(Roles { server: config(profile, false)?, client: config(profile, true)? });
         Ok(Self {
-            gcm: config(SrtpProfile::AeadAes128Gcm, false)?,
-            cm: config(SrtpProfile::Aes128CmHmacSha1_80, false)?,
-            dialing: config(SrtpProfile::AeadAes128Gcm, true)?,
+            gcm: roles(SrtpProfile::AeadAes128Gcm)?,
+            cm: roles(SrtpProfile::Aes128CmHmacSha1_80)?,
             fingerprint,
             provider,
         })
@@ -100,6 +105,13 @@ impl Identity {
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
+    }
+
+    fn roles(&self, profile: SrtpProfile) -> &Roles {
+        match profile {
+            SrtpProfile::AeadAes128Gcm => &self.gcm,
+            SrtpProfile::Aes128CmHmacSha1_80 => &self.cm,
+        }
     }
 }
 
@@ -153,7 +165,7 @@ enum Phase {
     Over,
 }
 
-/// One DTLS association; in server role, unless it dials.
+/// One DTLS association; in server role, unless it begins.
 pub struct Dtls {
     identity: Identity,
     endpoint: Endpoint,
@@ -175,11 +187,20 @@ impl Dtls {
         }
     }
 
-    /// Begins a handshake with a peer that must have this certificate; one of our own nodes, so GCM it is.
-    pub fn dial(&mut self, now: Instant, expected: Fingerprint, events: &mut Vec<DtlsEvent>) {
-        self.expected = Some(expected);
+    /// Nobody has begun a handshake.
+    #[must_use]
+    pub fn may_begin(&self) -> bool {
+        matches!(self.phase, Phase::AwaitingHello(_))
+    }
+
+    /// Begins the handshake and offers this profile.
+    pub fn begin(&mut self, now: Instant, profile: SrtpProfile, events: &mut Vec<DtlsEvent>) {
+        if !self.may_begin() {
+            return;
+        }
+        self.profile = profile;
         self.phase = Phase::Handshaking(MAX_HANDSHAKE_DATAGRAMS);
-        if self.endpoint.connect(now, PEER, self.identity.dialing.clone(), None).is_err() {
+        if self.endpoint.connect(now, PEER, self.identity.roles(profile).client.clone(), None).is_err() {
             self.end(events);
         }
     }
@@ -208,6 +229,13 @@ impl Dtls {
     #[cfg(feature = "sim")]
     pub(super) fn shows(&self) -> Fingerprint {
         self.identity.fingerprint()
+    }
+
+    /// Says and waits for nothing any more.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn abandon(&mut self) {
+        self.endpoint = Endpoint::new(PEER, TransportProtocol::UDP, None);
+        self.phase = Phase::Over;
     }
 
     /// Takes a datagram from the peer; the caller then drains [`Dtls::poll_transmit`].
@@ -239,6 +267,14 @@ impl Dtls {
             }
             Phase::AwaitingFingerprint(_) => self.feed(now, BytesMut::from(datagram), events),
             Phase::Over => {}
+        }
+    }
+
+    /// Takes what may be a datagram of another association: application data with this one's keys, or nothing happens. Of
+    /// a record that does not authenticate nothing stays (RFC 6347 section 4.1.2.7).
+    pub fn handle_data(&mut self, now: Instant, datagram: &[u8], events: &mut Vec<DtlsEvent>) {
+        if matches!(self.phase, Phase::Connected(_)) && hello::has_handshake(datagram) == Some(false) {
+            self.feed(now, BytesMut::from(datagram), events);
         }
     }
 
@@ -276,11 +312,7 @@ impl Dtls {
 
     fn start(&mut self, now: Instant, profile: SrtpProfile, hello: Vec<BytesMut>, events: &mut Vec<DtlsEvent>) {
         self.profile = profile;
-        let config = match profile {
-            SrtpProfile::AeadAes128Gcm => self.identity.gcm.clone(),
-            SrtpProfile::Aes128CmHmacSha1_80 => self.identity.cm.clone(),
-        };
-        self.endpoint.set_server_config(Some(config));
+        self.endpoint.set_server_config(Some(self.identity.roles(profile).server.clone()));
         self.phase = Phase::Handshaking(MAX_HANDSHAKE_DATAGRAMS);
         for datagram in hello {
             self.feed(now, datagram, events);

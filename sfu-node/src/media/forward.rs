@@ -166,13 +166,14 @@ impl Forwarder {
         }
     }
 
-    /// The transport can be sent to from now on, or not. Video starts with a keyframe each time.
+    /// The transport can be sent to from now on, or not. Video starts with a keyframe each time, whichever way it goes.
     pub fn connected<S: Sink>(&mut self, now: Instant, transport: TransportKey, connected: bool, sink: &mut S) {
         self.flush(sink);
         let now = self.clock.time(now);
         let Some(slot) = self.transport_slots.get(&transport).copied() else { return };
         let Some(entry) = self.transports.get_mut(slot).filter(|entry| entry.connected != connected) else { return };
         entry.connected = connected;
+        let published = entry.tracks.clone();
         let mut waiting = Vec::new();
         for subscription in &entry.subscriptions {
             if let Some(subscription) = self.subscriptions.get_mut(*subscription) {
@@ -181,7 +182,12 @@ impl Forwarder {
             }
         }
         for track in waiting {
+            self.request_first_keyframe(now, track);
             self.request_keyframe(now, track, Some(slot));
+            self.serve_track(now, track, sink);
+        }
+        for track in published {
+            self.request_first_keyframe(now, track);
             self.serve_track(now, track, sink);
         }
     }

@@ -64,6 +64,12 @@ fn parse(datagram: &[u8], typ: MessageType) -> Option<Message> {
     (message.typ == typ && FINGERPRINT.check(&message).is_ok()).then_some(message)
 }
 
+/// Whether [`Request::parse`] may take a datagram, as far as can be told without a look inside.
+#[must_use]
+pub fn may_be_request(datagram: &[u8]) -> bool {
+    datagram.len() <= MAX_REQUEST_LEN && datagram.starts_with(&BINDING_REQUEST.value().to_be_bytes())
+}
+
 /// A well-formed Binding request, not yet authenticated.
 pub struct Request {
     message: Message,
@@ -258,6 +264,12 @@ impl Agent {
     #[must_use]
     pub fn is_fresh(&self, now: Instant, addr: SocketAddr) -> bool {
         self.addresses.iter().any(|a| a.route.to == addr && now.saturating_duration_since(a.seen) < DISCONNECTED_AFTER)
+    }
+
+    /// Whether media goes to `addr`, the peer's consent is there, and no restart is under way.
+    #[must_use]
+    pub fn is_settled_at(&self, addr: SocketAddr) -> bool {
+        !self.disconnected && self.next.is_none() && self.selected.is_some_and(|selected| selected.to == addr)
     }
 
     /// Takes a request that came by `route`.

@@ -2,6 +2,7 @@
 //! [`thread`] gives it both. **Every call is followed by sending what [`Shard::next_batch`] gives, and draining
 //! [`Shard::poll_event`].**
 
+mod consent;
 mod crossings;
 mod deadlines;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -20,8 +21,10 @@ use std::time::{Duration, Instant};
 
 use rtc::crypto::RTCCryptoProvider;
 
+use self::consent::PutOff;
 use self::crossings::RoomMessage;
 pub use self::crossings::{Crossings, Frame, frames};
+use self::gather::MIN_TRANSPORTS;
 use self::overload::{Load, Overload};
 use self::table::{Contact, Parting, Table};
 #[cfg(feature = "sim")]
@@ -31,6 +34,7 @@ use super::batch::{Route, SendBatch};
 use super::demux::{Protocol, classify};
 use super::dtls::Identities;
 use super::forward::Forwarder;
+use super::ice::may_be_request;
 use super::socket::Sent;
 #[cfg(any(test, feature = "sim"))]
 use super::srtp::Srtp;
@@ -48,6 +52,8 @@ pub struct Shard {
     dropped_full: u64,
     /// When something last flowed; consent checks, reports and heartbeats are none of it.
     flowed: Option<Instant>,
+    /// Consent checks that wait while nothing flows.
+    put_off: PutOff,
 }
 
 /// Silence after which a shard is quiet.
@@ -71,6 +77,7 @@ impl Shard {
             dropped_before: 0,
             dropped_full: 0,
             flowed: None,
+            put_off: PutOff::default(),
         }
     }
 
@@ -139,7 +146,14 @@ impl Shard {
         self.table.stats.bytes_received += datagram.len() as u64;
         let protocol = classify(datagram);
         if protocol == Some(Protocol::Stun) {
-            return self.handle_stun(now, route, datagram);
+            if !self.may_wait(now, route, datagram) {
+                // What waits came before it.
+                self.answer_put_off(now);
+                self.handle_stun(now, route, datagram);
+            } else if self.put_off.add(now, route, datagram) {
+                self.answer_put_off(now);
+            }
+            return;
         }
         if protocol == Some(Protocol::Pipe) {
             return self.handle_piped(now, route, datagram);
@@ -159,9 +173,6 @@ impl Shard {
         if protocol == Some(Protocol::Stun) {
             if let Some(contact) = self.table.handle_pipe_stun(now, index, route, inner) {
                 self.note_contact(now, &contact);
-                let Some((transport, crypto)) = self.table.transport(index) else { return };
-                let happenings = transport.shake_hands(now, crypto);
-                self.carry_out(now, index, happenings);
             }
             return;
         }
@@ -261,7 +272,7 @@ impl Shard {
     /// When to call [`Shard::handle_timeout`].
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        [self.table.next_timeout(), self.forwarder.next_timeout()].into_iter().flatten().min()
+        [self.table.next_timeout(), self.forwarder.next_timeout(), self.put_off.due()].into_iter().flatten().min()
     }
 
     /// Lets every timer that is due fire.
@@ -274,6 +285,9 @@ impl Shard {
         }
         if self.forwarder.next_timeout().is_some_and(|at| at <= now) {
             self.forwarder.on_timeout(now, &mut self.table);
+        }
+        if self.put_off.due().is_some_and(|at| at <= now) {
+            self.answer_put_off(now);
         }
     }
 
@@ -391,7 +405,15 @@ impl Shard {
 
     /// A packet that comes from where nobody is known to be: dropped unless it has the keys of a session.
     fn handle_stray(&mut self, now: Instant, route: Route, datagram: &mut [u8]) {
-        let protocol = classify(datagram).filter(|protocol| matches!(protocol, Protocol::Rtp | Protocol::Rtcp));
+        let protocol = classify(datagram);
+        if protocol == Some(Protocol::Dtls)
+            && let Some((index, happenings)) = self.table.owner_of_data(now, route, datagram)
+        {
+            self.flowed = Some(now);
+            self.table.look_there(now, index, route);
+            return self.carry_out(now, index, happenings);
+        }
+        let protocol = protocol.filter(|protocol| matches!(protocol, Protocol::Rtp | Protocol::Rtcp));
         let owner = protocol.and_then(|p| Some((p, self.table.owner_of(now, route, p, datagram)?)));
         let Some((protocol, (index, len))) = owner else {
             self.table.stats.dropped_unknown_address += 1;
@@ -443,6 +465,23 @@ impl Shard {
         self.table.remove(now, index, parting);
     }
 
+    /// Whether a datagram can be answered later with others like it: a check from where its peer is known to be, while
+    /// nothing flows.
+    fn may_wait(&self, now: Instant, route: Route, datagram: &[u8]) -> bool {
+        self.transport_count() >= MIN_TRANSPORTS
+            && self.is_quiet(now)
+            && may_be_request(datagram)
+            && self.table.is_settled_at(route.to)
+    }
+
+    fn answer_put_off(&mut self, now: Instant) {
+        let put_off = std::mem::take(&mut self.put_off);
+        for (route, check) in put_off.checks() {
+            self.handle_stun(now, route, check);
+        }
+        self.put_off = put_off.emptied();
+    }
+
     fn handle_stun(&mut self, now: Instant, route: Route, datagram: &[u8]) {
         if let Some(contact) = self.table.handle_stun(now, route, datagram) {
             self.note_contact(now, &contact);
@@ -453,6 +492,7 @@ impl Shard {
     fn note_contact(&mut self, now: Instant, contact: &Contact) {
         let Some((transport, _)) = self.table.transport(contact.index) else { return };
         let (key, connected) = (transport.key, transport.is_connected());
+        transport.shake_hands(now);
         if contact.moved {
             self.forwarder.path_changed(now, key, &mut self.table);
         }

@@ -96,6 +96,7 @@ impl Socket {
     /// Sends all of `batch` and clears it.
     pub fn send(&self, batch: &mut SendBatch) -> Sent {
         let mut sent = Sent::default();
+        batch.join();
         for burst in batch.bursts() {
             // Offload may turn out not to work on the first try; the rest then goes one by one.
             if burst.count <= self.state.max_gso_segments() {

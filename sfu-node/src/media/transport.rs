@@ -9,8 +9,8 @@ use arrayvec::ArrayVec;
 use rtc::crypto::RTCCrypto;
 
 use super::api::{
-    FailReason, Fingerprint, PipeConfig, PipeNumber, PipePeer, RoomKey, SpeakerKey, SrtpProfile, TransportConfig,
-    TransportKey,
+    FailReason, Fingerprint, HandshakeRole, PipeConfig, PipeNumber, PipePeer, RoomKey, SpeakerKey, SrtpProfile,
+    TransportConfig, TransportKey,
 };
 use super::batch::{Route, SendBatch};
 use super::datachannel::{ChannelStreams, DataChannels, Message};
@@ -24,6 +24,10 @@ pub const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 
 /// A client that gets media sends a report that often at the least; one that has sent lately is where it was.
 const REPORTS_EVERY: Duration = Duration::from_millis(30);
+
+/// From the answer to a client's first check until a handshake of ours: it changes over to the new path in between, and what
+/// it sends before goes the former one.
+const BEGIN_AFTER: Duration = Duration::from_millis(5);
 
 /// What the datagrams of a pipe begin with; those of a client's transport with nothing.
 type Tag = ArrayVec<u8, { PipeNumber::LEN }>;
@@ -48,8 +52,6 @@ struct Pipe {
     ours: PipeConfig,
     /// What the other end is called by, once it is known.
     theirs: Option<PipeNumber>,
-    /// The certificate of the other end, if it is to be dialed and has not answered a check yet.
-    to_dial: Option<Fingerprint>,
 }
 
 /// ICE, DTLS, SRTP and SCTP of one peer connection.
@@ -65,6 +67,9 @@ pub struct Transport {
     /// Channels.
     pub data: DataChannels,
     dtls: Dtls,
+    handshake: HandshakeRole,
+    /// When we begin it.
+    begin_at: Option<Instant>,
     srtp: Option<Srtp>,
     connect_by: Instant,
     /// It leads to another node. Most do not.
@@ -89,9 +94,11 @@ impl Transport {
             ice: Agent::new(config.local.clone()),
             data: DataChannels::new(config.data),
             dtls: Dtls::new(identity, config.fingerprint),
+            handshake: config.handshake,
+            begin_at: None,
             srtp: None,
             connect_by: now + CONNECT_LIMIT,
-            pipe: config.pipe.map(|ours| Box::new(Pipe { ours, theirs: None, to_dial: None })),
+            pipe: config.pipe.map(|ours| Box::new(Pipe { ours, theirs: None })),
             #[cfg(any(test, feature = "sim"))]
             plain: false,
         }
@@ -108,20 +115,17 @@ impl Transport {
         let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.theirs.is_none()) else { return Vec::new() };
         pipe.theirs = Some(peer.number);
         self.ice.set_remote(peer.ice);
-        if !pipe.ours.dials {
-            return self.expect(now, peer.fingerprint, crypto);
+        if pipe.ours.dials {
+            self.ice.dial(now, peer.addresses);
         }
-        pipe.to_dial = Some(peer.fingerprint);
-        self.ice.dial(now, peer.addresses);
-        Vec::new()
+        self.expect(now, peer.fingerprint, crypto)
     }
 
-    /// The node that is dialed has answered a check: begins the handshake.
-    pub fn shake_hands(&mut self, now: Instant, crypto: &dyn RTCCrypto) -> Vec<Happening> {
-        let Some(fingerprint) = self.pipe.as_mut().and_then(|pipe| pipe.to_dial.take()) else { return Vec::new() };
-        let mut events = Vec::new();
-        self.dtls.dial(now, fingerprint, &mut events);
-        self.handle_dtls_events(now, events, crypto)
+    /// It is known where the peer is: has the handshake begin, where that is for us.
+    pub fn shake_hands(&mut self, now: Instant) {
+        if matches!(self.handshake, HandshakeRole::Client(_)) && self.dtls.may_begin() {
+            self.begin_at.get_or_insert(now + BEGIN_AFTER);
+        }
     }
 
     fn dials(&self) -> bool {
@@ -159,6 +163,8 @@ impl Transport {
     pub(super) fn skip_dtls(&mut self, srtp: Srtp) -> Happening {
         self.srtp = Some(srtp);
         self.plain = true;
+        self.begin_at = None;
+        self.dtls.abandon();
         Happening::Connected(SrtpProfile::AeadAes128Gcm)
     }
 
@@ -179,6 +185,14 @@ impl Transport {
         }
         self.dtls.handle_datagram(now, datagram, &mut events);
         self.handle_dtls_events(now, events, crypto)
+    }
+
+    /// As [`Transport::handle_dtls`], of a datagram from an unknown address: nothing happens unless it is data with this
+    /// session's keys, `None`.
+    pub fn take_stray_data(&mut self, now: Instant, datagram: &[u8], crypto: &dyn RTCCrypto) -> Option<Vec<Happening>> {
+        let mut events = Vec::new();
+        self.dtls.handle_data(now, datagram, &mut events);
+        (!events.is_empty()).then(|| self.handle_dtls_events(now, events, crypto))
     }
 
     /// Decrypts an SRTP packet from a validated address, in place.
@@ -208,6 +222,12 @@ impl Transport {
         is_absent && self.ice.has_remote() && self.srtp.as_ref().is_some_and(|srtp| srtp.inbound.knows(ssrc))
     }
 
+    /// As [`Transport::may_have_sent`], of data, which says nothing of its sender.
+    #[must_use]
+    pub fn may_have_sent_data(&self, now: Instant) -> bool {
+        self.pipe.is_none() && self.ice.has_remote() && self.is_connected() && self.ice.is_unheard(now, REPORTS_EVERY)
+    }
+
     /// Encrypts an RTP packet into the batch; dropped silently while nothing may be sent.
     ///
     /// # Errors
@@ -221,7 +241,9 @@ impl Transport {
     ) -> Result<(), SrtpError> {
         let Some(tag) = self.tag() else { return Ok(()) };
         let (Some(srtp), Some(to)) = (&mut self.srtp, self.ice.selected()) else { return Ok(()) };
-        batch.push(slot, to, |buffer| {
+        // The SSRC (RFC 3550 section 5.1).
+        let ssrc = header.get(8..).and_then(|from| from.first_chunk().copied()).map_or(0, u32::from_be_bytes);
+        batch.push_of(ssrc, slot, to, |buffer| {
             buffer.extend_from_slice(&tag);
             let start = buffer.len();
             buffer.reserve(header.len() + payload.len() + MAX_OVERHEAD);
@@ -291,7 +313,8 @@ impl Transport {
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let connect_by = (!self.is_connected()).then_some(self.connect_by);
-        let timers = [self.ice.next_timeout(), self.dtls.next_timeout(), self.data.next_timeout(), connect_by];
+        let handshake = self.begin_at.or_else(|| self.dtls.next_timeout());
+        let timers = [self.ice.next_timeout(), handshake, self.data.next_timeout(), connect_by];
         timers.into_iter().flatten().min()
     }
 
@@ -306,6 +329,11 @@ impl Transport {
             _ => None,
         };
         let (mut events, mut messages) = (Vec::new(), Vec::new());
+        if let HandshakeRole::Client(profile) = self.handshake
+            && self.begin_at.take_if(|at| *at <= now).is_some()
+        {
+            self.dtls.begin(now, profile, &mut events);
+        }
         self.dtls.handle_timeout(now, &mut events);
         self.data.handle_timeout(now, &mut messages);
         let mut happenings = self.handle_dtls_events(now, events, crypto);
@@ -314,7 +342,10 @@ impl Transport {
     }
 
     fn keyed(&self, profile: SrtpProfile, keys: &[u8], crypto: &dyn RTCCrypto) -> Result<Srtp, SrtpError> {
-        if self.dials() { Srtp::for_client(profile, keys, crypto) } else { Srtp::for_server(profile, keys, crypto) }
+        match self.handshake {
+            HandshakeRole::Client(_) => Srtp::for_client(profile, keys, crypto),
+            HandshakeRole::Server => Srtp::for_server(profile, keys, crypto),
+        }
     }
 
     fn handle_dtls_events(&mut self, now: Instant, events: Vec<DtlsEvent>, crypto: &dyn RTCCrypto) -> Vec<Happening> {

@@ -6,12 +6,14 @@ use shared::control::{AnnouncedCodec, AnnouncedTrack, ClientTraits, TrackKind};
 
 use super::allocator::Allocator;
 use super::codec::{Feedback, mime, parameter};
-use super::description::{DescriptionError, Direction, RemoteDescription, RemoteSection, SectionCodec, SectionKind};
+use super::description::{
+    DescriptionError, Direction, RemoteDescription, RemoteSection, SectionCodec, SectionKind, Setup,
+};
 use super::extension::Extensions;
 use super::publications::Publications;
 use super::subscriptions::Subscriptions;
 use super::writer::{self, Endpoint, Header, LocalSection, MediaSection};
-use crate::media::api::{CertificateTurn, Codec, Fingerprint, IceCredentials, TransportKey};
+use crate::media::api::{CertificateTurn, Codec, Fingerprint, HandshakeRole, IceCredentials, TransportKey};
 
 /// Opus bitrate asked of stereo publishers, bits per second (LiveKit's).
 const STEREO_PARAMETERS: &str = "stereo=1;maxaveragebitrate=510000";
@@ -34,6 +36,10 @@ pub(crate) enum TransportChange {
 pub(crate) struct Answerer {
     pub(crate) transport: TransportKey,
     certificate: CertificateTurn,
+    /// Ours: it stays while the connection does.
+    handshake: HandshakeRole,
+    /// Videos are to be shown with a delay.
+    delays: bool,
     pub(crate) credentials: IceCredentials,
     session_id: u64,
     version: u64,
@@ -45,10 +51,18 @@ pub(crate) struct Answerer {
 
 impl Answerer {
     /// Before the first offer.
-    pub(crate) fn new(transport: TransportKey, certificate: CertificateTurn, allocator: &mut Allocator) -> Self {
+    pub(crate) fn new(
+        transport: TransportKey,
+        certificate: CertificateTurn,
+        handshake: HandshakeRole,
+        delays: bool,
+        allocator: &mut Allocator,
+    ) -> Self {
         Self {
             transport,
             certificate,
+            handshake,
+            delays,
             credentials: allocator.ice_credentials(),
             session_id: allocator.session_id(),
             version: 0,
@@ -90,6 +104,7 @@ impl Answerer {
         if remote.sections.len() < known.len() || !known.iter().zip(&remote.sections).all(same) {
             return Err(DescriptionError::SectionsChanged);
         }
+        remote.setup.allows(self.handshake)?;
         let change = match &self.remote {
             None => TransportChange::Opened(remote.fingerprint),
             Some(known) if known.fingerprint != remote.fingerprint => {
@@ -160,7 +175,7 @@ impl Answerer {
             credentials: &self.credentials,
             session_id: self.session_id,
             version: self.version,
-            setup: "passive",
+            setup: Setup::answered(self.handshake),
             extmap_allow_mixed: remote.extmap_allow_mixed,
         };
         writer::write(&header, &self.local)
@@ -202,7 +217,7 @@ impl Answerer {
             kind,
             direction,
             codecs,
-            extensions: Extensions::accept(kind, section.extensions.iter().copied()),
+            extensions: Extensions::accept(kind, self.delays, section.extensions.iter().copied()),
             source: carried.filter(|_| !sends).map(|(downtrack, place)| downtrack.source(place, has_rtx)),
             rids: if sends { section.rids.to_vec() } else { Vec::new() },
         })
@@ -217,10 +232,10 @@ fn can_carry(section: &RemoteSection, kind: TrackKind, client: &ClientTraits) ->
         && !subscribed_codecs(section, kind, client).is_empty()
 }
 
-/// The track that the last answer showed in a section.
+/// The stream that the last answer showed in a section.
 fn shown_in<'a>(local: &'a [LocalSection], mid: &str) -> Option<&'a str> {
     local.iter().find_map(|section| match section {
-        LocalSection::Media(media) if media.mid == mid => media.source.as_ref().map(|source| source.track.as_str()),
+        LocalSection::Media(media) if media.mid == mid => media.source.as_ref().map(|source| source.stream.as_str()),
         _ => None,
     })
 }

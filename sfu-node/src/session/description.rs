@@ -10,7 +10,7 @@ use shared::control::{MAX_SDP_LEN, TrackKind};
 
 use super::codec::{CodecFormat, Feedback, parameter};
 use super::extension;
-use crate::media::api::{Fingerprint, IceCredentials, MAX_LAYERS, PayloadType, SsrcPair};
+use crate::media::api::{Fingerprint, HandshakeRole, IceCredentials, MAX_LAYERS, PayloadType, SsrcPair};
 
 /// Most sections of a description the node takes or makes.
 pub(crate) const MAX_SECTIONS: usize = 256;
@@ -36,7 +36,7 @@ pub(crate) enum DescriptionError {
     NoIceCredentials,
     #[error("no sha-256 fingerprint")]
     NoFingerprint,
-    #[error("the client insists on being the DTLS server")]
+    #[error("the client insists on the node's own role in DTLS")]
     BadSetup,
     #[error("fewer media sections than before, or in another order")]
     SectionsChanged,
@@ -83,6 +83,38 @@ impl Direction {
             Self::SendOnly => "sendonly",
             Self::RecvOnly => "recvonly",
             Self::Inactive => "inactive",
+        }
+    }
+}
+
+/// Who begins DTLS, as a description says it (RFC 8842 section 5.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Setup {
+    /// The describer does.
+    Active,
+    /// The other side does.
+    Passive,
+    /// The other side says.
+    Either,
+}
+
+impl Setup {
+    /// # Errors
+    /// [`DescriptionError::BadSetup`] if a peer that says this leaves us another role.
+    pub(crate) fn allows(self, ours: HandshakeRole) -> Result<(), DescriptionError> {
+        match (self, ours) {
+            (Self::Active, HandshakeRole::Client(_)) | (Self::Passive, HandshakeRole::Server) => {
+                Err(DescriptionError::BadSetup)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The attribute of our answers.
+    pub(crate) fn answered(ours: HandshakeRole) -> &'static str {
+        match ours {
+            HandshakeRole::Server => "passive",
+            HandshakeRole::Client(_) => "active",
         }
     }
 }
@@ -149,6 +181,7 @@ pub(crate) struct RemoteDescription {
     /// Others mean an ICE restart.
     pub(crate) ice: IceCredentials,
     pub(crate) fingerprint: Fingerprint,
+    pub(crate) setup: Setup,
     pub(crate) extmap_allow_mixed: bool,
     pub(crate) sections: Vec<RemoteSection>,
 }
@@ -198,9 +231,6 @@ impl RemoteDescription {
             let own = transport.and_then(|media| media.attribute(key).flatten());
             own.or_else(|| parsed.attribute(key).map(String::as_str))
         };
-        if matches!(shared("setup"), Some("passive")) {
-            return Err(DescriptionError::BadSetup);
-        }
         let ice_text = |key| {
             let text = shared(key).filter(|text| (1..=MAX_ICE_LEN).contains(&text.len()));
             text.map(str::to_owned).ok_or(DescriptionError::NoIceCredentials)
@@ -208,6 +238,11 @@ impl RemoteDescription {
         Ok(Self {
             ice: IceCredentials { ufrag: ice_text("ice-ufrag")?, password: ice_text("ice-pwd")? },
             fingerprint: shared("fingerprint").and_then(fingerprint).ok_or(DescriptionError::NoFingerprint)?,
+            setup: match shared("setup") {
+                Some("active") => Setup::Active,
+                Some("passive") => Setup::Passive,
+                _ => Setup::Either,
+            },
             extmap_allow_mixed: parsed.has_attribute("extmap-allow-mixed"),
             sections,
         })

@@ -66,6 +66,8 @@ impl Story {
             grants: MediaGrants::all(),
             peer_connections: kind,
             client: ClientTraits { sdk: "js".into(), protocol: 17, ..ClientTraits::default() },
+            srtp: None,
+            playout_delay: None,
         };
         let mut session = Session::open(params, &mut allocator, &mut out);
         // The tracks of the browser whose descriptions are the seeds.
@@ -102,6 +104,7 @@ impl Story {
                         kind,
                         codecs: Vec::new(),
                         delivery: Delivery::default(),
+                        stream: None,
                     };
                     let source = TrackKey(self.allocator.key());
                     self.session.subscribe(subscription, source, &mut self.allocator, &mut self.out);
@@ -114,7 +117,7 @@ impl Story {
             }
             _ => {
                 for transport in self.session.transports() {
-                    self.session.connected(transport, &mut self.out);
+                    self.session.connected(transport, None, &mut self.out);
                 }
                 let cid: String = sdp.chars().filter(|c| !c.is_control()).take(64).collect();
                 let key = TrackKey(self.allocator.key());

@@ -24,6 +24,11 @@ impl Loudness {
         let step = self.tracks.iter().map(|(_, step)| *step).max().unwrap_or(0);
         (std::mem::replace(&mut self.told, step) != step).then_some(step)
     }
+
+    /// The step the room was told last.
+    pub(crate) fn told(&self) -> u8 {
+        self.told
+    }
 }
 
 #[cfg(test)]
@@ -37,7 +42,9 @@ mod tests {
         assert_eq!(loudness.take_news(), None);
         loudness.set(one, 3);
         loudness.set(two, 2);
+        assert_eq!(loudness.told(), 0);
         assert_eq!((loudness.take_news(), loudness.take_news()), (Some(3), None));
+        assert_eq!(loudness.told(), 3);
         loudness.set(two, 1);
         assert_eq!(loudness.take_news(), None);
         loudness.set(one, 0);

@@ -11,7 +11,7 @@ use super::description::{
 use super::extension::Extensions;
 use super::subscriptions::Subscriptions;
 use super::writer::{self, Endpoint, Header, LocalSection, MediaSection};
-use crate::media::api::{CertificateTurn, Codec, Fingerprint, IceCredentials, TransportKey};
+use crate::media::api::{CertificateTurn, Codec, Fingerprint, HandshakeRole, IceCredentials, TransportKey};
 
 /// The mid of the data section, the first.
 const DATA_MID: &str = "0";
@@ -21,6 +21,8 @@ const DATA_MID: &str = "0";
 pub(crate) struct Offerer {
     pub(crate) transport: TransportKey,
     certificate: CertificateTurn,
+    /// Videos are to be shown with a delay.
+    delays: bool,
     pub(crate) credentials: IceCredentials,
     session_id: u64,
     version: u64,
@@ -31,6 +33,8 @@ pub(crate) struct Offerer {
     is_new: bool,
     /// An offer with new credentials is due.
     restarts: bool,
+    /// The client has another address, and has not shown itself there: an ICE restart is due once nothing is outstanding.
+    pub(crate) has_moved: bool,
     /// Kinds of the media sections offered so far; section `n` has mid `n + 1`.
     kinds: Vec<TrackKind>,
     /// What the last offer has in which section.
@@ -51,10 +55,16 @@ pub(crate) struct AnswerNews {
 
 impl Offerer {
     /// Before the first offer.
-    pub(crate) fn new(transport: TransportKey, certificate: CertificateTurn, allocator: &mut Allocator) -> Self {
+    pub(crate) fn new(
+        transport: TransportKey,
+        certificate: CertificateTurn,
+        delays: bool,
+        allocator: &mut Allocator,
+    ) -> Self {
         Self {
             transport,
             certificate,
+            delays,
             credentials: allocator.ice_credentials(),
             session_id: allocator.session_id(),
             version: 0,
@@ -62,6 +72,7 @@ impl Offerer {
             outstanding: None,
             is_new: true,
             restarts: false,
+            has_moved: false,
             kinds: Vec::new(),
             shown: Vec::new(),
             answered: Vec::new(),
@@ -90,6 +101,12 @@ impl Offerer {
         self.credentials = allocator.ice_credentials();
         self.outstanding = None;
         self.restarts = true;
+        self.has_moved = false;
+    }
+
+    /// Whether a client that has moved can be asked now where it is.
+    pub(crate) fn should_restart(&self) -> bool {
+        self.has_moved && self.outstanding.is_none()
     }
 
     /// The offer the client has not answered yet, and what it has in which section.
@@ -121,7 +138,7 @@ impl Offerer {
         self.is_new = false;
         self.restarts = false;
         let sections: Vec<LocalSection> = std::iter::once(LocalSection::Data { mid: DATA_MID.to_owned() })
-            .chain(self.kinds.iter().zip(1_usize..).map(|(kind, mid)| offer_section(*kind, mid, client, subscriptions)))
+            .chain(self.kinds.iter().zip(1_usize..).map(|(kind, mid)| self.section(*kind, mid, client, subscriptions)))
             .collect();
         self.version += 1;
         let id = self.next_id;
@@ -161,8 +178,9 @@ impl Offerer {
         // Also when it cannot be used: the next change makes a new offer.
         self.outstanding = None;
         let remote = parsed?;
+        remote.setup.allows(HandshakeRole::Server)?;
         let agreed = |(kind, mid): (&TrackKind, usize)| {
-            let LocalSection::Media(mut section) = offer_section(*kind, mid, client, subscriptions) else {
+            let LocalSection::Media(mut section) = self.section(*kind, mid, client, subscriptions) else {
                 return None;
             };
             let answer = remote.sections.iter().find(|answer| answer.mid == section.mid)?;
@@ -180,7 +198,7 @@ impl Offerer {
             for codec in &mut section.codecs {
                 codec.feedback = codec.feedback.and(feedback_of(codec));
             }
-            section.extensions = Extensions::accept(*kind, answer.extensions.iter().copied());
+            section.extensions = Extensions::accept(*kind, self.delays, answer.extensions.iter().copied());
             (!section.codecs.is_empty()).then_some(section)
         };
         self.answered = self.kinds.iter().zip(1_usize..).filter_map(agreed).collect();
@@ -193,10 +211,11 @@ impl Offerer {
 
     /// Gives every waiting subscription a section: a free one of its kind, or a new one.
     fn place(&mut self, client: &ClientTraits, subscriptions: &mut Subscriptions, allocator: &mut Allocator) {
-        // Safari shows nothing in a section that changes its track.
-        let reuses = client.browser != "safari";
         while let Some(waiting) = subscriptions.first_waiting() {
             let kind = waiting.kind;
+            // Safari shows nothing in a section that changes its track. And clients take a track that its stream does not
+            // name for the first one that was in its section.
+            let reuses = client.browser != "safari" && waiting.stream.is_none();
             let occupied = subscriptions.occupied();
             // Nor does any browser in one whose track comes back before its end was described.
             let is_shown = |mid: &str| self.shown.iter().any(|shown| shown.mid == mid && shown.track == waiting.track);
@@ -213,20 +232,27 @@ impl Offerer {
             subscriptions.place(&mid.to_string(), kind, None, allocator);
         }
     }
-}
 
-fn offer_section(kind: TrackKind, mid: usize, client: &ClientTraits, subscriptions: &Subscriptions) -> LocalSection {
-    let mid = mid.to_string();
-    let source = subscriptions.in_section(&mid).map(|(downtrack, place)| downtrack.source(place, true));
-    LocalSection::Media(MediaSection {
-        kind,
-        direction: if source.is_some() { Direction::SendOnly } else { Direction::Inactive },
-        codecs: offered_codecs(kind, client),
-        extensions: Extensions::offered(kind),
-        source,
-        rids: Vec::new(),
-        mid,
-    })
+    /// A section as it is offered.
+    fn section(
+        &self,
+        kind: TrackKind,
+        mid: usize,
+        client: &ClientTraits,
+        subscriptions: &Subscriptions,
+    ) -> LocalSection {
+        let mid = mid.to_string();
+        let source = subscriptions.in_section(&mid).map(|(downtrack, place)| downtrack.source(place, true));
+        LocalSection::Media(MediaSection {
+            kind,
+            direction: if source.is_some() { Direction::SendOnly } else { Direction::Inactive },
+            codecs: offered_codecs(kind, client),
+            extensions: Extensions::offered(kind, self.delays),
+            source,
+            rids: Vec::new(),
+            mid,
+        })
+    }
 }
 
 fn offered_codecs(kind: TrackKind, client: &ClientTraits) -> Vec<SectionCodec> {

@@ -106,7 +106,9 @@ impl Publications {
         let mut index = 0;
         while let Some(track) = self.tracks.get(index) {
             let gone = track.arrival.as_ref().is_some_and(|arrival| {
-                sending(&arrival.mid).is_none_or(|section| self.is_taken_over(track, &arrival.sdp_cid, section))
+                sending(&arrival.mid).is_none_or(|section| {
+                    self.is_taken_over(track, &arrival.sdp_cid, section) || was_guessed(track, arrival, remote)
+                })
             });
             if !gone {
                 index += 1;
@@ -341,6 +343,13 @@ fn is_sending(section: &RemoteSection) -> bool {
 /// The section calls what it sends as the track was announced.
 fn names(section: &RemoteSection, track: &Publication) -> bool {
     section.msid_track.as_deref().is_some_and(|cid| has_cid(track, cid))
+}
+
+/// It was bound by its kind alone, and now another section has its name.
+fn was_guessed(track: &Publication, arrival: &Arrival, remote: &RemoteDescription) -> bool {
+    let primary = track.announced.codecs.first().map(|codec| codec.cid.as_str());
+    let is_own = |section: &RemoteSection| is_sending(section) && section.msid_track.as_deref() == primary;
+    primary.is_some() && !has_cid(track, &arrival.sdp_cid) && remote.sections.iter().any(is_own)
 }
 
 fn has_cid(track: &Publication, cid: &str) -> bool {

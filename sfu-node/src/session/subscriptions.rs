@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use shared::control::{MidTrack, Subscription, TrackKind};
+use shared::control::{MidTrack, PlayoutDelay, Subscription, TrackKind};
 use shared::ids::TrackSid;
 
 use super::allocator::Allocator;
@@ -122,12 +122,12 @@ impl Subscriptions {
         }
     }
 
-    /// Gives the section `mid` to the first of `kind` that waits. `shown`: the track that the client last saw in it; one
+    /// Gives the section `mid` to the first of `kind` that waits. `shown`: the stream that the client last saw in it; one
     /// that comes back there before its end was described is no news to the client, which shows nothing then.
     pub(crate) fn place(&mut self, mid: &str, kind: TrackKind, shown: Option<&str>, allocator: &mut Allocator) -> bool {
         let waits = |downtrack: &&mut Downtrack| {
-            let Subscription { kind: its, track, .. } = &downtrack.subscription;
-            downtrack.place.is_none() && *its == kind && shown != Some(track.as_str())
+            let its = downtrack.subscription.kind;
+            downtrack.place.is_none() && its == kind && shown.is_none_or(|shown| shown != downtrack.stream())
         };
         let Some(downtrack) = self.downtracks.iter_mut().find(waits) else { return false };
         downtrack.place = Some(Placement::new(mid, kind, allocator));
@@ -174,7 +174,7 @@ impl Subscriptions {
     }
 
     /// What the shard is to send in the sections negotiated.
-    pub(crate) fn senders(&self, negotiated: &[&MediaSection]) -> Vec<Sender> {
+    pub(crate) fn senders(&self, negotiated: &[&MediaSection], delay: Option<PlayoutDelay>) -> Vec<Sender> {
         let sender = |downtrack: &Downtrack| {
             let place = downtrack.place.as_ref()?;
             let section = negotiated.iter().find(|section| place.is_in(section))?;
@@ -190,6 +190,7 @@ impl Subscriptions {
                 described: place.described,
                 payload_types,
                 extensions: section.extensions.ids(),
+                playout_delay: delay.map_or([0; 3], PlayoutDelay::to_bytes),
                 cname: downtrack.subscription.publisher.as_str().to_owned(),
                 delivery: downtrack.subscription.delivery,
                 only: None,
@@ -282,13 +283,19 @@ impl Downtrack {
         }
     }
 
-    /// How a description names it. The stream is the track's own: clients tell by it that a reused section is another track.
+    /// The stream it comes in (`a=msid`, RFC 8830): clients know by it whose it is, and that a reused section is another
+    /// track.
+    pub(crate) fn stream(&self) -> String {
+        let Subscription { publisher, track, stream, .. } = &self.subscription;
+        format!("{publisher}|{}", stream.as_deref().unwrap_or(track.as_str()))
+    }
+
+    /// How a description names it.
     pub(crate) fn source(&self, place: &Placement, has_rtx: bool) -> Source {
-        let (publisher, track) = (self.subscription.publisher.as_str(), self.subscription.track.as_str());
         Source {
-            stream: format!("{publisher}|{track}"),
-            track: track.to_owned(),
-            cname: publisher.to_owned(),
+            stream: self.stream(),
+            track: self.subscription.track.to_string(),
+            cname: self.subscription.publisher.to_string(),
             ssrc: place.ssrc,
             rtx_ssrc: place.rtx_ssrc.filter(|_| has_rtx),
         }

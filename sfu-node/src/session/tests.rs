@@ -15,6 +15,7 @@ mod dual;
 mod hostile;
 mod lost;
 mod moved;
+mod playout;
 
 const JS_JOIN: &str = include_str!("../../tests/fixtures/js_single_join_offer.sdp");
 const JS_PUBLISH: &str = include_str!("../../tests/fixtures/js_single_publish_offer.sdp");
@@ -49,6 +50,27 @@ impl Story {
     }
 
     fn open_again(peer_connections: PeerConnections, client: ClientTraits, generation: Generation) -> Self {
+        Self::open_in(peer_connections, client, generation, None)
+    }
+
+    /// In a room that asks for a playout delay.
+    fn open_in(
+        peer_connections: PeerConnections,
+        client: ClientTraits,
+        generation: Generation,
+        playout_delay: Option<PlayoutDelay>,
+    ) -> Self {
+        Self::open_after(peer_connections, client, generation, playout_delay, None)
+    }
+
+    /// After another node, whose media this protected.
+    fn open_after(
+        peer_connections: PeerConnections,
+        client: ClientTraits,
+        generation: Generation,
+        playout_delay: Option<PlayoutDelay>,
+        srtp: Option<SrtpProfile>,
+    ) -> Self {
         let mut allocator = Allocator::new([7; 32]);
         let mut out = Output::default();
         let params = SessionParams {
@@ -59,6 +81,8 @@ impl Story {
             grants: MediaGrants::all(),
             peer_connections,
             client,
+            srtp,
+            playout_delay,
         };
         let session = Session::open(params, &mut allocator, &mut out);
         let endpoint = Endpoint {
@@ -99,6 +123,11 @@ impl Story {
     }
 
     fn subscribe(&mut self, sids: &[(&str, TrackKind)]) {
+        self.subscribe_in(None, sids);
+    }
+
+    /// Tracks that share a stream.
+    fn subscribe_in(&mut self, stream: Option<&str>, sids: &[(&str, TrackKind)]) {
         for (sid, kind) in sids {
             let track = TrackSid::try_from(*sid).unwrap();
             let subscription = Subscription {
@@ -107,6 +136,7 @@ impl Story {
                 kind: *kind,
                 codecs: Vec::new(),
                 delivery: shared::control::Delivery::default(),
+                stream: stream.map(str::to_owned),
             };
             let source = TrackKey(self.allocator.key());
             assert!(self.session.subscribe(subscription, source, &mut self.allocator, &mut self.out));
@@ -121,7 +151,7 @@ impl Story {
 
     fn connect(&mut self) {
         for transport in self.session.transports() {
-            self.session.connected(transport, &mut self.out);
+            self.session.connected(transport, None, &mut self.out);
         }
         self.flush();
     }

@@ -35,7 +35,7 @@ pub(crate) struct Header<'a> {
     pub(crate) session_id: u64,
     /// `o=`: one more each time.
     pub(crate) version: u64,
-    /// `actpass` in an offer, `passive` in an answer.
+    /// `a=setup` (RFC 4145 section 4).
     pub(crate) setup: &'static str,
     pub(crate) extmap_allow_mixed: bool,
 }

@@ -234,6 +234,9 @@ pub struct PlaceRequest {
     /// Only nodes of this region.
     #[serde(default)]
     pub region: Option<RegionName>,
+    /// This node, if it takes rooms; else any other.
+    #[serde(default)]
+    pub node: Option<NodeId>,
     /// Nodes not to choose (just failed there).
     pub exclude: Vec<NodeId>,
     /// The session to open at once.
@@ -258,6 +261,7 @@ impl PlaceRequest {
             room,
             client,
             region: None,
+            node: None,
             exclude: Vec::new(),
             first: None,
             lost: None,
@@ -282,17 +286,24 @@ pub struct FirstSession {
     pub open: OpenSession,
 }
 
+/// A node for a room, as the fleet knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Placed {
+    /// Which.
+    pub node: NodeId,
+    /// Its region.
+    pub region: RegionName,
+    /// Where it is, if it takes pipes: whoever comes before it has dialed in may be nearer to another one.
+    #[serde(default)]
+    pub piped_at: Option<Place>,
+}
+
 /// The fleet's answer to [`PlaceRequest`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum PlaceResponse {
     /// This node was told to attach.
-    Placed {
-        /// Which.
-        node: NodeId,
-        /// Its region.
-        region: RegionName,
-    },
+    Placed(Placed),
     /// No node is up, or all are full or draining.
     NoNode,
     /// The node that the room believes lost has its fleet link: it will dial in again.

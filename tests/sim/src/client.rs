@@ -72,7 +72,7 @@ pub(crate) struct Client {
     kit: Kit,
     pub(crate) single: bool,
     /// Where the platform says it is.
-    place: Option<Place>,
+    pub(crate) place: Option<Place>,
     /// The app wants it in the call.
     pub(crate) wanted: bool,
     pub(crate) sid: String,

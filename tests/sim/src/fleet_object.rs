@@ -6,12 +6,16 @@ use std::convert::Infallible;
 
 use edge_signal::fleet::Fleet;
 use edge_signal::fleet::mint::open_session_with;
+use edge_signal::fleet::returns::Afar;
 use serde::{Deserialize, Serialize};
 use shared::claims::{SessionClaims, TICKET_TTL_SECS};
-use shared::control::{FirstSession, FleetToNode, NodeInfo, NodeToFleet, OpenSession, PlaceRequest, PlaceResponse};
+use shared::control::{
+    FirstSession, FleetToNode, NodeInfo, NodeToFleet, OpenSession, PlaceRequest, PlaceResponse, Placed,
+};
 use shared::ids::{NodeId, RegionName, RoomName};
 
 use crate::net::{Call, End, Frame, Net, Reply, Socket};
+use crate::rules::Rule;
 
 /// What stands in a ticket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -61,6 +65,8 @@ pub(crate) struct FleetObject {
     links: BTreeMap<NodeId, Link>,
     /// Table: rooms that nodes were let into.
     pub(crate) room_links: BTreeSet<(RoomName, NodeId)>,
+    /// Table: who is served from afar, by room and field.
+    pub(crate) afar: BTreeMap<(RoomName, i32), Afar>,
     /// Table: nodes that an operator drains.
     drained: BTreeSet<NodeId>,
     /// Which node an end of a link is.
@@ -132,10 +138,16 @@ impl FleetObject {
             }
             Call::RoomOver { room, life } => {
                 self.room_links.retain(|(known, _)| *known != room);
+                self.afar.retain(|(known, _), _| *known != room);
                 let done = !net.fails();
                 net.reply_inside(Reply::LinksEnded { room, life, done });
             }
-            Call::Join { .. } | Call::RoomLink { .. } | Call::Directory { .. } | Call::NodeSilent { .. } => {}
+            Call::Join { .. }
+            | Call::RoomLink { .. }
+            | Call::Directory { .. }
+            | Call::Word { .. }
+            | Call::NodeSilent { .. }
+            | Call::NodeNear { .. } => {}
         }
     }
 
@@ -164,6 +176,7 @@ impl FleetObject {
                 NodeToFleet::Heartbeat(load) => {
                     self.fleet.heartbeat(net.unix(), &node, load);
                     self.sweep(net);
+                    self.call_back(net, &node);
                 }
                 NodeToFleet::Draining => {
                     link.draining = true;
@@ -183,22 +196,44 @@ impl FleetObject {
         if request.lost.as_ref().is_some_and(|lost| self.fleet.may_have(net.unix(), lost)) {
             return PlaceResponse::StillThere;
         }
-        while let Some((node, region)) = self.fleet.place(request) {
-            if request.serving.contains(&node) {
-                return PlaceResponse::Placed { node, region };
+        while let Some(placed) = self.fleet.place(request) {
+            let Placed { node, region, .. } = &placed;
+            if !request.serving.contains(node) {
+                let Some(link) = self.links.get(node) else {
+                    self.fleet.gone(node);
+                    continue;
+                };
+                let socket = link.socket;
+                let ticket = Ticket::mint(net, node, &request.room, region, TICKET_TTL_SECS);
+                let first = request.first.clone().map(|first| Box::new(open_session(net, node, &request.room, first)));
+                let attach = FleetToNode::Attach { room: request.room.clone(), ticket, first };
+                net.send(&End::Fleet, socket, Frame::FromFleet(Box::new(attach)));
             }
-            let Some(link) = self.links.get(&node) else {
-                self.fleet.gone(&node);
-                continue;
-            };
-            let socket = link.socket;
-            let ticket = Ticket::mint(net, &node, &request.room, &region, TICKET_TTL_SECS);
-            let first = request.first.clone().map(|first| Box::new(open_session(net, &node, &request.room, first)));
-            let attach = FleetToNode::Attach { room: request.room.clone(), ticket, first };
-            net.send(&End::Fleet, socket, Frame::FromFleet(Box::new(attach)));
-            return PlaceResponse::Placed { node, region };
+            if let Some(afar) = self.fleet.served_from_afar(request, node) {
+                net.note(|| format!("fleet: noted {afar:?}"));
+                self.afar.insert((afar.room.clone(), afar.field()), afar);
+            }
+            return PlaceResponse::Placed(placed);
         }
         PlaceResponse::NoNode
+    }
+
+    /// Once a node is back, rooms with people nearby who are served from afar hear of it.
+    fn call_back(&mut self, net: &mut Net, node: &NodeId) {
+        if self.fleet.is_back(node) {
+            self.fleet.returns(node, self.afar.values().cloned().collect());
+        }
+        let Some((place, rooms)) = self.fleet.next_told(node) else { return };
+        for rows in rooms {
+            let known = rows.iter().filter(|afar| self.afar.remove(&(afar.room.clone(), afar.field())).is_some());
+            if known.count() > 0
+                && net.broken != Some(Rule::Returns)
+                && let Some(Afar { room, .. }) = rows.into_iter().next()
+            {
+                net.note(|| format!("fleet: {node} is back, for {room}"));
+                net.call_inside(Call::NodeNear { room, place });
+            }
+        }
     }
 
     fn sweep(&mut self, net: &mut Net) {

@@ -88,6 +88,8 @@ pub(crate) struct Net {
     sockets: u64,
     /// Until when a host does not reach the edge.
     cut: BTreeMap<Host, u64>,
+    /// The edge's process is dead.
+    pub(crate) edge_is_dead: bool,
     /// Until when no datagram passes between two hosts.
     apart: BTreeMap<[Host; 2], u64>,
     log: Option<String>,
@@ -108,6 +110,7 @@ impl Net {
             wires: BTreeMap::new(),
             sockets: 0,
             cut: BTreeMap::new(),
+            edge_is_dead: false,
             apart: BTreeMap::new(),
             log: logs.then(String::new),
             broken: None,

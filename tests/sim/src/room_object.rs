@@ -2,6 +2,7 @@
 //! alarm, the directory's line, and the lock under which placements, joins that need one and nodes that dial in take turns.
 
 mod turns;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -11,13 +12,14 @@ use edge_signal::room::event::{Admission, ConnectionId, Event, JoinAttempt};
 use edge_signal::room::service::Request;
 use livekit_protocol::{RoomParticipantIdentity, SignalResponse, signal_response};
 use serde_json::Value;
-use shared::control::{NodeToRoom, PlaceRequest, RoomToNode};
-use shared::ids::{NodeId, RegionName, RoomName};
+use shared::control::{NodeToRoom, PlaceRequest, Placed, RoomToNode};
+use shared::ids::{NodeId, RoomName};
 
 use crate::directory::Line;
 use crate::fleet_object::open_session;
 use crate::net::{Call, End, Frame, Net, Reply, Socket, Turn};
 use crate::rules::Rule;
+use words::Words;
 
 /// HTTP: the ticket is not good, or the room is over.
 const REFUSED: u16 = 403;
@@ -53,6 +55,7 @@ pub(crate) struct RoomObject {
     /// The line that the directory does not have.
     pub(crate) line: Option<Line>,
     telling: bool,
+    words: Words,
     alarm: Option<u64>,
     turn: Option<Task>,
     waiting: VecDeque<Task>,
@@ -78,6 +81,7 @@ impl RoomObject {
             used: BTreeSet::new(),
             line: None,
             telling: false,
+            words: Words::default(),
             alarm: None,
             turn: None,
             waiting: VecDeque::new(),
@@ -96,7 +100,7 @@ impl RoomObject {
 
     /// It loses its memory while nothing is under way; its sockets stay.
     pub(crate) fn evict(&mut self) {
-        if self.turn.is_none() && !self.telling {
+        if self.turn.is_none() && !self.telling && !self.words.is_telling {
             self.room = None;
         }
     }
@@ -119,6 +123,7 @@ impl RoomObject {
         self.life += 1;
         self.room = None;
         self.telling = false;
+        self.words.is_telling = false;
         self.clients.clear();
         self.nodes.clear();
     }
@@ -128,6 +133,7 @@ impl RoomObject {
         match call {
             Call::Join { client, dial, attempt } => self.join(net, client, dial, attempt),
             Call::RoomLink { node, dial, ticket, .. } => self.begin(net, Task::Link { node, dial, ticket }),
+            Call::Word { to: _, life, word } => self.hear_word(net, life, word),
             Call::NodeSilent { node, .. } => {
                 if let Some(socket) = self.nodes.remove(&node) {
                     net.close(&self.end(), socket);
@@ -135,6 +141,7 @@ impl RoomObject {
                 self.handle(net, Event::NodeGone { node: node.clone() });
                 self.handle(net, Event::NodeLost { node });
             }
+            Call::NodeNear { place, .. } => self.handle(net, Event::NodeNear { place }),
             _ => {}
         }
         self.settle(net);
@@ -152,6 +159,7 @@ impl RoomObject {
                 }
                 self.go_on(net);
             }
+            Reply::Heard { to, life, word, taken } if life == self.life => self.word_heard(net, to, *word, taken),
             Reply::Told { life, line, .. } if life == self.life => {
                 if line.entry.is_none() {
                     self.begin(net, Task::EndLinks(line));
@@ -198,6 +206,14 @@ impl RoomObject {
         self.settle(net);
     }
 
+    /// An alarm that was due while nobody was there to hear it rings now.
+    pub(crate) fn catch_up(&mut self, net: &mut Net) {
+        if let Some(at) = self.alarm.as_mut().filter(|at| **at <= net.now) {
+            *at = net.now + 1;
+            net.at(*at, Turn::Alarm { room: self.name.clone() });
+        }
+    }
+
     /// An alarm that was set at some time rings.
     pub(crate) fn alarm(&mut self, net: &mut Net) {
         if self.alarm == Some(net.now) {
@@ -228,14 +244,7 @@ impl RoomObject {
         admitted.map_err(|refusal| refusal.reason.status())
     }
 
-    fn accept(
-        &mut self,
-        net: &mut Net,
-        client: usize,
-        dial: u64,
-        admission: Box<Admission>,
-        placed: Option<(NodeId, RegionName)>,
-    ) {
+    fn accept(&mut self, net: &mut Net, client: usize, dial: u64, admission: Box<Admission>, placed: Option<Placed>) {
         self.connections += 1;
         let connection = ConnectionId(format!("{}-{}", self.life, self.connections));
         let socket = net.connect(self.end(), End::Client(client));
@@ -319,12 +328,12 @@ impl RoomObject {
             Effect::Left { participant, reason, .. } => {
                 net.note(|| format!("{}: {participant} left ({})", self.name, reason.as_str_name()));
             }
+            Effect::ToRoom { to, word } => self.words.keep(to, *word),
+            Effect::Answer(answer) => self.words.taken = Some(answer.is_ok()),
             // Nobody listens to webhooks here, asks as an app server, or is an agents' worker.
             Effect::RevokeTokens { .. }
             | Effect::Webhook(_)
-            | Effect::Answer(_)
             | Effect::AgentsOver { .. }
-            | Effect::ToRoom { .. }
             | Effect::RoomMoved { .. }
             | Effect::CallHeard { .. } => {}
         }
@@ -351,7 +360,8 @@ impl RoomObject {
         }
         let retry = self.line.as_ref().map(|_| net.now + DIRECTORY_RETRY_MS);
         let retry = retry.filter(|_| net.broken != Some(Rule::DirectoryRetries));
-        let due = deadline.into_iter().chain(retry).min().map(|at| at.max(net.now));
+        let words = self.tell_rooms(net);
+        let due = deadline.into_iter().chain(retry).chain(words).min().map(|at| at.max(net.now));
         if due.is_some() && self.alarm != due {
             self.alarm = due;
             net.at(due.unwrap_or_default(), Turn::Alarm { room: self.name.clone() });

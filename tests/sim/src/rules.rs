@@ -15,6 +15,8 @@ pub enum Rule {
     PipeRefills,
     /// A room hears of a pipe that failed, and opens it anew. **Shows in few seeds only.**
     PipeFailures,
+    /// Rooms hear of a node that is back near people who are served from afar.
+    Returns,
     /// What the directory did not take it is told again.
     DirectoryRetries,
 }

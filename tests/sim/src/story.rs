@@ -1,5 +1,6 @@
 //! A run: who comes and goes, what breaks, and what has to hold in the end.
 
+use edge_signal::room::node::RESTART_GRACE_MS;
 use shared::ids::RoomName;
 
 use crate::client::{Client, Kit};
@@ -13,6 +14,8 @@ use crate::world::{MAX_NODES, World};
 const STORY_MS: u64 = 60_000;
 /// Time after which nodes that were to stop are started again.
 const STOP_MS: u64 = 20_000;
+/// Time after that in which all nodes have to reach each other.
+const PIPES_MS: u64 = 20_000;
 /// Time in which all has to be well again: a client that was cut off notices after 30 s, and tries for as long again.
 const SETTLE_MS: u64 = 90_000;
 /// Time after the last one left in which all has to be gone.
@@ -38,7 +41,9 @@ pub struct Outcome {
 pub fn run(seed: u64, broken: Option<Rule>, logs: bool) -> Outcome {
     let mut story = Story::new(seed, broken, logs);
     story.live();
-    let mut faults = judge::settled(&story.world);
+    let mut faults = judge::pipes_are_up(&story.world);
+    story.settle();
+    faults.extend(judge::settled(&story.world));
     if faults.is_empty() {
         story.end();
         faults = judge::empty(&story.world);
@@ -51,6 +56,8 @@ struct Story {
     world: World,
     /// When nodes go on after a stop or death: node, when.
     returns: Vec<(usize, u64)>,
+    /// When the edge does.
+    edge_returns: Option<u64>,
 }
 
 impl Story {
@@ -58,7 +65,7 @@ impl Story {
         // Drawn before the world has dice of its own.
         let (nodes, rooms) = (2 + seed % (MAX_NODES as u64 - 1), 1 + seed / 3 % 3);
         let world = World::new(seed, nodes as usize, rooms as usize, broken, logs);
-        Self { world, returns: Vec::new() }
+        Self { world, returns: Vec::new(), edge_returns: None }
     }
 
     /// Things happen, then they get well again.
@@ -74,6 +81,11 @@ impl Story {
         self.heal();
         self.world.run(STORY_MS + STOP_MS);
         (0..self.world.nodes.len()).for_each(|node| self.revive(node));
+        self.world.run(STORY_MS + STOP_MS + PIPES_MS);
+    }
+
+    /// What takes its time gets it.
+    fn settle(&mut self) {
         self.world.run(STORY_MS + STOP_MS + SETTLE_MS);
     }
 
@@ -89,6 +101,9 @@ impl Story {
         let due: Vec<usize> = self.returns.iter().filter(|(_, at)| *at <= now).map(|(node, _)| *node).collect();
         self.returns.retain(|(_, at)| *at > now);
         due.into_iter().for_each(|node| self.revive(node));
+        if self.edge_returns.is_some_and(|at| at <= now) {
+            self.edge_is_back();
+        }
         if now >= 1_000 {
             self.something_happens();
         }
@@ -108,7 +123,14 @@ impl Story {
     }
 
     fn something_happens(&mut self) {
+        if self.world.is_forwarding && !self.world.net.edge_is_dead && self.world.net.dice(1, 6) {
+            return self.somebody_is_forwarded();
+        }
         let dice = self.world.net.pick(0, 99);
+        let is_api = matches!(dice, 34 | 95..=98);
+        if is_api && self.world.net.edge_is_dead {
+            return;
+        }
         match dice {
             0..=24 => self.somebody_comes(),
             25..=33 => self.somebody_goes(),
@@ -120,6 +142,7 @@ impl Story {
             69..=74 => self.a_cut(),
             75..=79 => self.two_hosts_part(),
             80..=85 => self.an_object_is_evicted(),
+            86..=87 if self.world.is_spread => self.the_edge_dies(),
             86..=89 => self.an_object_is_reset(),
             90..=94 => self.a_socket_breaks(),
             95..=98 => self.a_drain(),
@@ -178,6 +201,25 @@ impl Story {
         net.note(|| format!("{} is dismissed", client.identity));
         if let Some(room) = rooms.iter_mut().find(|room| room.name == client.room) {
             room.dismiss(net, &client.identity);
+        }
+    }
+
+    /// Or is so no more: it is dismissed there.
+    fn somebody_is_forwarded(&mut self) {
+        let Some(client) = self.any_client() else { return };
+        let World { clients, rooms, net, .. } = &mut self.world;
+        let client = &clients[client];
+        let others: Vec<RoomName> =
+            rooms.iter().map(|room| room.name.clone()).filter(|room| *room != client.room).collect();
+        let Some(to) = net.choose(&others).cloned() else { return };
+        let ends = net.dice(1, 3);
+        net.note(|| format!("{} is forwarded to {to} ({})", client.identity, if ends { "no more" } else { "now" }));
+        let at = if ends { &to } else { &client.room };
+        let Some(room) = rooms.iter_mut().find(|room| room.name == *at) else { return };
+        if ends {
+            room.dismiss(net, &client.identity);
+        } else {
+            room.forward(net, &client.identity, to);
         }
     }
 
@@ -271,10 +313,33 @@ impl Story {
     }
 
     fn the_edge_restarts(&mut self) {
-        let World { rooms, fleet, net, .. } = &mut self.world;
-        net.note(|| "the edge restarts".to_owned());
-        fleet.reset(net);
-        rooms.iter_mut().for_each(|room| room.reset(net));
+        self.world.net.note(|| "the edge restarts".to_owned());
+        self.world.reset_edge();
+    }
+
+    /// For a while; a node may stand still until the time is over in which nodes are to come back to it.
+    fn the_edge_dies(&mut self) {
+        if self.world.net.edge_is_dead {
+            return;
+        }
+        let node = self.any_node();
+        self.world.net.note(|| "the edge dies".to_owned());
+        let pause = self.world.net.pick(100, 6_000);
+        self.edge_returns = Some(self.world.net.now + pause);
+        if self.world.net.dice(1, 2) && self.world.nodes[node].process.is_some() {
+            self.world.net.note(|| format!("node {node} freezes"));
+            self.world.nodes[node].freeze();
+            self.returns_in(node, pause, pause + RESTART_GRACE_MS + 1_000);
+        }
+        self.world.kill_edge();
+    }
+
+    fn edge_is_back(&mut self) {
+        self.edge_returns = None;
+        if self.world.net.edge_is_dead {
+            self.world.net.note(|| "the edge is back".to_owned());
+            self.world.start_edge();
+        }
     }
 
     fn a_socket_breaks(&mut self) {
@@ -305,6 +370,7 @@ impl Story {
     fn heal(&mut self) {
         self.world.net.note(|| "--- from here on nothing breaks".to_owned());
         self.world.net.heal();
+        self.edge_is_back();
         for node in 0..self.world.nodes.len() {
             self.revive(node);
             let World { nodes, fleet, net, .. } = &mut self.world;

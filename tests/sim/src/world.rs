@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use sfu_node::simulated::Certificate;
+use sfu_node::simulated::{Certificate, Node as Machine};
 use shared::geo::Place;
 use shared::ids::{NodeId, RegionName, RoomName};
 
@@ -26,6 +26,8 @@ const TOKYO: Place = Place { latitude: 35.7, longitude: 139.7 };
 const WITHOUT_PIPES: u32 = 8;
 /// Of so many clients one is from nobody knows where.
 const LOST_CLIENTS: u32 = 5;
+/// HTTP: there is nobody to answer.
+const UNREACHED: u16 = 502;
 /// First byte of a node's address.
 const NODE_NET: u8 = 192;
 
@@ -43,6 +45,8 @@ pub(crate) struct World {
     pub(crate) directory: Directory,
     /// Rooms may be on several nodes.
     pub(crate) is_spread: bool,
+    /// Participants are forwarded from room to room.
+    pub(crate) is_forwarding: bool,
     /// What happened, for the statistics.
     pub(crate) turns: u64,
 }
@@ -93,6 +97,7 @@ impl World {
             fleet: FleetObject::of(ids.clone()),
             directory: Directory::default(),
             is_spread,
+            is_forwarding: is_spread && rooms > 1 && seed % 5 == 2,
             net,
             turns: 0,
         }
@@ -115,7 +120,42 @@ impl World {
         false
     }
 
+    /// The edge's process dies: every WebSocket breaks, and until it is back nothing is answered.
+    pub(crate) fn kill_edge(&mut self) {
+        self.net.edge_is_dead = true;
+        self.reset_edge();
+    }
+
+    /// It is back, with all that its objects had written down.
+    pub(crate) fn start_edge(&mut self) {
+        if std::mem::take(&mut self.net.edge_is_dead) {
+            self.reset_edge();
+            self.rooms.iter_mut().for_each(|room| room.catch_up(&mut self.net));
+        }
+    }
+
+    /// Every object of the edge loses its memory and its sockets.
+    pub(crate) fn reset_edge(&mut self) {
+        self.fleet.reset(&mut self.net);
+        self.rooms.iter_mut().for_each(|room| room.reset(&mut self.net));
+    }
+
+    /// What comes to an edge that is dead: whoever dials is told so.
+    fn turn_away(&mut self, turn: Turn) {
+        let (to, dial) = match turn {
+            Turn::Call(Call::Join { client, dial, .. }) => (End::Client(client), dial),
+            Turn::Call(Call::FleetLink { node, dial }) => (End::Node(node), dial),
+            Turn::Call(Call::RoomLink { node, dial, room, .. }) => (End::NodeRoom(node, room), dial),
+            _ => return,
+        };
+        self.net.reply(to, dial, Err(UNREACHED));
+    }
+
     fn turn(&mut self, turn: Turn) {
+        let to_edge = matches!(turn, Turn::Call(_) | Turn::Alarm { .. });
+        if self.net.edge_is_dead && to_edge {
+            return self.turn_away(turn);
+        }
         let net = &mut self.net;
         match turn {
             Turn::Frame { socket, to, frame } => match &to {
@@ -137,7 +177,10 @@ impl World {
                     let room = self.clients[*client].room.clone();
                     self.room(&room, |room, net| room.call(net, call));
                 }
-                Call::RoomLink { room, .. } | Call::NodeSilent { room, .. } => {
+                Call::RoomLink { room, .. }
+                | Call::NodeSilent { room, .. }
+                | Call::NodeNear { room, .. }
+                | Call::Word { to: room, .. } => {
                     let room = room.clone();
                     self.room(&room, |room, net| room.call(net, call));
                 }
@@ -164,6 +207,10 @@ impl World {
                     let room = room.clone();
                     self.room(&room, |room, net| room.reply(net, reply));
                 }
+                Reply::Heard { word, .. } => {
+                    let room = word.from.clone();
+                    self.room(&room, |room, net| room.reply(net, reply));
+                }
                 Reply::Dialed { .. } => {}
             },
             Turn::Datagram { from, to, bytes } => match client_at(to) {
@@ -182,6 +229,16 @@ impl World {
             Turn::Alarm { room } => self.room(&room, RoomObject::alarm),
             Turn::Story => {}
         }
+    }
+
+    /// The node that a client is on takes pipes.
+    pub(crate) fn takes_pipes(&self, room: &RoomObject, client: &Client) -> bool {
+        let has = |machine: &Machine| {
+            machine.sessions_of(&room.name).iter().any(|session| session.participant.as_str() == client.sid)
+        };
+        self.nodes
+            .iter()
+            .any(|node| node.place.is_some() && node.process.as_ref().is_some_and(|process| has(&process.machine)))
     }
 
     fn room(&mut self, name: &RoomName, act: impl FnOnce(&mut RoomObject, &mut Net)) {

@@ -19,7 +19,7 @@ use super::crowd::Habits;
 use super::measure::{Plan, Step, measure};
 use super::scenario::{Scenario, Tracks};
 use super::servers::{Servers, pinned};
-use super::{apart, api, failover, impaired, join_rate, join_steps, limit, report, signaling};
+use super::{apart, api, drain, failover, impaired, join_rate, join_steps, limit, report, signaling};
 use crate::client::{MediaOptions, SrtpOffer};
 use crate::machine::load_average;
 use crate::relay::RELAY_ADDRESS;
@@ -71,6 +71,9 @@ pub enum What {
     /// How long pictures stand still when the node of four browsers' call is killed, freezes, or its host falls silent, 20
     /// times each in each mode; ours alone.
     Failover,
+    /// How long pictures stand still when the node of 50 sessions on the native SDK, and of four browsers, is drained, 10 times
+    /// each; ours alone.
+    Drain,
     /// Rooms made, listed and deleted over the server API, and a list of 10,000; ours alone.
     Api,
 }
@@ -91,6 +94,7 @@ impl What {
             Self::Impaired => "impaired",
             Self::Crowd => "crowd",
             Self::Failover => "failover",
+            Self::Drain => "drain",
             Self::Api => "api",
         }
     }
@@ -123,6 +127,7 @@ impl ValueEnum for Task {
             Self::One(What::Impaired),
             Self::One(What::Crowd),
             Self::One(What::Failover),
+            Self::One(What::Drain),
             Self::One(What::Api),
         ]
     }
@@ -224,6 +229,7 @@ fn everything(options: &Options) -> Vec<(What, Options)> {
         with(What::Impaired),
         with(What::Crowd),
         with(What::Failover),
+        with(What::Drain),
         with(What::Api),
     ]
 }
@@ -273,6 +279,10 @@ async fn measured(what: What, options: &Options, directory: &Path) -> Result<()>
         let hosts = Host::make_all(failover::NODES)?;
         let config = StackConfig { nodes: hosts.len(), hosts, ..rig::config(&[]) };
         json!({ "rows": rig::measure(config, async |stack| failover::measure(stack).await).await? })
+    } else if what == What::Drain {
+        let node_args = drain::DRAIN.map(str::to_owned).to_vec();
+        let config = StackConfig { nodes: drain::NODES, node_args, ..rig::config(&[]) };
+        json!({ "rows": rig::measure(config, async |stack| drain::measure(stack).await).await? })
     } else if what == What::Api {
         json!({ "rows": rig::measure(rig::config(&[]), async |stack| api::measure(stack).await).await? })
     } else {
@@ -430,7 +440,9 @@ impl Options {
                 };
                 LOSSES.into_iter().map(step).collect()
             }
-            What::Join | What::Limit | What::Impaired | What::Crowd | What::Failover | What::Api => Vec::new(),
+            What::Join | What::Limit | What::Impaired | What::Crowd | What::Failover | What::Drain | What::Api => {
+                Vec::new()
+            }
         }
     }
 }

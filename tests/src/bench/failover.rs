@@ -26,9 +26,9 @@ const PEOPLE: [&str; 4] = ["ada", "bob", "eve", "dan"];
 /// How often the node is lost in each way and mode.
 const TIMES: usize = 20;
 /// Between two losses, and before the first: what pictures do while nothing breaks.
-const CALM: Duration = Duration::from_secs(2);
+pub(super) const CALM: Duration = Duration::from_secs(2);
 /// Between two looks at a node.
-const POLL: Duration = Duration::from_millis(50);
+pub(super) const POLL: Duration = Duration::from_millis(50);
 /// Gain of what is heard.
 const GAIN: f64 = 0.1;
 
@@ -97,7 +97,7 @@ impl End {
     }
 }
 
-async fn sessions(node: SocketAddr) -> Result<f64> {
+pub(super) async fn sessions(node: SocketAddr) -> Result<f64> {
     let metrics = reqwest::get(format!("http://{node}/metrics")).await?.text().await?;
     Ok(sum_metric(&metrics, "meridian_node_sessions"))
 }
@@ -120,22 +120,11 @@ pub async fn measure(stack: &mut Stack) -> Result<Vec<Row>> {
 
 async fn of(stack: &mut Stack, end: End, mode: Mode, step: &'static str) -> Result<Row> {
     let (url, room) = (stack.url(), format!("failover {end:?} {step}"));
-    let (mut clients, mut browsers) = (Vec::new(), Vec::new());
-    for name in PEOPLE {
-        let browser = Browser::launch().await?;
-        let client = browser.client(name).await?;
-        client.join_room(&url, &room, mode).await?;
-        // Small, for all of them encode and decode beside edge and nodes.
-        client.publish_small_camera().await?;
-        client.publish_tone(GAIN, json!({})).await?;
-        clients.push(client);
-        browsers.push(browser);
-    }
-    comes_about(&clients).await?;
+    let (clients, _browsers) = call(&url, &room, mode).await?;
     let since = try_join_all(clients.iter().map(SdkClient::mark)).await?;
     let (mut usual, mut stood) = (Vec::new(), Vec::new());
     for time in 0..TIMES {
-        let serving = serving(stack).await?;
+        let serving = serving(stack, clients.len()).await?;
         stills(&clients).await?;
         sleep(CALM).await;
         usual.extend(stills(&clients).await?);
@@ -169,9 +158,26 @@ async fn of(stack: &mut Stack, end: End, mode: Mode, step: &'static str) -> Resu
     })
 }
 
-/// The node that has all of the call; waits until one says so.
-async fn serving(stack: &mut Stack) -> Result<usize> {
-    let all = f64::from(u32::try_from(PEOPLE.len())?);
+/// Four see and hear each other. Their browsers end with them.
+pub(super) async fn call(url: &str, room: &str, mode: Mode) -> Result<(Vec<SdkClient>, Vec<Browser>)> {
+    let (mut clients, mut browsers) = (Vec::new(), Vec::new());
+    for name in PEOPLE {
+        let browser = Browser::launch().await?;
+        let client = browser.client(name).await?;
+        client.join_room(url, room, mode).await?;
+        // Small, for all of them encode and decode beside edge and nodes.
+        client.publish_small_camera().await?;
+        client.publish_tone(GAIN, json!({})).await?;
+        clients.push(client);
+        browsers.push(browser);
+    }
+    comes_about(&clients).await?;
+    Ok((clients, browsers))
+}
+
+/// The node that has all of so many people, by its place; waits until one says so.
+pub(super) async fn serving(stack: &mut Stack, people: usize) -> Result<usize> {
+    let all = f64::from(u32::try_from(people)?);
     let addresses: Vec<_> = stack.nodes().iter().map(Node::http_addr).collect();
     let found = async {
         loop {
@@ -184,4 +190,18 @@ async fn serving(stack: &mut Stack) -> Result<usize> {
         }
     };
     timeout(PATIENCE, found).await.context("no node has the call")?
+}
+
+/// Waits until no node has anybody.
+pub(super) async fn are_empty(stack: &mut Stack) -> Result<()> {
+    let addresses: Vec<_> = stack.nodes().iter().map(Node::http_addr).collect();
+    let ended = async {
+        for address in addresses {
+            while sessions(address).await? > 0.0 {
+                sleep(POLL).await;
+            }
+        }
+        anyhow::Ok(())
+    };
+    timeout(PATIENCE, ended).await.context("somebody is still there")?
 }

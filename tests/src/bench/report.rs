@@ -153,6 +153,9 @@ pub fn write(docs: &Path) -> Result<()> {
     if let Some(report) = read(&directory, "failover")? {
         failover(&mut text, &report)?;
     }
+    if let Some(report) = read(&directory, "drain")? {
+        drain(&mut text, &report)?;
+    }
     if let Some(report) = read(&directory, "api")? {
         api(&mut text, &report)?;
     }
@@ -192,7 +195,7 @@ impl Part {
 }
 
 /// Parts that are not made of runs: a row is one run, of as many events as it says.
-const ONCE: [&str; 3] = ["crowd", "failover", "api"];
+const ONCE: [&str; 4] = ["crowd", "failover", "drain", "api"];
 
 /// Where and when figures were taken, and how.
 fn head(text: &mut String, report: &Value, file: &str) -> Result<()> {
@@ -345,6 +348,24 @@ fn failover(text: &mut String, report: &Value) -> Result<()> {
         ("resumes", "resumed", whole),
     ];
     table(text, &["the node", "clients with"], &columns, array(report, "/figures/rows"), &["end", "step"])
+}
+
+fn drain(text: &mut String, report: &Value) -> Result<()> {
+    writeln!(text, "\n## Drain: the node under calls is told to end\n")?;
+    head(text, report, "drain")?;
+    let columns: [Column; 10] = [
+        ("sessions", "sessions", whole),
+        ("times", "times", whole),
+        ("pictures", "pictures", whole),
+        ("still while nothing happens, p50 ms", "usual_p50_ms", whole),
+        ("p95 ms", "usual_p95_ms", whole),
+        ("still during the drain, p50 ms", "still_p50_ms", whole),
+        ("p95 ms", "still_p95_ms", whole),
+        ("worst ms", "still_worst_ms", whole),
+        ("resumes", "resumed", whole),
+        ("process ended after, worst ms", "ended_worst_ms", whole),
+    ];
+    table(text, &["calls"], &columns, array(report, "/figures/rows"), &["step"])
 }
 
 fn api(text: &mut String, report: &Value) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Media that a browser publishes in ways of its own, shows and looks at.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result};
@@ -117,6 +118,24 @@ impl SdkClient {
     pub async fn sends_layers(&self, layers: &[&str]) -> Result<()> {
         let sent = self.call::<Value>("waitForLayers", json!([layers, limit_ms()?])).await;
         sent.map(drop).with_context(|| format!("{} is to send {layers:?}", self.identity))
+    }
+
+    /// Waits until somebody's pictures are held back so long between arriving and being shown, milliseconds.
+    ///
+    /// # Errors
+    /// When they are not in [`PATIENCE`].
+    pub async fn holds_back(&self, identity: &str, delay_ms: RangeInclusive<u32>) -> Result<()> {
+        let args = json!([identity, delay_ms.start(), delay_ms.end(), limit_ms()?]);
+        let held = self.call::<Value>("waitForDelay", args).await;
+        held.map(drop).with_context(|| format!("{} is to hold {identity} back {delay_ms:?} ms", self.identity))
+    }
+
+    /// By source, the id of the `MediaStream` in which somebody's tracks are.
+    ///
+    /// # Errors
+    /// When it does not know them.
+    pub async fn streams(&self, identity: &str) -> Result<HashMap<String, String>> {
+        self.call("streams", json!([identity])).await
     }
 
     /// LiveKit's description of somebody's track, as JSON.

@@ -48,7 +48,7 @@ struct Assets {
 
 /// Writes the configuration beside a copy of the bundle, so that a rebuild does not reach a running edge.
 pub(super) fn command(config: &EdgeConfig) -> Result<Command> {
-    let path = repo::root().join("wrangler.toml");
+    let path = config.bundle.source.join("wrangler.toml");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     let wrangler: Wrangler = toml::from_str(&text).context("wrangler.toml")?;
     let dir = fs::canonicalize(&config.state_dir)?;
@@ -78,7 +78,7 @@ fn binary() -> Result<std::path::PathBuf> {
 }
 
 fn configuration(wrangler: &Wrangler, config: &EdgeConfig, objects: &Path) -> Result<String> {
-    let assets = repo::root().join(&wrangler.assets.directory);
+    let assets = config.bundle.source.join(&wrangler.assets.directory);
     let flags: Vec<String> = wrangler.compatibility_flags.iter().map(|flag| quoted(flag)).collect::<Result<_>>()?;
     let mut bindings = vec![format!("(name = {}, service = \"assets\")", quoted(&wrangler.assets.binding)?)];
     let mut namespaces = Vec::new();

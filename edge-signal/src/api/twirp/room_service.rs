@@ -55,6 +55,11 @@ pub fn ask(method: &str, encoding: Encoding, body: &[u8], grant: &VideoGrant) ->
                 // Whoever asks for a recording must not believe that there is one.
                 return Err(Error::new(Code::Unimplemented, "egress is not implemented: make the room without it"));
             }
+            if !request.room_preset.is_empty() {
+                // LiveKit's text: there are none, and one that is not known is refused there too.
+                let text = "unknown room configuration in create room request";
+                return Err(Error::new(Code::InvalidArgument, text));
+            }
             Ok(Ask::Room(room, Request::Create(Box::new(request))))
         }
         "ListRooms" => Ok(Ask::Rooms(call.granted::<proto::ListRoomsRequest>(grant.room_list)?.names)),
@@ -239,7 +244,9 @@ mod tests {
         let create = VideoGrant { room_create: true, ..VideoGrant::default() };
         let recorded = r#"{"name":"r","egress":{"room":{"roomName":"r"}}}"#;
         assert_eq!(call("CreateRoom", recorded, &create).unwrap_err().code, Code::Unimplemented);
-        let others = r#"{"name":"r","minPlayoutDelay":1,"max_playout_delay":2,"syncStreams":true,"tags":{"a":"b"},"nodeId":"n"}"#;
+        let preset = call("CreateRoom", r#"{"name":"r","roomPreset":"stage"}"#, &create).unwrap_err();
+        assert_eq!(preset.code, Code::InvalidArgument);
+        let others = r#"{"name":"r","tags":{"a":"b"},"replayEnabled":true}"#;
         assert!(call("CreateRoom", others, &create).is_ok());
     }
 

@@ -11,7 +11,7 @@ use crate::objects::layout;
 use crate::room::event::UnixMs;
 
 /// How the tables came to be what they are.
-const STEPS: [&[&str]; 3] = [
+const STEPS: [&[&str]; 4] = [
     &[
         "CREATE TABLE IF NOT EXISTS node (id TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, revoked INTEGER NOT NULL, \
          enrolled_at INTEGER NOT NULL)",
@@ -21,6 +21,8 @@ const STEPS: [&[&str]; 3] = [
     // A revocation looks for the rooms of one node among those of all.
     &["CREATE INDEX IF NOT EXISTS room_link_by_node ON room_link (node)"],
     &["CREATE TABLE IF NOT EXISTS drained (node TEXT PRIMARY KEY)"],
+    &["CREATE TABLE IF NOT EXISTS afar (room TEXT NOT NULL, field INTEGER NOT NULL, latitude REAL NOT NULL, \
+       longitude REAL NOT NULL, km REAL NOT NULL, PRIMARY KEY (room, field))"],
 ];
 
 #[derive(Deserialize)]
@@ -113,7 +115,9 @@ pub(super) fn forget_link(state: &State, node: &NodeId, room: &RoomName) -> Resu
 /// The room is over.
 pub(super) fn forget_room(state: &State, room: &RoomName) -> Result<()> {
     let name = vec![SqlStorageValue::from(String::from(room.clone()))];
-    tables(state)?.exec("DELETE FROM room_link WHERE room = ?", name)?;
+    let sql = tables(state)?;
+    sql.exec("DELETE FROM room_link WHERE room = ?", name.clone())?;
+    sql.exec("DELETE FROM afar WHERE room = ?", name)?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use livekit_protocol::{RoomMovedResponse, SignalResponse, signal_response};
 use shared::claims::AccessClaims;
 use shared::control::{PlaceRequest, PlaceResponse, RoomToNode};
 use shared::ids::{NodeId, RoomName};
-use worker::{Result, console_error, console_log};
+use worker::{Result, console_error};
 
 use super::frames::Encoded;
 use super::{Answered, Shell};
@@ -15,7 +15,7 @@ use crate::objects::directory::{LINE_PATH, Line};
 use crate::objects::fleet::{PLACE_PATH, ROOM_OVER_PATH};
 use crate::room::Room;
 use crate::room::effect::Effect;
-use crate::room::event::{ConnectionId, Event};
+use crate::room::event::{ConnectionId, Event, UnixMs};
 use crate::runtime::{self, DIRECTORY, FLEET, WHOLE};
 
 impl Shell {
@@ -42,8 +42,8 @@ impl Shell {
                 Effect::Directory(entry) => {
                     self.storage().keep_line(&Line { room: room.clone(), entry })?;
                 }
-                Effect::RevokeTokens { identity, before, until } => {
-                    if !self.deployment()?.keep_tokens_of_removed {
+                Effect::RevokeTokens { identity, before, until, asked } => {
+                    if asked || !self.deployment()?.keep_tokens_of_removed {
                         self.storage().revoke(&identity, before, until, runtime::now())?;
                     }
                 }
@@ -72,24 +72,18 @@ impl Shell {
         })
     }
 
-    /// Tells the directory in the background, unless somebody does.
-    pub(super) fn tell_directory(self: &Rc<Self>) {
-        if self.telling_directory.try_lock().is_none() {
-            return;
-        }
-        let shell = Rc::clone(self);
-        self.state.wait_until(async move { shell.directory_told().await });
+    /// Tells the directory what it does not know, in the background; when to look again.
+    pub(super) fn tell_directory(self: &Rc<Self>) -> Result<Option<UnixMs>> {
+        let waits = self.storage().pending_line()?.is_some();
+        Ok(waits.then(|| self.tell(|shell| &shell.telling_directory, Self::lines_told)))
     }
 
-    /// Returns when the directory has the newest line. What fails is tried again at the next alarm.
-    pub(super) async fn directory_told(&self) {
-        let _turn = self.telling_directory.lock().await;
-        if let Err(error) = self.tell_lines().await {
-            console_log!("the directory is not told yet: {error}");
-        }
+    /// Returns when the directory has the newest line, or could not be told.
+    pub(super) async fn directory_told(self: &Rc<Self>) {
+        self.told(&self.telling_directory, Rc::clone(self).lines_told()).await;
     }
 
-    async fn tell_lines(&self) -> Result<()> {
+    async fn lines_told(self: Rc<Self>) -> Result<()> {
         while let Some(text) = self.storage().pending_line()? {
             let line: Line = serde_json::from_str(&text)?;
             let directory = runtime::object(&self.env, DIRECTORY, WHOLE)?;
@@ -134,7 +128,7 @@ impl Shell {
     fn placed(self: &Rc<Self>, lost: Option<NodeId>, answer: PlaceResponse) -> Result<()> {
         let node = match answer {
             PlaceResponse::StillThere => return self.handle(Event::NodeStillThere),
-            PlaceResponse::Placed { node, region } => Some((node, region)),
+            PlaceResponse::Placed(placed) => Some(placed),
             PlaceResponse::NoNode => None,
         };
         if let Some(node) = lost {

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use shared::claims::{ACCESS_LEEWAY_SECS, AccessClaims, INTERNAL_LEEWAY_SECS};
-use shared::control::PlaceResponse;
-use shared::ids::{NodeId, RegionName, RoomName};
+use shared::control::{PlaceResponse, Placed};
+use shared::ids::RoomName;
 use worker::{Request, Response, Result, WebSocketPair};
 
 use super::{CLAIMS_HEADER, PLACE_HEADER, SIGNALING_HEADER, Shell, USER_AGENT_HEADER};
@@ -69,7 +69,7 @@ impl Shell {
         let Some(place) = admission.place.take() else { return self.accept(room, admission, None) };
         self.put_back(room);
         let placed = match self.ask_fleet(&place).await {
-            PlaceResponse::Placed { node, region } => Some((node, region)),
+            PlaceResponse::Placed(placed) => Some(placed),
             // It was asked for a better one than there is.
             _ if !place.serving.is_empty() => None,
             _ => return runtime::refuse_worker(&no_node()),
@@ -80,12 +80,7 @@ impl Shell {
         self.accept(room, admission, placed)
     }
 
-    fn accept(
-        self: &Rc<Self>,
-        room: Room,
-        mut admission: Admission,
-        placed: Option<(NodeId, RegionName)>,
-    ) -> Result<Response> {
+    fn accept(self: &Rc<Self>, room: Room, mut admission: Admission, placed: Option<Placed>) -> Result<Response> {
         let pair = WebSocketPair::new()?;
         let connection = Self::new_connection()?;
         self.sockets.accept_client(&self.state, pair.server, connection.clone())?;
@@ -99,7 +94,7 @@ impl Shell {
         admission.ice_servers = ice_servers.of(admission.participant.as_str(), runtime::now().secs());
         let (participant, request) = (&admission.participant, &admission.attempt.request);
         let sdk = request.client_info.as_ref().map_or("UNKNOWN", |client| client.sdk().as_str_name());
-        let placed_in = placed.as_ref().map(|(_, region)| region);
+        let placed_in = placed.as_ref().map(|placed| &placed.region);
         let joined = Report::Joined { room: room.sid(), participant, back: request.reconnect, sdk, placed_in };
         runtime::report(&self.env, &[joined]);
         self.handle_in(room, Event::Joined { connection, admission: Box::new(admission), placed })?;
@@ -146,7 +141,7 @@ impl Shell {
     }
 
     /// Keeps a room that was only asked. One that nobody has joined is forgotten with the object's memory.
-    fn put_back(&self, room: Room) {
+    pub(super) fn put_back(&self, room: Room) {
         self.room.set(Some(room));
     }
 

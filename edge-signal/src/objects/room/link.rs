@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use shared::claims::INTERNAL_LEEWAY_SECS;
 use shared::control::RevokeRequest;
+use shared::geo::Place;
 use shared::ids::{NodeId, RegionName, RoomName};
 use worker::{Request, Response, Result, WebSocketPair};
 
@@ -81,6 +82,13 @@ impl Shell {
         self.sockets.close_node(&node, CLOSE_SILENT, "heartbeats missed");
         self.handle(Event::NodeGone { node: node.clone() })?;
         self.handle(Event::NodeLost { node })?;
+        runtime::text(200, "null")
+    }
+
+    /// There is a node near people who are served from afar.
+    pub(super) async fn node_near(self: &Rc<Self>, request: &mut Request) -> Result<Response> {
+        let place: Place = serde_json::from_str(&request.text().await?)?;
+        self.handle(Event::NodeNear { place })?;
         runtime::text(200, "null")
     }
 }

@@ -8,9 +8,11 @@ use shared::ids::RoomName;
 use worker::{Error, Request, Response, Result, console_error};
 
 use super::{Answered, Shell};
+use crate::fleet::Availability;
+use crate::objects::fleet::AVAILABILITY_PATH;
 use crate::room::event::Event;
 use crate::room::service::{self, Answer};
-use crate::runtime;
+use crate::runtime::{self, FLEET, WHOLE};
 
 /// A request about a room that may not exist.
 #[derive(Serialize, Deserialize)]
@@ -45,10 +47,28 @@ impl Shell {
         if matches!(asked.request, service::Request::Forward(..)) {
             return self.forward(asked).await;
         }
+        if let Err(refused) = self.check_node(&asked).await? {
+            return Ok(Err(refused));
+        }
         match self.ask(asked)? {
             Ok(Answer::Transfer(transfer)) => self.transfer(*transfer).await,
             answer => Ok(answer),
         }
+    }
+
+    /// Whether a room that is made can be on the node that its maker names.
+    async fn check_node(&self, asked: &Asked) -> Result<std::result::Result<(), service::Error>> {
+        let room = self.room_for(&asked.room)?;
+        let wanted = room.node_wanted(&asked.request);
+        self.put_back(room);
+        let node = match wanted {
+            Ok(Some(node)) => node,
+            Ok(None) => return Ok(Ok(())),
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let fleet = runtime::object(&self.env, FLEET, WHOLE)?;
+        let availability: Availability = runtime::call(&fleet, AVAILABILITY_PATH, &node).await?;
+        Ok(service::Error::of_node(availability).map_or(Ok(()), Err))
     }
 
     /// The same, also when the caller is gone meanwhile: nobody is to be left between two rooms.

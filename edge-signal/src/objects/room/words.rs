@@ -4,17 +4,17 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 use shared::ids::{ParticipantSid, RoomName};
-use worker::{Error, Result, console_error, console_log};
+use worker::{Error, Result};
 
 use super::service::Asked;
 use super::{Answered, SERVICE_PATH, Shell};
 use crate::room::event::{Event, UnixMs};
-use crate::room::forward::Word;
+use crate::room::forward::{Subject, Word};
 use crate::room::service::{self, Answer, Request};
 use crate::runtime::{self, ROOM};
 
 /// How long until a room is told again that could not be told, milliseconds.
-const RETRY_MS: u64 = 1_000;
+pub(super) const RETRY_MS: u64 = 1_000;
 
 /// A word on its way. A newer one about the same participant takes its place.
 #[derive(Clone, Serialize, Deserialize)]
@@ -26,56 +26,41 @@ pub(super) struct Letter {
 impl Letter {
     /// Its place.
     pub(super) fn key(&self) -> String {
-        format!("{}/{}", self.word.participant, self.to)
+        // Names of rooms may hold anything: what tells subjects apart comes first.
+        let subject = match self.word.subject() {
+            Subject::Forwarding => "",
+            Subject::Loudness => "loudness/",
+            Subject::Quality => "quality/",
+        };
+        format!("{subject}{}/{}", self.word.participant, self.to)
     }
 
     fn is_of(&self, participant: &ParticipantSid, to: &RoomName) -> bool {
-        self.word.participant == *participant && self.to == *to
+        self.word.participant == *participant && self.to == *to && self.word.subject() == Subject::Forwarding
     }
 }
 
 impl Shell {
     pub(super) fn keep_word(&self, to: RoomName, word: Word) -> Result<()> {
-        self.words_used.set(Some(true));
+        self.telling_rooms.keeps();
         self.storage().keep_letter(&Letter { to, word })
     }
 
     fn letters(&self) -> Result<Vec<(String, Letter)>> {
-        if self.words_used.get() == Some(false) {
-            return Ok(Vec::new());
-        }
-        let letters = self.storage().letters()?;
-        self.words_used.set(Some(!letters.is_empty()));
-        Ok(letters)
+        self.telling_rooms.kept(|| self.storage().letters())
     }
 
     /// Tells other rooms what they have not heard, in the background; when to look again.
     pub(super) fn tell_rooms(self: &Rc<Self>) -> Result<Option<UnixMs>> {
-        if self.letters()?.is_empty() {
-            return Ok(None);
-        }
-        let now = runtime::now();
-        if now >= self.rooms_deaf_until.get() && self.telling_rooms.try_lock().is_some() {
-            let shell = Rc::clone(self);
-            self.state.wait_until(async move {
-                let told = shell.rooms_told().await;
-                if let Err(error) = told.and(shell.settle().await) {
-                    console_error!("other rooms: {error}");
-                }
-            });
-        }
-        Ok(Some(now.after(RETRY_MS)))
+        let waits = !self.letters()?.is_empty();
+        Ok(waits.then(|| self.tell(|shell| &shell.telling_rooms, Self::rooms_told)))
     }
 
     /// Returns when all have heard, or one cannot be told.
-    async fn rooms_told(self: &Rc<Self>) -> Result<()> {
-        let _turn = self.telling_rooms.lock().await;
+    async fn rooms_told(self: Rc<Self>) -> Result<()> {
         while let Some((text, letter)) = self.letters()?.into_iter().next() {
-            if let Err(error) = self.deliver(&text, &letter).await {
-                console_log!("another room is not told yet: {error}");
-                self.rooms_deaf_until.set(runtime::now().after(RETRY_MS));
-                return Ok(());
-            }
+            // The machine knows of a refusal.
+            drop(self.deliver(&text, &letter).await?);
         }
         Ok(())
     }
@@ -85,7 +70,7 @@ impl Shell {
         let Request::Forward(_, to) = &asked.request else { return self.ask(asked) };
         let to = to.clone();
         // Whoever tells other rooms at the moment would hear its answer.
-        let _turn = self.telling_rooms.lock().await;
+        let _turn = self.telling_rooms.turn().await;
         let participant = match self.ask(asked)? {
             Ok(Answer::Forward(participant)) => participant,
             answer => return Ok(answer),

@@ -26,6 +26,9 @@ pub(in crate::room) struct Forwarded {
     /// Who it is there.
     participant: ParticipantSid,
     talk: Talk,
+    /// How its connection is, if its room has said so.
+    #[serde(default)]
+    pub(super) score: Option<Option<u8>>,
     ends: BTreeMap<NodeId, Inlet>,
 }
 
@@ -101,6 +104,7 @@ impl Room {
             from: from.clone(),
             participant: participant.clone(),
             talk: Talk::default(),
+            score: None,
             ends: BTreeMap::new(),
         };
         self.put_forwarded(&sid, Some(forwarded));
@@ -361,7 +365,7 @@ impl Room {
         true
     }
 
-    fn forwarded_from(&self, from: &RoomName, participant: &ParticipantSid) -> Option<ParticipantSid> {
+    pub(super) fn forwarded_from(&self, from: &RoomName, participant: &ParticipantSid) -> Option<ParticipantSid> {
         let is_it = |known: &Forwarded| known.from == *from && known.participant == *participant;
         self.forwarded.iter().find(|(_, known)| is_it(known)).map(|(sid, _)| sid.clone())
     }

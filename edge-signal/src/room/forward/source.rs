@@ -20,8 +20,11 @@ pub(in crate::room) type ForwardKey = (ParticipantSid, RoomName);
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(in crate::room) struct Forward {
     /// The other room has taken it.
-    accepted: bool,
+    pub(super) accepted: bool,
     talk: Talk,
+    /// How its connection is, as the other room was told last.
+    #[serde(default)]
+    pub(super) score: Option<Option<u8>>,
     ends: BTreeMap<PipeKey, Outlet>,
 }
 
@@ -67,12 +70,12 @@ impl Room {
         Ok(Answer::Forward(sid))
     }
 
-    pub(super) fn forward_accepted(&mut self, key: &ForwardKey) {
-        if self.forwards.get(key).is_some_and(|forward| !forward.accepted)
-            && let Some(forward) = self.forward_mut(key)
-        {
-            forward.accepted = true;
+    /// False: it was before.
+    pub(super) fn forward_accepted(&mut self, key: &ForwardKey) -> bool {
+        if self.forwards.get(key).is_none_or(|forward| forward.accepted) {
+            return false;
         }
+        self.forward_mut(key).map(|forward| forward.accepted = true).is_some()
     }
 
     /// The other room wants these pipes.

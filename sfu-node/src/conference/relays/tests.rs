@@ -6,7 +6,7 @@ use shared::ids::{Identity, ParticipantSid};
 
 use super::*;
 use crate::media::api::{
-    CertificateTurn, DataRole, ExtensionIds, IceCredentials, Speaker, SpeakerKey, TransportConfig,
+    CertificateTurn, DataRole, ExtensionIds, HandshakeRole, IceCredentials, Speaker, SpeakerKey, TransportConfig,
 };
 
 const A: ShardIndex = ShardIndex(0);
@@ -34,6 +34,7 @@ fn open(key: TransportKey) -> Command {
         local: IceCredentials { ufrag: "u".into(), password: "p".into() },
         fingerprint: None,
         certificate: CertificateTurn::First,
+        handshake: HandshakeRole::Server,
         data: DataRole::Both,
         pipe: None,
     }))
@@ -62,6 +63,7 @@ fn sender(source: TrackKey, ssrc: u32) -> Sender {
         described: true,
         payload_types: Vec::new(),
         extensions: ExtensionIds::default(),
+        playout_delay: [0; 3],
         cname: String::new(),
         delivery: Delivery::default(),
         only: None,

@@ -147,11 +147,55 @@ fn a_pipe_ends_with_its_room_and_says_when_it_fails() {
     );
     let room = hall.room.clone();
     assert_eq!(hall.conference.pipes_of(&room), [PipeKey(3)]);
-    hall.conference.repeat(&room);
-    let said = hall.conference.flush().messages;
-    assert!(said.iter().any(|(_, message)| matches!(message, NodeToRoom::PipeOpened { pipe: PipeKey(3), .. })));
-    let ended = hall.tell(RoomToNode::CloseSession { session: key("bob", 1), quietly: false });
+    hall.conference.close_room(&room);
+    let ended = hall.conference.flush();
     assert!(ended.commands.iter().any(|(_, command)| matches!(command, Command::Close(closed) if *closed == lasting)));
+}
+
+#[test]
+fn a_pipe_is_there_for_whoever_comes_after_the_last_one_until_the_room_closes_it() {
+    let pipe = PipeKey(1);
+    let mut hall = Hall::new(10);
+    let room = hall.room.clone();
+    hall.open("ada", 1, JOIN).unwrap();
+    hall.conference.flush();
+    let opened = transport(&hall.tell(RoomToNode::OpenPipe { pipe, dials: true, tracks_only: false }));
+    let closes = |effects: &Effects| {
+        effects.commands.iter().any(|(_, command)| matches!(command, Command::Close(closed) if *closed == opened))
+    };
+    assert!(!closes(&hall.tell(RoomToNode::CloseSession { session: key("ada", 1), quietly: false })));
+    assert_eq!(hall.conference.pipes_of(&room), [pipe], "the room knows nothing else");
+    hall.open("bob", 1, JOIN).unwrap();
+    hall.conference.flush();
+    hall.tell(RoomToNode::CloseSession { session: key("bob", 1), quietly: false });
+    assert!(closes(&hall.tell(RoomToNode::ClosePipe { pipe })));
+    let fresh = hall.tell(RoomToNode::OpenPipe { pipe, dials: true, tracks_only: false });
+    assert!(fresh.commands.is_empty(), "nothing is left of the room: {fresh:?}");
+}
+
+#[test]
+fn a_room_that_may_have_missed_what_an_end_is_like_hears_it_again() {
+    let pipe = PipeKey(1);
+    let (mut here, mut there) = (Hall::new(10), Hall::new(10));
+    for hall in [&mut here, &mut there] {
+        hall.open("bob", 1, JOIN).unwrap();
+        hall.conference.flush();
+    }
+    let answers = here.tell(RoomToNode::OpenPipe { pipe, dials: false, tracks_only: false });
+    // What the end there is like is lost; it knows of the one here by then.
+    there.tell(RoomToNode::OpenPipe { pipe, dials: true, tracks_only: false });
+    pass_on(answers, &mut there, pipe);
+    let room = there.room.clone();
+    let connects = |effects: Effects| {
+        let connects = |(_, command): &(_, Command)| matches!(command, Command::ConnectPipe(..));
+        effects.commands.iter().filter(|command| connects(command)).count()
+    };
+    there.conference.repeat(&room);
+    let again = there.conference.flush();
+    assert_eq!(connects(pass_on(again, &mut here, pipe)), 1);
+    there.conference.repeat(&room);
+    let once_more = there.conference.flush();
+    assert_eq!(connects(pass_on(once_more, &mut here, pipe)), 0, "it stands");
 }
 
 #[test]

@@ -75,6 +75,7 @@ impl Story {
             pipes: true,
             place: Place { latitude: 52.5, longitude: 13.4 },
             leaving: leaving.subscribe(),
+            exit: Exit::new(),
             shed_limit: Duration::from_millis(200),
         };
         let (attaches, received) = mpsc::channel(4);
@@ -113,6 +114,7 @@ impl Story {
             tracks: Vec::new(),
             subscriptions: Vec::new(),
             established: None,
+            playout_delay: None,
         }
     }
 

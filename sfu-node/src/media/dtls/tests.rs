@@ -1,4 +1,4 @@
-//! The server against a DTLS client, datagram by datagram.
+//! Either role against the other one, datagram by datagram.
 
 use rtc::crypto::providers::AwsLcRsProvider;
 
@@ -79,6 +79,34 @@ fn agrees_on_cm_with_a_client_that_has_no_gcm() {
     run(now, &mut client, &mut server, &mut events);
     let [DtlsEvent::Connected { profile, keys }] = events.as_slice() else { panic!("{events:?}") };
     assert_eq!((*profile, keys.as_ref().len()), (SrtpProfile::Aes128CmHmacSha1_80, 60));
+}
+
+#[test]
+fn whoever_begins_offers_the_one_profile_that_it_is_told() {
+    for profile in [SrtpProfile::AeadAes128Gcm, SrtpProfile::Aes128CmHmacSha1_80] {
+        let now = Instant::now();
+        let identities = Identities::generate(&provider()).unwrap();
+        let [ours, theirs] = [CertificateTurn::First, CertificateTurn::Second].map(|turn| identities.of(turn).clone());
+        let (our_events, their_events) = (&mut Vec::new(), &mut Vec::new());
+        let mut begins = Dtls::new(ours.clone(), Some(theirs.fingerprint()));
+        let mut waits = Dtls::new(theirs, Some(ours.fingerprint()));
+        assert!(begins.may_begin());
+        begins.begin(now, profile, our_events);
+        begins.begin(now, SrtpProfile::AeadAes128Gcm, our_events);
+        assert!(!begins.may_begin());
+        while let Some(datagram) = begins.poll_transmit() {
+            waits.handle_datagram(now, &datagram, their_events);
+            while let Some(datagram) = waits.poll_transmit() {
+                begins.handle_datagram(now, &datagram, our_events);
+            }
+        }
+        let agreed = |events: &[DtlsEvent]| match events {
+            [DtlsEvent::Connected { profile, keys }] => (*profile, keys.as_ref().to_vec()),
+            events => panic!("{events:?}"),
+        };
+        assert_eq!(agreed(our_events), agreed(their_events));
+        assert_eq!(agreed(our_events).0, profile);
+    }
 }
 
 #[test]

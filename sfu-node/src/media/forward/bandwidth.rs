@@ -91,6 +91,9 @@ impl Bandwidth {
     pub(crate) fn heard(&mut self, now: Time, body: &[u8]) -> Result<(), Malformed> {
         let feedback = Feedback::parse(body)?;
         let start = self.unwrap(feedback.reference) * REFERENCE_UNIT;
+        if let Some(received) = feedback.last_received() {
+            self.history.follow(received);
+        }
         let (mut lost, mut told) = (0, 0);
         for (number, arrival) in feedback.statuses() {
             let Some(sent) = self.history.take(number) else { continue };

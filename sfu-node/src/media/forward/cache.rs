@@ -50,7 +50,6 @@ struct Entry {
     audio_level: u16,
     dependency: u16,
     capture_time: u16,
-    playout_delay: u16,
     payload: u16,
 }
 
@@ -76,7 +75,7 @@ impl PacketCache {
     /// Keeps a copy, over the oldest.
     pub(crate) fn insert(&mut self, now: Time, packet: &SourcePacket<'_>) {
         let copied = &packet.copied;
-        let parts = [copied.audio_level, copied.dependency, copied.capture_time, copied.playout_delay, packet.payload];
+        let parts = [copied.audio_level, copied.dependency, copied.capture_time, packet.payload];
         let len: usize = parts.iter().map(|part| part.len()).sum();
         if len > MAX_RTP_LEN {
             return;
@@ -100,7 +99,6 @@ impl PacketCache {
             audio_level: len16(copied.audio_level),
             dependency: len16(copied.dependency),
             capture_time: len16(copied.capture_time),
-            playout_delay: len16(copied.playout_delay),
             payload: len16(packet.payload),
         };
         for part in parts {
@@ -123,14 +121,13 @@ impl PacketCache {
         let (audio_level, rest) = rest.split_at_checked(entry.audio_level.into())?;
         let (dependency, rest) = rest.split_at_checked(entry.dependency.into())?;
         let (capture_time, rest) = rest.split_at_checked(entry.capture_time.into())?;
-        let (playout_delay, rest) = rest.split_at_checked(entry.playout_delay.into())?;
         let payload = rest.get(..entry.payload.into())?;
         Some(SourcePacket {
             sequence,
             timestamp: entry.timestamp,
             marker: entry.marker,
             slot: entry.slot,
-            copied: Copied { audio_level, dependency, capture_time, playout_delay },
+            copied: Copied { audio_level, dependency, capture_time },
             payload,
         })
     }
@@ -149,7 +146,7 @@ mod tests {
     use super::*;
 
     fn packet(sequence: u64, payload: &[u8]) -> SourcePacket<'_> {
-        let copied = Copied { audio_level: &[1], dependency: &[2, 2], capture_time: &[], playout_delay: &[3] };
+        let copied = Copied { audio_level: &[1], dependency: &[2, 2], capture_time: &[3] };
         SourcePacket { sequence, timestamp: 5, marker: true, slot: 1, copied, payload }
     }
 
@@ -161,7 +158,7 @@ mod tests {
             let found = cache.lookup(Time(0), sequence.into()).unwrap();
             assert_eq!(found.payload, [sequence; 10]);
             assert_eq!((found.copied.audio_level, found.copied.dependency), (&[1][..], &[2, 2][..]));
-            assert_eq!((found.copied.capture_time, found.copied.playout_delay), (&[][..], &[3][..]));
+            assert_eq!(found.copied.capture_time, [3]);
         }
         // 14 bytes a packet: the ring of 64 holds four.
         assert_eq!(cache.lookup(Time(0), 17).unwrap().payload, [17; 10]);

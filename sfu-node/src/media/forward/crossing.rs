@@ -242,7 +242,7 @@ impl Head {
         self.number32(*epoch);
         self.number(*sequence);
         self.number32(*timestamp);
-        let elements = [copied.audio_level, copied.dependency, copied.capture_time, copied.playout_delay];
+        let elements = [copied.audio_level, copied.dependency, copied.capture_time];
         for element in elements {
             match u8::try_from(element.len()) {
                 Ok(len) => {
@@ -330,12 +330,8 @@ impl<'a> Rest<'a> {
         let epoch = self.number32()?;
         let sequence = self.number()?;
         let timestamp = self.number32()?;
-        let copied = Copied {
-            audio_level: self.element()?,
-            dependency: self.element()?,
-            capture_time: self.element()?,
-            playout_delay: self.element()?,
-        };
+        let copied =
+            Copied { audio_level: self.element()?, dependency: self.element()?, capture_time: self.element()? };
         let marker = flags & MARKER != 0;
         let packet = SourcePacket { sequence, timestamp, marker, slot, copied, payload: self.0 };
         let (first, late, repaired) = (flags & FIRST != 0, flags & LATE != 0, flags & REPAIRED != 0);
@@ -359,7 +355,7 @@ mod tests {
         let meter = Meter { began: Some(Time(5)), bytes: 6, rate: None };
         let standing = Standing { layer: 1, epoch: 2, slot: 3, live: true, last: Time(4), meter, clocks: Some(clocks) };
         let silent = Standing { layer: 2, live: false, clocks: None, ..standing };
-        let copied = Copied { audio_level: &[1], dependency: &[9; 255], capture_time: &[], playout_delay: &[1, 2, 3] };
+        let copied = Copied { audio_level: &[1], dependency: &[9; 255], capture_time: &[] };
         let template = Template { spatial: 1, temporal: 2, targets: 3, switches: 4, needs: 5 };
         let meter_known = Some(([6; 32], [7; 8]));
         let targets = TargetMeter { began: Some(Time(1)), bytes: [2; 32], frames: [3; 8], known: meter_known };

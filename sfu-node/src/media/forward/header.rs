@@ -28,7 +28,6 @@ pub(crate) struct Copied<'a> {
     pub(crate) audio_level: &'a [u8],
     pub(crate) dependency: &'a [u8],
     pub(crate) capture_time: &'a [u8],
-    pub(crate) playout_delay: &'a [u8],
 }
 
 impl<'a> Copied<'a> {
@@ -39,7 +38,6 @@ impl<'a> Copied<'a> {
             audio_level: element(ids.audio_level),
             dependency: element(ids.dependency_descriptor),
             capture_time: element(ids.abs_capture_time),
-            playout_delay: element(ids.playout_delay),
         }
     }
 }
@@ -51,6 +49,7 @@ pub(crate) struct Own<'a> {
     pub(crate) mid: &'a [u8],
     pub(crate) abs_send_time: [u8; 3],
     pub(crate) transport_cc: u16,
+    pub(crate) playout_delay: [u8; 3],
     /// Added to the dependency descriptor's frame number.
     pub(crate) frame_delta: u16,
 }
@@ -70,7 +69,7 @@ pub(crate) fn write<'b>(
     out.push(ids.transport_cc, &own.transport_cc.to_be_bytes());
     out.push(ids.audio_level, copied.audio_level);
     out.push(ids.abs_capture_time, copied.capture_time);
-    out.push(ids.playout_delay, copied.playout_delay);
+    out.push(ids.playout_delay, &own.playout_delay);
     if let Some(at) = out.push(ids.dependency_descriptor, copied.dependency) {
         out.shift_frame_number(at, own.frame_delta);
     }
@@ -149,7 +148,8 @@ mod tests {
     use crate::media::forward::rtp::RtpPacket;
 
     const FIXED: Fixed = Fixed { marker: true, payload_type: 100, sequence: 65535, timestamp: 7, ssrc: 9 };
-    const OWN: Own<'_> = Own { mid: b"3", abs_send_time: [1, 2, 3], transport_cc: 0x0405, frame_delta: 2 };
+    const OWN: Own<'_> =
+        Own { mid: b"3", abs_send_time: [1, 2, 3], transport_cc: 0x0405, playout_delay: [1, 1, 1], frame_delta: 2 };
 
     fn ids() -> ExtensionIds {
         ExtensionIds {
@@ -168,7 +168,7 @@ mod tests {
     fn what_is_written_parses_back() {
         for dependency in [&[0x80, 0xff, 0xff][..], &[9; 255][..]] {
             let mut buf = [0xaa; MAX_HEADER];
-            let copied = Copied { audio_level: &[0x7f], dependency, capture_time: &[8; 16], playout_delay: &[1, 1, 1] };
+            let copied = Copied { audio_level: &[0x7f], dependency, capture_time: &[8; 16] };
             let rtp = RtpPacket::parse(write(&mut buf, &FIXED, &ids(), &OWN, &copied)).unwrap();
             assert_eq!((rtp.payload_type, rtp.marker, rtp.sequence, rtp.timestamp, rtp.ssrc), (100, true, 65535, 7, 9));
             assert_eq!(rtp.extensions.element(Some(1)), Some(&b"3"[..]));

@@ -1,11 +1,15 @@
-//! When a layer's publisher is asked for a keyframe: at once, then throttled, then repeated with backoff until it comes.
+//! When a layer's publisher is asked for a keyframe: at once, and once more soon after, then throttled; repeated with backoff
+//! until it comes.
 
 use std::time::Duration;
 
 use crate::media::forward::clock::Time;
 
-/// Least time between two requests for one layer.
-const MIN_INTERVAL: Duration = Duration::from_millis(500);
+/// Least time between requests for one layer on average: one may come earlier than that, as people come one after another
+/// when their call moves.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Least time between any two: libwebrtc passes over one that comes within 300 ms of the last.
+const SPACING: Duration = Duration::from_millis(330);
 /// Longest wait between repeated requests.
 const MAX_INTERVAL: Duration = Duration::from_secs(4);
 
@@ -13,6 +17,8 @@ const MAX_INTERVAL: Duration = Duration::from_secs(4);
 #[derive(Debug, Default)]
 pub(crate) struct KeyframeRequest {
     last: Option<Time>,
+    /// From when on another one is not too many.
+    allowed: Option<Time>,
     next: Option<Time>,
     repeats: u32,
 }
@@ -24,7 +30,9 @@ impl KeyframeRequest {
         if self.next.is_some() && self.last == Some(now) {
             return;
         }
-        let earliest = self.last.map_or(now, |last| last.plus(MIN_INTERVAL).deadline().max(now));
+        let spaced = self.last.map(|last| last.plus(SPACING).deadline());
+        let allowed = self.allowed.map(Time::deadline);
+        let earliest = [spaced, allowed].into_iter().flatten().fold(now, Time::max);
         self.next = Some(self.next.map_or(earliest, |next| next.min(earliest)));
     }
 
@@ -49,9 +57,10 @@ impl KeyframeRequest {
         if self.next.is_none_or(|next| next > now) {
             return false;
         }
-        let wait = MIN_INTERVAL.saturating_mul(1 << self.repeats.min(3)).min(MAX_INTERVAL);
+        let wait = INTERVAL.saturating_mul(1 << self.repeats.min(3)).min(MAX_INTERVAL);
         self.repeats = self.repeats.saturating_add(1);
         self.last = Some(now);
+        self.allowed = Some(self.allowed.map_or(now, |allowed| allowed.plus(INTERVAL).max(now)));
         self.next = Some(now.plus(wait).deadline());
         true
     }
@@ -67,7 +76,21 @@ mod tests {
         request.want(Time(0));
         assert!(request.take_due(Time(0)), "at once");
         request.want(Time(1));
-        assert!(!request.take_due(Time(499_999)));
+        assert!(!request.take_due(Time(329_999)));
+        assert!(request.take_due(Time(330_000)), "one more soon");
+        request.settle();
+        request.want(Time(400_000));
+        assert!(!request.take_due(Time(659_999)));
+        assert!(request.take_due(Time(660_000)));
+        request.settle();
+        request.want(Time(700_000));
+        assert!(!request.take_due(Time(999_999)), "but no fourth in the second");
+        assert!(request.take_due(Time(1_000_000)));
+        request.settle();
+
+        let mut request = KeyframeRequest::default();
+        request.want(Time(0));
+        assert!(request.take_due(Time(0)));
         let mut sent = vec![];
         for _ in 0..6 {
             let due = request.next_due().unwrap();
@@ -80,7 +103,7 @@ mod tests {
         request.settle();
         assert_eq!(request.next_due(), None);
         request.want(Time(15_500_001));
-        assert!(!request.take_due(Time(15_999_999)), "the throttle holds over a keyframe");
-        assert!(request.take_due(Time(16_000_000)));
+        assert!(!request.take_due(Time(15_829_999)), "the throttle holds over a keyframe");
+        assert!(request.take_due(Time(15_830_000)));
     }
 }

@@ -59,6 +59,23 @@ impl Forwarder {
         }
     }
 
+    /// A client is connected: asks for keyframes of a track of which nothing has come yet, but whose streams are known. One
+    /// that another node served before sends no keyframe by itself.
+    pub(super) fn request_first_keyframe(&mut self, now: Time, track: usize) {
+        let Some(track) = self.tracks.get_mut(track) else { return };
+        let Some(source) = track.source.as_mut() else { return };
+        let publisher = self.transports.get(source.transport);
+        let is_there = publisher.is_some_and(|from| from.connected && from.relayed_from.is_none());
+        let is_awaited = |slot: &usize| {
+            let subscription = self.subscriptions.get(*slot).filter(|known| known.awaits_anything());
+            subscription.and_then(|known| self.transports.get(known.transport)).is_some_and(|to| to.connected)
+        };
+        let is_to_come = source.layers.iter().all(|layer| layer.last.is_none());
+        if is_there && is_to_come && track.subscriptions.iter().any(is_awaited) {
+            source.layers.iter_mut().filter(|layer| layer.ssrc.is_some()).for_each(|layer| layer.keyframe.want(now));
+        }
+    }
+
     /// Sends the requests that are due to a track's publisher, and arms its timer.
     pub(super) fn serve_track<S: Sink>(&mut self, now: Time, slot: usize, sink: &mut S) {
         let Some(track) = self.tracks.get_mut(slot) else { return };
@@ -84,6 +101,10 @@ impl Forwarder {
             if layer.keyframe.take_due(now) {
                 self.stats.plis_sent += 1;
                 send(publisher.key, &[Box::new(rtcp::pli(publisher.ssrc, ssrc))], sink);
+                if layer.last.is_none() {
+                    // It may never come.
+                    layer.keyframe.settle();
+                }
             }
             let due = layer.missing.take_due(now);
             if !due.is_empty() {

@@ -77,6 +77,7 @@ pub(crate) struct Subscription {
     pub(crate) rtx_ssrc: Option<u32>,
     pub(crate) payload_types: Vec<PayloadType>,
     ids: ExtensionIds,
+    playout_delay: [u8; 3],
     mid: ArrayVec<u8, MAX_MID>,
     cname: Bytes,
     /// The receiver knows our SSRC: it spoke of it.
@@ -125,6 +126,7 @@ impl Subscription {
             rtx_ssrc: None,
             payload_types: Vec::new(),
             ids: ExtensionIds::default(),
+            playout_delay: [0; 3],
             mid: ArrayVec::new(),
             cname: Bytes::new(),
             ssrc_known: false,
@@ -157,6 +159,7 @@ impl Subscription {
         self.rtx_ssrc = sender.rtx_ssrc;
         self.payload_types = sender.payload_types;
         self.ids = sender.extensions;
+        self.playout_delay = sender.playout_delay;
         self.mid = sender.mid.bytes().take(MAX_MID).collect();
         self.cname = Bytes::from(sender.cname.into_bytes());
     }
@@ -240,6 +243,11 @@ impl Subscription {
             && self.held.is_none()
             && (self.current != Some(target) || self.is_stuck(source, target));
         (waits && self.routes.iter().any(Option::is_some)).then_some(target)
+    }
+
+    /// Whatever layer comes first is to go out.
+    pub(crate) fn awaits_anything(&self) -> bool {
+        self.kind == TrackKind::Video && !self.is_piped() && self.allowed().is_some()
     }
 
     /// The layer that is to go out: the highest live one that is allowed.
@@ -376,7 +384,13 @@ impl Subscription {
         let sequence = self.rtx_sequence;
         self.rtx_sequence = sequence.wrapping_add(1);
         let fixed = Fixed { marker: false, payload_type, sequence, timestamp: newest.timestamp, ssrc };
-        let own = header::Own { mid: &[], abs_send_time: out.abs_send_time, transport_cc: number, frame_delta: 0 };
+        let own = header::Own {
+            mid: &[],
+            abs_send_time: out.abs_send_time,
+            transport_cc: number,
+            playout_delay: self.playout_delay,
+            frame_delta: 0,
+        };
         let mut buf = [0; header::MAX_HEADER];
         let header_len = header::write(&mut buf, &fixed, &self.ids, &own, &Copied::default()).len();
         if let Some(first) = buf.first_mut() {
@@ -583,6 +597,7 @@ impl Subscription {
             mid: if self.ssrc_known { &[] } else { &self.mid },
             abs_send_time: out.abs_send_time,
             transport_cc: number.unwrap_or(0),
+            playout_delay: self.playout_delay,
             frame_delta: run.shift.frame,
         };
         let mut buf = [0; header::MAX_HEADER];

@@ -37,6 +37,7 @@ use crate::media::api::{
 const NONE: [u32; 0] = [];
 const ROOM: RoomKey = RoomKey(1);
 const ADA: TransportKey = TransportKey(10);
+const BOB: TransportKey = TransportKey(20);
 const CAMERA: TrackKey = TrackKey(100);
 const MICROPHONE: TrackKey = TrackKey(101);
 
@@ -52,6 +53,8 @@ const DOWN: ExtensionIds = ExtensionIds {
     abs_capture_time: Some(3),
     playout_delay: Some(2),
 };
+
+const PLAYOUT_DELAY: [u8; 3] = [4, 5, 6];
 
 const OPUS: PayloadType =
     PayloadType { pt: 111, codec: Codec::Opus, format: 0, clock_rate: 48_000, rtx_pt: None, nack: true, pli: false };
@@ -208,6 +211,7 @@ fn sender(source: TrackKey, ssrc: u32, payload_types: Vec<PayloadType>) -> Sende
         described: false,
         payload_types,
         extensions: DOWN,
+        playout_delay: PLAYOUT_DELAY,
         cname: "PA_ada".into(),
         delivery: shared::control::Delivery::default(),
         only: None,

@@ -25,8 +25,8 @@ use shared::ids::{Identity as Name, ParticipantSid};
 
 use super::*;
 use crate::media::api::{
-    CertificateTurn, Codec, DataRole, ExtensionIds, Fingerprint, IceCredentials, PayloadType, Receiver, RoomKey,
-    Sender, Speaker, SpeakerKey, SsrcPair, TrackKey, TransportKey,
+    CertificateTurn, Codec, DataRole, ExtensionIds, Fingerprint, HandshakeRole, IceCredentials, PayloadType, Receiver,
+    RoomKey, Sender, Speaker, SpeakerKey, SsrcPair, TrackKey, TransportKey,
 };
 use crate::media::dtls::fuzzing::Peer;
 use crate::media::srtp::{Srtp, SrtpError};
@@ -132,6 +132,7 @@ impl World {
             local: IceCredentials { ufrag: format!("ufrag{key}"), password: password(key) },
             fingerprint: Some(Peer::fingerprint()),
             certificate: CertificateTurn::First,
+            handshake: HandshakeRole::Server,
             data: DataRole::Both,
             pipe: None,
         };
@@ -172,6 +173,7 @@ impl World {
             described: true,
             payload_types: vec![vp8],
             extensions,
+            playout_delay: [0; 3],
             cname: "PA".into(),
             delivery: Delivery::default(),
             only: None,

@@ -207,6 +207,12 @@ impl Table {
         self.by_addr.get(&addr).copied()
     }
 
+    /// Whether a connected peer is there, and nothing is about to change.
+    pub(super) fn is_settled_at(&self, addr: SocketAddr) -> bool {
+        let transport = self.index_at(addr).and_then(|index| self.transports.get(index));
+        transport.is_some_and(|transport| transport.is_connected() && transport.ice.is_settled_at(addr))
+    }
+
     /// A transport, and the crypto library it needs.
     pub(super) fn transport(&mut self, index: usize) -> Option<(&mut Transport, &dyn RTCCrypto)> {
         Some((self.transports.get_mut(index)?, self.provider.crypto()))

@@ -1,5 +1,6 @@
 //! Whole sessions against an independent WebRTC implementation, and what strangers and forgers get.
 
+mod consent;
 mod memory;
 mod pipes;
 mod roaming;
@@ -71,6 +72,20 @@ fn a_server_offered_connection_may_learn_the_fingerprint_late() {
     let fingerprint = world.clients[ada].fingerprint();
     world.command(Command::SetFingerprint(TransportKey(0), fingerprint));
     world.connect(ada);
+}
+
+#[test]
+fn the_node_may_begin() {
+    for profile in [SrtpProfile::AeadAes128Gcm, SrtpProfile::Aes128CmHmacSha1_80] {
+        let mut world = World::new();
+        let ada = world.dial_as(DataRole::Both, false);
+        let (fingerprint, handshake) = (Some(world.clients[ada].fingerprint()), HandshakeRole::Client(profile));
+        let open = TransportConfig { handshake, ..config(0, DataRole::Both, fingerprint) };
+        world.command(Command::Open(Box::new(open)));
+        world.pass(Duration::from_secs(1));
+        assert_eq!(world.connected_with(ada), Some(profile));
+        world.until("channels", |w| !w.clients[ada].channels.is_empty());
+    }
 }
 
 #[test]

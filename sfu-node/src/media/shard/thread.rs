@@ -229,13 +229,14 @@ impl Turns {
     /// Waits until there is something to do. True: there should be datagrams, though nobody told of them.
     fn wait(&mut self, ready: &mut Events) -> io::Result<bool> {
         let (began, transports) = (Instant::now(), self.shard.transport_count());
-        if let Some(moment) = self.gather.steady(transports, self.shard.is_quiet(began)) {
-            let patience = self.patience().unwrap_or(moment);
+        let quiet = self.shard.is_quiet(began);
+        if let Some(moment) = self.gather.steady(transports, quiet) {
+            let patience = self.patience(began, quiet).unwrap_or(moment);
             thread::sleep(patience.min(moment));
             self.readable = true;
             return Ok(patience >= moment);
         }
-        let patience = if self.rings.may_sleep() { self.patience() } else { Some(Duration::ZERO) };
+        let patience = if self.rings.may_sleep() { self.patience(began, quiet) } else { Some(Duration::ZERO) };
         match self.poll.poll(ready, patience) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
@@ -245,18 +246,21 @@ impl Turns {
         self.readable |= told;
         if told || self.rings.hold_something() {
             let now = Instant::now();
-            self.gather.note_told(now.saturating_duration_since(began));
-            thread::sleep(self.gather.time(transports, self.shard.is_quiet(now)));
+            let quiet = self.shard.is_quiet(now);
+            self.gather.note_told(now.saturating_duration_since(began), quiet);
+            thread::sleep(self.gather.time(transports, quiet));
         }
         Ok(false)
     }
 
     /// How long the poll may sleep.
-    fn patience(&self) -> Option<Duration> {
+    fn patience(&self, now: Instant, quiet: bool) -> Option<Duration> {
         if self.readable {
             return Some(Duration::ZERO);
         }
-        let timer = self.shard.next_timeout().map(|at| at.saturating_duration_since(Instant::now()));
+        let transports = self.shard.transport_count();
+        let until = |at: Instant| self.gather.timer(transports, quiet, at.saturating_duration_since(now));
+        let timer = self.shard.next_timeout().map(until);
         let retry = (self.waiting.is_some() || self.overdue).then_some(RETRY_AFTER);
         [timer, retry].into_iter().flatten().min()
     }

@@ -14,7 +14,8 @@ use rtc::stun::textattrs::TextAttribute;
 use shared::ids::{Identity, ParticipantSid};
 
 use crate::media::api::{
-    CertificateTurn, DataRole, IceCredentials, RoomKey, Speaker, SpeakerKey, SrtpProfile, TransportConfig, TransportKey,
+    CertificateTurn, DataRole, HandshakeRole, IceCredentials, RoomKey, Speaker, SpeakerKey, SrtpProfile,
+    TransportConfig, TransportKey,
 };
 use crate::media::forward::rtcp;
 use crate::media::srtp::Srtp;
@@ -68,6 +69,7 @@ impl Peer {
             local: IceCredentials { ufrag: format!("ufrag{n}"), password: password(n) },
             fingerprint: None,
             certificate: CertificateTurn::First,
+            handshake: HandshakeRole::Server,
             data: DataRole::Both,
             pipe: None,
         }

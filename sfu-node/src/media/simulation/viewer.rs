@@ -132,6 +132,7 @@ impl Viewer {
             described: true,
             payload_types: vec![PayloadType { pt: 120, rtx_pt: Some(121), ..VP8 }],
             extensions: IDS,
+            playout_delay: [0; 3],
             cname: "PA_ada".into(),
             delivery: camera.delivery,
             only: None,

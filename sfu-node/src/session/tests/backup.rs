@@ -77,6 +77,7 @@ fn a_subscriber_is_sent_the_first_codec_it_takes_and_the_room_is_told_of_another
             kind: VIDEO,
             codecs: codecs.iter().map(ToString::to_string).collect(),
             delivery: shared::control::Delivery::default(),
+            stream: None,
         };
         assert!(story.session.subscribe(subscription, source, &mut story.allocator, &mut story.out));
         story.offer(1, offer);

@@ -86,7 +86,7 @@ fn a_dual_publisher_is_answered_without_subscriptions() {
     assert_eq!(story.receivers().len(), 2);
     // Publisher up alone is not the participant's state.
     let publisher = story.session.publisher.transport;
-    story.session.connected(publisher, &mut story.out);
+    story.session.connected(publisher, None, &mut story.out);
     assert!(!story.take_messages().iter().any(|m| matches!(m, NodeToRoom::MediaState { .. })));
 }
 
@@ -142,18 +142,26 @@ fn a_client_with_another_address_is_asked_where_it_receives() {
     let (id, ..) = story.offered().unwrap();
     let (publisher, subscriber) =
         (story.session.publisher.transport, story.session.subscriber.as_ref().unwrap().transport);
-    let readdressed = |story: &mut Story, transport| {
-        story.out.commands.clear();
-        story.session.readdressed(transport, &mut story.allocator, &mut story.out);
+    let restarted = |story: &mut Story| {
         story.flush();
         let restarted = story.out.commands.iter().any(|c| matches!(c, Command::RestartIce(of, _) if *of == subscriber));
+        story.out.commands.clear();
         (restarted, story.offered().map(|(id, ..)| id))
+    };
+    let readdressed = |story: &mut Story, transport| {
+        story.session.readdressed(transport);
+        restarted(story)
     };
     assert_eq!(readdressed(&mut story, publisher), (false, None), "it has an offer to answer");
     story.answer(id, DUAL_DATA_ANSWER);
+    assert_eq!(restarted(&mut story), (true, Some(id + 1)), "now it has answered");
+    assert_eq!(readdressed(&mut story, publisher), (false, None), "the restart may have been before this");
     assert_eq!(readdressed(&mut story, subscriber), (false, None), "it has shown itself there");
-    assert_eq!(readdressed(&mut story, publisher), (true, Some(id + 1)));
-    assert_eq!(readdressed(&mut story, publisher), (false, None), "once");
+    story.answer(id + 1, DUAL_DATA_ANSWER);
+    assert_eq!(restarted(&mut story), (false, None));
+    assert_eq!(readdressed(&mut story, publisher), (true, Some(id + 2)));
+    story.answer(id + 2, DUAL_DATA_ANSWER);
+    assert_eq!(restarted(&mut story), (false, None), "once");
 }
 
 #[test]

@@ -97,10 +97,16 @@ fn a_track_in_the_section_of_one_that_was_never_announced_gets_its_own() {
     let start = JS_PUBLISH.rfind("m=audio").unwrap();
     let end = start + 7 + JS_PUBLISH[start + 7..].find("\r\nm=").unwrap() + 2;
     let own = JS_PUBLISH[start..end].replace("a=mid:7", "a=mid:9").replace(JS_MICROPHONE, "later");
-    let offer = stop_sending(JS_PUBLISH, "7", "inactive").replace("6 7 8\r\n", "6 7 8 9\r\n") + &own;
-    story.offer(2, &offer.replace("3242662516", "77"));
-    assert!(story.ended.is_empty());
-    assert!(story.receivers().iter().any(|receiver| receiver.mid == "9" && receiver.kind == AUDIO));
+    // The client gives the other one up in the same offer, or in a later one.
+    for stays in [true, false] {
+        let before = if stays { JS_PUBLISH.to_owned() } else { stop_sending(JS_PUBLISH, "7", "inactive") };
+        let offer = before.replace("6 7 8\r\n", "6 7 8 9\r\n") + &own;
+        story.offer(if stays { 2 } else { 3 }, &offer.replace("3242662516", "77"));
+        assert!(story.ended.is_empty());
+        let audio: Vec<_> = story.receivers().into_iter().filter(|receiver| receiver.kind == AUDIO).collect();
+        let [later] = &audio[..] else { panic!("{audio:?}") };
+        assert_eq!((later.mid.as_str(), later.track), ("9", later.track.primary()), "it has no second codec");
+    }
 }
 
 #[test]

@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 
 use edge_signal::room::event::JoinAttempt;
+use edge_signal::room::forward::Word;
 use livekit_protocol::{SignalRequest, SignalResponse};
 use shared::control::{FleetToNode, NodeToFleet, NodeToRoom, PlaceRequest, PlaceResponse, RoomToNode};
+use shared::geo::Place;
 use shared::ids::{NodeId, RoomName};
 
 use crate::directory::Line;
@@ -73,8 +75,12 @@ pub(crate) enum Call {
     RoomOver { room: RoomName, life: u64 },
     /// A room tells the directory.
     Directory { life: u64, line: Box<Line> },
+    /// A room tells another of a participant that is forwarded.
+    Word { to: RoomName, life: u64, word: Box<Word> },
     /// The fleet tells a room of a silent node.
     NodeSilent { room: RoomName, node: NodeId },
+    /// The fleet tells a room of a node near people who are served from afar.
+    NodeNear { room: RoomName, place: Place },
 }
 
 /// An answer.
@@ -95,6 +101,8 @@ pub(crate) enum Reply {
     },
     /// To a room, of the directory.
     Told { room: RoomName, life: u64, line: Box<Line> },
+    /// To a room, of another one, which has taken its word or not.
+    Heard { to: RoomName, life: u64, word: Box<Word>, taken: bool },
 }
 
 /// What happens.

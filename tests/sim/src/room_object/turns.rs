@@ -81,8 +81,8 @@ impl RoomObject {
     pub(super) fn placed(&mut self, net: &mut Net, response: PlaceResponse) {
         match self.turn.take() {
             Some(Task::Join { client, dial, asked: Some(admission), .. }) => match response {
-                PlaceResponse::Placed { node, region } => {
-                    self.accept(net, client, dial, admission, Some((node, region)));
+                PlaceResponse::Placed(placed) => {
+                    self.accept(net, client, dial, admission, Some(placed));
                 }
                 // It was asked for a better one than there is.
                 _ if admission.place.as_ref().is_some_and(|place| !place.serving.is_empty()) => {
@@ -98,7 +98,7 @@ impl RoomObject {
                         self.handle(net, Event::NodeStillThere);
                         return self.go_on(net);
                     }
-                    PlaceResponse::Placed { node, region } => Some((node, region)),
+                    PlaceResponse::Placed(placed) => Some(placed),
                     PlaceResponse::NoNode => None,
                 };
                 if let Some(node) = request.lost {

@@ -7,8 +7,8 @@ use crate::media::forward::rtp::Malformed;
 pub(crate) const REFERENCE_UNIT: i64 = 64_000;
 /// Unit of the receive deltas, microseconds.
 const DELTA_UNIT: i64 = 250;
-/// Most packets one message may tell of: as many as are remembered. A run of thousands takes two bytes, and looking each
-/// of them up takes time.
+/// Most packets read of one message: as many as are remembered. A run of thousands takes two bytes, and looking each of
+/// them up takes time.
 const MAX_COUNT: u16 = 8192;
 
 /// One feedback message.
@@ -16,6 +16,7 @@ const MAX_COUNT: u16 = 8192;
 pub(crate) struct Feedback<'a> {
     base: u16,
     count: u16,
+    ends_received: bool,
     /// 24 bits, in units of 64 ms on the peer's clock.
     pub(crate) reference: u32,
     chunks: &'a [u8],
@@ -35,29 +36,34 @@ impl<'a> Feedback<'a> {
     pub(crate) fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
         let ([b0, b1, c0, c1, r0, r1, r2, _number], rest) = body.split_first_chunk::<8>().ok_or(Malformed)?;
         let count = u16::from_be_bytes([*c0, *c1]);
-        if count > MAX_COUNT {
-            return Err(Malformed);
-        }
-        let mut covered = 0;
-        let mut len = 0;
+        let (mut covered, mut len, mut ends_received) = (0, 0, false);
         while covered < usize::from(count) {
             let chunk = rest.get(len..len + 2).ok_or(Malformed)?;
+            let left = usize::from(count) - covered;
             covered += chunk_len(chunk).max(1);
             len += 2;
+            if covered >= usize::from(count) {
+                ends_received = symbols(chunk).nth(left - 1).is_some_and(|symbol| symbol != Symbol::Lost);
+            }
         }
         let (chunks, deltas) = rest.split_at_checked(len).ok_or(Malformed)?;
         let reference = u32::from_be_bytes([0, *r0, *r1, *r2]);
-        Ok(Self { base: u16::from_be_bytes([*b0, *b1]), count, reference, chunks, deltas })
+        Ok(Self { base: u16::from_be_bytes([*b0, *b1]), count, ends_received, reference, chunks, deltas })
+    }
+
+    /// The last number it tells of, if that packet came: so it ends by what senders of feedback do.
+    pub(crate) fn last_received(&self) -> Option<u16> {
+        self.ends_received.then(|| self.base.wrapping_add(self.count - 1))
     }
 
     /// Number by number whether the packet came, and when: microseconds after the reference time. Ends early when the
-    /// deltas do.
+    /// deltas do, and after as many as are ever remembered.
     pub(crate) fn statuses(&self) -> impl Iterator<Item = (u16, Option<i64>)> + use<'a> {
         let mut deltas = self.deltas;
         let mut at = 0;
         let symbols = self.chunks.chunks_exact(2).flat_map(symbols);
         let base = self.base;
-        (0..self.count).zip(symbols).map_while(move |(offset, symbol): (u16, Symbol)| {
+        (0..self.count.min(MAX_COUNT)).zip(symbols).map_while(move |(offset, symbol): (u16, Symbol)| {
             let number = base.wrapping_add(offset);
             let delta = match symbol {
                 Symbol::Lost => return Some((number, None)),
@@ -141,6 +147,9 @@ mod tests {
         let (_, statuses) = read(&run);
         assert_eq!(statuses.len(), 300);
         assert_eq!(statuses[299], (299, Some(299 * 250)));
+        // Twenty thousand lost, and one that came.
+        let body = [0, 5, 0x4e, 0x21, 0, 0, 1, 0, 0x1f, 0xff, 0x1f, 0xff, 0x0e, 0x22, 0x20, 1, 4];
+        assert_eq!(Feedback::parse(&body).unwrap().last_received(), Some(20_005));
         // One-bit vector: received, lost, received.
         let body = [0, 5, 0, 3, 0, 0, 1, 0, 0b1010_1000, 0, 4, 8];
         let feedback = Feedback::parse(&body).unwrap();
@@ -148,15 +157,17 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_told_than_can_be_remembered() {
+    fn no_more_is_read_than_can_be_remembered() {
         let all_lost = |count: u16| {
             let [high, low] = count.to_be_bytes();
             [&[0, 0, high, low, 0, 0, 1, 0][..], &[0x1f, 0xff].repeat(9)].concat()
         };
-        let longest = all_lost(MAX_COUNT);
-        assert_eq!(Feedback::parse(&longest).unwrap().statuses().last(), Some((MAX_COUNT - 1, None)));
-        assert!(Feedback::parse(&all_lost(MAX_COUNT + 1)).is_err());
-        assert!(Feedback::parse(&all_lost(u16::MAX)).is_err());
+        for count in [MAX_COUNT, MAX_COUNT + 1, u16::MAX] {
+            let told = all_lost(count);
+            let feedback = Feedback::parse(&told).unwrap();
+            assert_eq!(feedback.statuses().last(), Some((MAX_COUNT - 1, None)));
+            assert_eq!(feedback.last_received(), None);
+        }
     }
 
     #[test]

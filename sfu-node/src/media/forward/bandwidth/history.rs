@@ -71,6 +71,17 @@ impl History {
         self.first = self.next;
     }
 
+    /// The peer has received the packet with this number. Beyond the last one sent it is one of another node that served the
+    /// peer before: the next goes out with the number after, or what is sent would be taken for what came long ago, as may be
+    /// what was sent so far.
+    pub(crate) fn follow(&mut self, received: u16) {
+        let ahead = received.wrapping_sub(self.next());
+        if ahead.cast_signed() >= 0 {
+            self.next += u64::from(ahead) + 1;
+            self.forget();
+        }
+    }
+
     /// The packet that feedback tells of, the first time it does.
     pub(crate) fn take(&mut self, number: u16) -> Option<Sent> {
         let newest = self.next - 1;
@@ -118,6 +129,23 @@ mod tests {
         history.record(Time(7), 100, 0, false);
         assert_eq!(history.take(first.wrapping_add(1)), None, "forgotten");
         assert_eq!(history.take(first.wrapping_add(2)).unwrap().at, Time(7));
+    }
+
+    #[test]
+    fn it_goes_on_where_the_peers_count_is() {
+        let mut history = History::new();
+        let first = history.next();
+        (0..3).for_each(|n| history.record(Time(n), 100, 0, false));
+        history.follow(first.wrapping_add(2));
+        assert_eq!(history.next(), first.wrapping_add(3), "no more than was sent");
+        history.follow(first.wrapping_add(0x7000));
+        assert_eq!(history.next(), first.wrapping_add(0x7001));
+        assert_eq!(history.take(first.wrapping_add(1)), None, "what is told of it may be of another one's");
+        assert_eq!(history.take(first.wrapping_add(0x6000)), None, "never sent");
+        let next = history.next();
+        history.record(Time(9), 100, 0, false);
+        history.follow(next.wrapping_sub(1));
+        assert_eq!((history.next(), history.take(next).unwrap().at), (next.wrapping_add(1), Time(9)));
     }
 
     #[test]

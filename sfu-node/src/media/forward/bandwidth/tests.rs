@@ -5,12 +5,15 @@ use std::collections::VecDeque;
 
 use rtc::rtcp::packet::Packet;
 
+use self::moved::Arrivals;
 use super::bounds::{ADAPTS_DOWN, ADAPTS_UP, GAP_AT_CHANGE, Record, SHARE};
 use super::*;
 use crate::media::forward::SplitMix;
 use crate::media::forward::allocation::{Candidate, Quality, allocate};
 use crate::media::forward::rtcp;
 use crate::media::forward::twcc::ArrivalRecorder;
+
+mod moved;
 
 /// Microseconds of a step.
 const STEP: u64 = 1_000;
@@ -57,13 +60,38 @@ impl Path {
     }
 }
 
+/// Who gives the feedback.
+enum Recorder {
+    Ours(ArrivalRecorder),
+    Libwebrtc(Arrivals),
+}
+
+impl Recorder {
+    fn record(&mut self, at: u64, number: u16) {
+        match self {
+            Self::Ours(recorder) => recorder.record(Time(at), number),
+            Self::Libwebrtc(arrivals) => arrivals.record(at, number),
+        }
+    }
+
+    fn report(&mut self) -> Option<Vec<u8>> {
+        match self {
+            Self::Ours(recorder) => {
+                let packet: Box<dyn Packet> = Box::new(recorder.report(1, 2)?);
+                Some(rtcp::compound(&[packet]).unwrap()[12..].to_vec())
+            }
+            Self::Libwebrtc(arrivals) => arrivals.report(),
+        }
+    }
+}
+
 struct Run {
     bandwidth: Bandwidth,
     path: Path,
     now: u64,
     flying: VecDeque<(u64, u16)>,
     feedback: VecDeque<(u64, Vec<u8>)>,
-    recorder: ArrivalRecorder,
+    recorder: Recorder,
     layer: Option<u8>,
     changes: u32,
     sent: u64,
@@ -83,7 +111,7 @@ impl Run {
             now: 10_000_000,
             flying: VecDeque::new(),
             feedback: VecDeque::new(),
-            recorder: ArrivalRecorder::new(),
+            recorder: Recorder::Ours(ArrivalRecorder::new()),
             layer: None,
             changes: 0,
             sent: 0,
@@ -122,6 +150,14 @@ impl Run {
         }
     }
 
+    /// Another node served the peer so far, and this one does from now on.
+    fn move_here(&mut self) {
+        self.bandwidth = Bandwidth::new();
+        self.flying.clear();
+        self.feedback.clear();
+        self.layer = None;
+    }
+
     /// Lets so many seconds pass.
     fn seconds(&mut self, seconds: u64) -> &mut Self {
         self.pass(seconds * 1_000_000);
@@ -139,15 +175,13 @@ impl Run {
     fn step(&mut self) {
         let now = Time(self.now);
         while let Some((at, number)) = self.flying.front().copied().filter(|(at, _)| *at <= self.now) {
-            self.recorder.record(Time(at), number);
+            self.recorder.record(at, number);
             self.flying.pop_front();
         }
         if self.now.is_multiple_of(FEEDBACK)
-            && let Some(report) = self.recorder.report(1, 2)
+            && let Some(report) = self.recorder.report()
         {
-            let packet: Box<dyn Packet> = Box::new(report);
-            let bytes = rtcp::compound(&[packet]).unwrap()[12..].to_vec();
-            self.feedback.push_back((self.now + self.path.delay, bytes));
+            self.feedback.push_back((self.now + self.path.delay, report));
         }
         while let Some((_, body)) = self.feedback.pop_front_if(|(at, _)| *at <= self.now) {
             self.bandwidth.heard(now, &body).unwrap();

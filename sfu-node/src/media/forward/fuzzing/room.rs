@@ -26,7 +26,7 @@ const TRACKS: u64 = 3;
 const MAX_STEPS: usize = 300;
 /// Largest datagram that crosses an Ethernet: its MTU less IPv6 and UDP headers.
 const MAX_DATAGRAM: usize = 1500 - 40 - 8;
-/// Least time between two keyframe requests for one layer.
+/// Least time between keyframe requests for one layer on average.
 const KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A room's life, by the bytes of `input`.
@@ -145,7 +145,7 @@ impl Sink for Watch {
         let recent = self.keyframes.entry(to).or_default();
         recent.retain(|at| now.duration_since(*at) < KEYFRAME_INTERVAL);
         recent.extend((0..asked).map(|_| now));
-        assert!(recent.len() <= layers, "two keyframe requests a second a layer");
+        assert!(recent.len() <= 2 * layers, "two keyframe requests a second a layer, and one ahead of its time");
     }
 
     fn event(&mut self, event: Event) {
@@ -371,6 +371,7 @@ impl World {
             described: self.next_ssrc.is_multiple_of(4),
             payload_types: payload_types(codec, 40),
             extensions: ExtensionIds { dependency_descriptor: Some(12), ..IDS },
+            playout_delay: [0; 3],
             cname: "PA_ada".into(),
             delivery: Delivery::default(),
             only: None,

@@ -2,6 +2,36 @@
 
 use super::*;
 
+/// Ada's simulcast camera has these streams, and Bob watches: what Ada is asked for when one of them is connected, when the
+/// other one is, and in some seconds more.
+fn asked_when_connected(ssrcs: &[(u32, u32)], in_order: [TransportKey; 2]) -> [Vec<u32>; 3] {
+    let mut world = World { forwarder: Forwarder::new(7), now: Instant::now(), out: Outbox::default() };
+    for transport in in_order {
+        world.forwarder.open(transport, ROOM);
+    }
+    world.publish(vec![camera(&["q", "h", "f"], ssrcs)]);
+    world.forwarder.set_senders(world.now, BOB, vec![watch(3000)], &mut world.out);
+    let [first, second] = in_order.map(|transport| {
+        world.forwarder.connected(world.now, transport, true, &mut world.out);
+        world.take_plis()
+    });
+    world.pass(Duration::from_secs(9));
+    [first, second, world.take_plis()]
+}
+
+#[test]
+fn a_stream_that_another_node_had_begins_with_a_keyframe_when_both_sides_are_there() {
+    let known = [(1000, 1001), (2000, 2001)];
+    for in_order in [[ADA, BOB], [BOB, ADA]] {
+        assert_eq!(
+            asked_when_connected(&known, in_order),
+            [vec![], vec![1000, 2000], vec![]],
+            "once: it may never come"
+        );
+    }
+    assert_eq!(asked_when_connected(&[], [ADA, BOB]), [NONE; 3].map(Vec::from), "what should be asked for?");
+}
+
 #[test]
 fn all_subscribers_get_the_stream_in_their_own_numbers() {
     let mut world = World::new();
@@ -48,7 +78,11 @@ fn header_extensions_have_the_subscribers_ids() {
         assert_eq!(rtp.extensions.element(DOWN.audio_level), Some(&[0x85][..]));
         assert_eq!(rtp.extensions.element(DOWN.dependency_descriptor), Some(&[0x80, 0, 5][..]));
         assert_eq!(rtp.extensions.element(DOWN.abs_capture_time), Some(&[1, 2, 3, 4, 5, 6, 7, 8][..]));
-        assert_eq!(rtp.extensions.element(DOWN.playout_delay), Some(&[1, 2, 3][..]));
+        assert_eq!(
+            rtp.extensions.element(DOWN.playout_delay),
+            Some(&PLAYOUT_DELAY[..]),
+            "the room's, not the publisher's"
+        );
         assert_eq!(rtp.extensions.element(Some(1)), None, "nothing under a publisher's id");
         viewer.receive(packet);
     }

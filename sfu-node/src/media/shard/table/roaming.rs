@@ -9,7 +9,7 @@ use super::{Contact, Table};
 use crate::media::batch::Route;
 use crate::media::demux::Protocol;
 use crate::media::ice::roaming::Response;
-use crate::media::transport::{Transport, push_plain};
+use crate::media::transport::{Happening, Transport, push_plain};
 
 /// Searches for the owner of a packet in a second: more are packets that belong to nobody.
 const SEARCHES: u32 = 500;
@@ -18,6 +18,8 @@ const SEARCH_SPAN: Duration = Duration::from_secs(1);
 /// Sessions whose keys are tried on one packet. Its SSRC leaves one, but for viewers: their reports may all have the same.
 const MAX_TRIALS: usize = 16;
 
+/// What a DTLS record begins with that holds data (RFC 5246 section 6.2.1).
+const APPLICATION_DATA: u8 = 23;
 /// Where the SSRC stands (RFC 3550 sections 5.1 and 6.4).
 const RTP_SSRC_AT: usize = 8;
 const RTCP_SSRC_AT: usize = 4;
@@ -54,6 +56,11 @@ impl Searches {
     }
 }
 
+/// Whether the peer was on that host: a NAT that forgets an address seldom has another one itself.
+fn is_near(transport: &Transport, route: Route) -> bool {
+    transport.ice.selected().is_some_and(|selected| selected.to.ip() == route.to.ip())
+}
+
 impl Table {
     /// The transport that an RTP or RTCP packet from an unknown address belongs to, and the length of the packet, which
     /// lies decrypted at the beginning of `datagram` then.
@@ -70,20 +77,33 @@ impl Table {
         if !searches.may_start(now) {
             return None;
         }
-        // A NAT that forgets an address seldom has another one itself.
-        let is_near = |transport: &Transport| transport.ice.selected().is_some_and(|s| s.to.ip() == route.to.ip());
-        for nearness in [true, false] {
+        [true, false].into_iter().find_map(|nearness| {
             let candidates = transports.iter_mut().filter(|(_, transport)| {
-                transport.may_have_sent(now, protocol, ssrc) && is_near(transport) == nearness
+                transport.may_have_sent(now, protocol, ssrc) && is_near(transport, route) == nearness
             });
-            let found = candidates
-                .take(MAX_TRIALS)
-                .find_map(|(index, t)| Some((index, searches.try_keys(t, protocol, datagram)?)));
-            if found.is_some() {
-                return found;
-            }
+            candidates.take(MAX_TRIALS).find_map(|(index, t)| Some((index, searches.try_keys(t, protocol, datagram)?)))
+        })
+    }
+
+    /// The transport that data from an unknown address belongs to, and what happens with it. Nothing in the clear says
+    /// whose it is: only sessions of the same host are tried.
+    pub(in super::super) fn owner_of_data(
+        &mut self,
+        now: Instant,
+        route: Route,
+        datagram: &[u8],
+    ) -> Option<(usize, Vec<Happening>)> {
+        let Self { transports, searches, provider, .. } = self;
+        if datagram.first() != Some(&APPLICATION_DATA) || !searches.may_start(now) {
+            return None;
         }
-        None
+        let crypto = provider.crypto();
+        let candidates = transports
+            .iter_mut()
+            .filter(|(_, transport)| transport.may_have_sent_data(now) && is_near(transport, route));
+        candidates
+            .take(MAX_TRIALS)
+            .find_map(|(index, transport)| Some((index, transport.take_stray_data(now, datagram, crypto)?)))
     }
 
     /// A packet with the keys of a session came from where its media does not go to: asks whether its peer is there.

@@ -51,7 +51,9 @@ impl Pair {
         let pipe = Some(PipeConfig { number, dials: side == 1 });
         let local = credentials(PIPE + side as u64);
         let speaker = speaker(PIPE);
-        let open = TransportConfig { speaker, local: local.clone(), pipe, ..config(PIPE, DataRole::Pipe, None) };
+        let handshake = HandshakeRole::of_pipe(side == 1);
+        let open =
+            TransportConfig { speaker, handshake, local: local.clone(), pipe, ..config(PIPE, DataRole::Pipe, None) };
         world.command(Command::Open(Box::new(open)));
         let addresses = [ADDRESSES[side]].into_iter().collect();
         PipePeer {

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::call;
 use super::world::World;
+use super::{call, packet, payload};
 use crate::media::api::{Event, TransportKey};
 use crate::media::demux::{Protocol, classify};
 
@@ -61,6 +61,57 @@ fn a_viewer_is_followed_by_its_reports() {
         w.heard(1).len() > heard
     });
     assert!(world.shard.stats().dropped_bad_stun == 0 && spoken > 1);
+}
+
+/// Bob is behind the same NAT as Ada, and it gives him another port.
+fn readdressed(world: &mut World, port: u16) {
+    let host = world.clients[0].addr.ip();
+    world.clients[1].addr = (host, port).into();
+}
+
+#[test]
+fn a_peer_is_followed_by_its_data() {
+    let mut world = call();
+    readdressed(&mut world, 6000);
+    world.until("there", |w| {
+        w.speak(0, b"on and on");
+        w.pass(Duration::from_millis(20));
+        w.heard(1).last().is_some_and(|last| last == b"on and on")
+    });
+    for port in 6001..6010 {
+        world.pass(Duration::from_millis(200));
+        let (at, heard) = (world.now, world.heard(1).len());
+        readdressed(&mut world, port);
+        world.say(1, "_reliable", &packet(&port.to_be_bytes()));
+        world.speak(0, b"found");
+        assert_eq!((world.now, world.heard(1).len()), (at, heard + 1), "at once");
+    }
+    let messages = world.messages(0);
+    let told: Vec<_> = messages.iter().map(|(_, data)| payload(data)).collect();
+    assert_eq!(told, (6001..6010u16).map(|port| port.to_be_bytes().to_vec()).collect::<Vec<_>>());
+}
+
+#[test]
+fn data_without_the_keys_of_a_session_or_with_a_copy_of_its_records_moves_nothing() {
+    let mut world = call();
+    world.say(1, "_reliable", &packet(b"said"));
+    let record = |d: &&Vec<u8>| classify(d) == Some(Protocol::Dtls);
+    let copy = world.clients[1].sent.iter().rfind(record).unwrap().clone();
+    world.pass(Duration::from_secs(1));
+    let dropped = world.shard.stats().dropped_unknown_address;
+    let host = world.clients[1].addr.ip();
+    let mut forged = copy.clone();
+    // Beyond what has been sent: no copy.
+    forged[10] = 200;
+    for mut datagram in [copy, forged] {
+        world.shard.handle_datagram(world.now, SocketAddr::from((host, 666)), &mut datagram);
+        world.carry();
+    }
+    assert!(world.stray.is_empty());
+    assert_eq!(world.shard.stats().dropped_unknown_address, dropped + 2);
+    world.speak(0, b"goes on");
+    world.say(1, "_reliable", &packet(b"goes on"));
+    assert_eq!((world.heard(1).len(), world.messages(0).len()), (2, 2));
 }
 
 #[test]

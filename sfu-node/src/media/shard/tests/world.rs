@@ -81,6 +81,7 @@ pub(super) fn config(n: u64, data: DataRole, fingerprint: Option<Fingerprint>) -
         local: credentials(n),
         fingerprint,
         certificate: CertificateTurn::First,
+        handshake: HandshakeRole::Server,
         data,
         pipe: None,
     }
@@ -133,6 +134,11 @@ impl World {
 
     /// As [`World::join`], but the shard knows nothing of the client yet.
     pub(super) fn dial(&mut self, data: DataRole) -> usize {
+        self.dial_as(data, true)
+    }
+
+    /// As [`World::dial`], of a client that begins DTLS or waits for the node to do so.
+    pub(super) fn dial_as(&mut self, data: DataRole, begins: bool) -> usize {
         let at = self.clients.len();
         let mut rtc = Rtc::builder()
             .set_crypto_provider(Arc::new(str0m::crypto::from_feature_flags()))
@@ -150,7 +156,7 @@ impl World {
             bytes: self.identities.of(CertificateTurn::First).fingerprint().0.to_vec(),
         });
         direct.set_ice_controlling(true);
-        direct.start_dtls(true).unwrap();
+        direct.start_dtls(begins).unwrap();
         direct.start_sctp(true);
         if data != DataRole::Downstream {
             for label in ["_lossy", "_reliable", "_data_track", "unheard-of"] {
@@ -332,6 +338,7 @@ impl World {
             described: true,
             payload_types: vec![opus()],
             extensions,
+            playout_delay: [0; 3],
             cname: "cname".to_owned(),
             delivery: shared::control::Delivery::default(),
             only: None,

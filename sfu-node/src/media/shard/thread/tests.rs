@@ -56,6 +56,7 @@ impl Client {
             local,
             fingerprint: Some(fingerprint),
             certificate: CertificateTurn::First,
+            handshake: HandshakeRole::Server,
             data: DataRole::Both,
             pipe: None,
         })));
@@ -199,6 +200,7 @@ fn data_crosses_between_nodes_once() {
             local: ice(node),
             fingerprint: None,
             certificate: CertificateTurn::First,
+            handshake: HandshakeRole::of_pipe(node == 1),
             data: DataRole::Pipe,
             pipe: Some(PipeConfig { number: number(node), dials: node == 1 }),
         })));
