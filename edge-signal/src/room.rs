@@ -40,7 +40,7 @@ pub mod join;
 pub mod metadata;
 pub mod migrate;
 pub mod moving;
-mod nearer;
+pub mod nearer;
 pub mod node;
 mod participant;
 mod permission;

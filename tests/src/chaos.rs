@@ -88,8 +88,7 @@ const HAPPENINGS: [Happening; 10] = [
 /// Something is not as it should be a minute after all was mended: what.
 pub async fn run(seed: u64, length: Duration) -> Result<()> {
     let mut world = World::open(seed).await?;
-    let spread = world.serving().await?.len();
-    ensure!(spread == usize::from(HOSTS), "people of {HOSTS} places are on {spread} nodes");
+    world.spreads().await?;
     let mut rounds = 0;
     let all_well = async {
         while world.begun.elapsed() < length {
@@ -302,6 +301,17 @@ impl World {
     async fn serving(&self) -> Result<Vec<usize>> {
         let sessions = self.gauges("sessions").await?;
         Ok(sessions.into_iter().enumerate().filter(|(_, sessions)| *sessions > 0.0).map(|(node, _)| node).collect())
+    }
+
+    /// Waits until each node serves those near to it.
+    async fn spreads(&self) -> Result<()> {
+        let spread = async {
+            while self.serving().await?.len() < usize::from(HOSTS) {
+                sleep(POLL).await;
+            }
+            anyhow::Ok(())
+        };
+        timeout(HEALING, spread).await.context("people of several places are on fewer nodes")?
     }
 
     /// What each node counts of something.

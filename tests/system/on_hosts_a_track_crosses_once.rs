@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use meridian_tests::call::{Call, Sdk};
 use meridian_tests::client::Publish;
-use meridian_tests::scene::{Deployment, PLACES, Scene, host, sum_metric};
+use meridian_tests::scene::{Deployment, PLACES, Scene, host};
 use meridian_tests::sdk::Mode;
 
-use crate::a_room_spans_regions::{FLOWING, REGIONS, join, sees_more};
+use crate::a_room_spans_regions::{FLOWING, each_has_one, join, sees_more};
 
 /// Bytes that are counted at a time: some seconds of a camera.
 const COUNTED: u64 = 200_000;
@@ -59,10 +59,7 @@ async fn a_track_crosses_once_for_each_node(deployment: &Arc<Deployment>) -> Res
 
 async fn the_node_between_dies(deployment: Arc<Deployment>) -> Result<()> {
     let call = Call::open_in(deployment, &PLACES, Mode::Single, &PEOPLE).await?;
-    for (node, region) in REGIONS.iter().enumerate() {
-        let sessions = sum_metric(&call.metrics(node).await?, "meridian_node_sessions");
-        ensure!((sessions - 1.0).abs() < f64::EPSILON, "{sessions} sessions in {region}");
-    }
+    each_has_one(&call).await?;
     let since = call.marks().await?;
     if let Some(node) = call.scene.deployment.stack().nodes().get_mut(1) {
         node.process.kill();

@@ -6,7 +6,9 @@ use std::os::unix::process::CommandExt;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::{hosts, repo, setup};
+use crate::{hosts, progress, repo, setup};
+
+const BIN: [&str; 4] = ["--package", "meridian-tests", "--bin", "chaos"];
 
 /// Break edge, nodes and links under real calls; see `cargo xtask chaos --help`.
 #[derive(Args)]
@@ -27,9 +29,10 @@ impl Chaos {
         if let Some(reason) = hosts::impossible()? {
             bail!("nothing to break here: {reason}");
         }
+        // Where hosts are made there is no network to fetch a crate from.
+        progress::run("building chaos", repo::cargo().arg("build").args(BIN))?;
         let mut cargo = repo::cargo();
-        // The profile of the tests: it is built already.
-        cargo.args(["run", "--quiet", "--package", "meridian-tests", "--bin", "chaos", "--"]).args(&self.arguments);
+        cargo.args(["run", "--quiet"]).args(BIN).arg("--").args(&self.arguments);
         Err(hosts::within(&cargo).exec()).context("cannot run cargo")
     }
 }

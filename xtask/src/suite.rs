@@ -13,7 +13,7 @@ use clap::Args;
 use crate::infra::{self, Check, Outcome};
 use crate::setup::wasm_target;
 use crate::stack::{Build, Profile};
-use crate::{hosts, page, repo, setup, wasm};
+use crate::{hosts, page, progress, repo, setup, wasm};
 
 const SYSTEM_TESTS: &str = "tests/system";
 /// How modules of those begin whose nodes are on hosts of their own.
@@ -155,6 +155,10 @@ impl Tally {
     fn build(&mut self) {
         headline("building what the system tests start");
         let built = Build::make(Profile::Dev).and_then(|_| page::build_test_page());
+        // Where nodes are on hosts of their own, there is no network to fetch a crate from.
+        let built = built.and_then(|_| {
+            progress::run("building the system tests", system_tests().args(["--test", "system", "--no-run"]))
+        });
         if let Err(error) = built {
             self.fail("build", &format!("{error:#}"));
         }

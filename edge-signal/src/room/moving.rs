@@ -169,11 +169,7 @@ impl Room {
     /// cannot.
     pub(super) fn move_session(&mut self, turn: &mut Turn, sid: &ParticipantSid, from: Option<Origin>) -> bool {
         let is_here = self.participants.get(sid).is_some_and(|participant| participant.connection.is_some());
-        let offers_quietly = self.participants.get(sid).is_some_and(|participant| {
-            let client = &participant.client.traits;
-            // Others were not seen to take an answer with other credentials to an offer that restarts nothing.
-            client.sdk == "js" && client.browser == "chrome" && is_here
-        });
+        let offers_quietly = is_here && self.moves_quietly(sid);
         let has_offered = self.description(sid, Side::ClientOffer).is_some();
         let Some(session) = self.session_mut(sid) else { return false };
         let is_single = session.peer_connections == PeerConnections::Single;
@@ -213,6 +209,15 @@ impl Room {
             Way::Offer | Way::Resume => {}
         }
         true
+    }
+
+    /// Its client keeps its socket while it is moved.
+    pub(super) fn moves_quietly(&self, sid: &ParticipantSid) -> bool {
+        self.participants.get(sid).is_some_and(|participant| {
+            let client = &participant.client.traits;
+            // Others were not seen to take an answer with other credentials to an offer that restarts nothing.
+            client.sdk == "js" && client.browser == "chrome"
+        })
     }
 
     /// Sessions that this node serves until they are connected to another one.

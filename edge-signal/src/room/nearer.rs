@@ -9,6 +9,7 @@ use shared::geo::Place;
 use shared::ids::{NodeId, ParticipantSid};
 
 use super::Room;
+use super::event::UnixMs;
 use super::node::{Link, Node};
 use super::placement::PLACE_TIMEOUT_MS;
 use super::record::Placing;
@@ -17,6 +18,10 @@ use super::turn::Turn;
 
 /// Most places that a room looks for nodes near to at a time.
 const MAX_SOUGHT: usize = 8;
+
+/// Milliseconds that a client has after it joined before its socket is closed for this: SDKs publish then, those that joined anew
+/// what they had, and what they ask on a socket that closes is lost (the native ones give the track up after 10 s).
+pub const SETTLE_MS: u64 = 5_000;
 
 /// How often the fleet is asked that does not answer.
 const MAX_ATTEMPTS: u8 = 5;
@@ -38,6 +43,8 @@ struct Afar {
     without: Vec<ParticipantSid>,
     /// Somebody is on the way to somewhere, or away from the room just now.
     is_busy: bool,
+    /// When the first of those who came a moment ago has settled.
+    settles_at: Option<UnixMs>,
 }
 
 impl Room {
@@ -75,16 +82,32 @@ impl Room {
 
     /// Takes people to nodes near the places that are sought. Where the room has none, the fleet is asked for it, once.
     pub(super) fn go_near(&mut self, turn: &mut Turn) {
+        let settles_at = self.go_near_until(turn);
+        if settles_at != self.record.settles_at {
+            self.record_mut().settles_at = settles_at;
+        }
+    }
+
+    /// Whoever it waits for has settled; it looks again when nothing else is to be done first.
+    pub(super) fn forget_settled(&mut self, now: UnixMs) {
+        if self.record.settles_at.is_some_and(|at| at <= now) {
+            self.record_mut().settles_at = None;
+        }
+    }
+
+    /// Until when it waits for somebody to settle.
+    fn go_near_until(&mut self, turn: &mut Turn) -> Option<UnixMs> {
         while let Some(sought) = self.record.sought.first().copied() {
-            let Afar { ready, without, is_busy } = self.served_from_afar(sought.place);
+            let Afar { ready, without, is_busy, settles_at } = self.served_from_afar(turn.now, sought.place);
             for (target, sids) in ready {
                 self.move_gently(turn, &sids, &target);
             }
-            if self.may_have_node_for(turn, sought, &without) || is_busy {
-                return;
+            if self.may_have_node_for(turn, sought, &without) || is_busy || settles_at.is_some() {
+                return settles_at;
             }
             self.record_mut().sought.remove(0);
         }
+        None
     }
 
     /// Whether a node may come for those who are near none of the room: the fleet is asked, or one is dialing.
@@ -109,7 +132,7 @@ impl Room {
         true
     }
 
-    fn served_from_afar(&self, near: Place) -> Afar {
+    fn served_from_afar(&self, now: UnixMs, near: Place) -> Afar {
         let mut afar = Afar::default();
         for (sid, session) in self.sessions.iter().filter(|(_, session)| session.media != Media::Ended) {
             let Some(place) = self.place_of(sid) else { continue };
@@ -127,12 +150,21 @@ impl Room {
             }
             let target = self.node_for(Some(place)).filter(|id| self.listens(id));
             match target.filter(|id| self.spread_km(id, Some(place)).is_some_and(is_far)) {
-                Some(target) => afar.ready.entry(target.clone()).or_default().push(sid.clone()),
+                Some(target) => match self.settles_at(sid).filter(|at| *at > now) {
+                    Some(at) => afar.settles_at = Some(afar.settles_at.map_or(at, |first| first.min(at))),
+                    None => afar.ready.entry(target.clone()).or_default().push(sid.clone()),
+                },
                 None if self.serving_far_from(Some(place)).is_empty() => {}
                 None => afar.without.push(sid.clone()),
             }
         }
         afar
+    }
+
+    /// From when on its client can come back on a new socket without losing what it asks; `None`: it keeps its socket.
+    fn settles_at(&self, sid: &ParticipantSid) -> Option<UnixMs> {
+        let participant = self.participants.get(sid).filter(|_| !self.moves_quietly(sid))?;
+        Some(participant.joined_at.after(SETTLE_MS))
     }
 
     /// It is served well where it is, and its client is there to be told.

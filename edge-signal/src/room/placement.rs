@@ -112,10 +112,7 @@ impl Room {
     pub(super) fn place_sessions(&mut self, turn: &mut Turn) {
         let waiting = self.waiting_sessions();
         if let Some(first) = waiting.first() {
-            // A node that drains takes nobody from another one.
-            let moves = waiting.iter().any(|sid| self.move_deadline(sid).is_some());
-            let usable = self.usable_node().filter(|id| !moves || self.nodes.get(id).is_some_and(|n| !n.draining));
-            let Some(id) = usable.cloned() else {
+            let Some(id) = self.node_for_waiting(&waiting).cloned() else {
                 return self.ask_fleet(turn, self.place_of(first), None, &waiting);
             };
             let displaced: Vec<_> = waiting.iter().filter(|sid| self.move_deadline(sid).is_some()).cloned().collect();
@@ -144,6 +141,13 @@ impl Room {
         if self.placing_deadline().is_some_and(|at| at <= turn.now) {
             self.record_mut().placing = Placing::Idle;
         }
+    }
+
+    /// Where those who wait may go, if the room has a node for them.
+    fn node_for_waiting(&self, waiting: &[ParticipantSid]) -> Option<&NodeId> {
+        // A node that drains takes nobody from another one.
+        let moves = waiting.iter().any(|sid| self.move_deadline(sid).is_some());
+        self.usable_node().filter(|id| !moves || self.nodes.get(id).is_some_and(|node| !node.draining))
     }
 
     /// Takes each to its next node, as soon as that listens. Who has none, if somebody.
@@ -196,8 +200,18 @@ impl Room {
         dialing.chain(asked).max()
     }
 
-    /// When those who wait for a nearer node go on at what the room has.
+    /// When those who wait for a nearer node go on at what the room has. `None` also where it has nothing: then only an answer
+    /// of the fleet helps, and who is woken before would be woken forever.
     pub(super) fn nearer_deadline(&self) -> Option<UnixMs> {
+        let waiting = self.waiting_sessions();
+        let is_helpless = match waiting.is_empty() {
+            // Nobody goes anywhere while a node is in doubt.
+            true => self.doubtful_node(UnixMs(u64::MAX)).is_some(),
+            false => self.node_for_waiting(&waiting).is_none(),
+        };
+        if is_helpless {
+            return None;
+        }
         let is_far = |sid: &ParticipantSid| !self.serving_far_from(self.place_of(sid)).is_empty();
         let waits = |sid: &ParticipantSid| self.move_deadline(sid).is_some() && is_far(sid);
         let could_go = |sid: &ParticipantSid| {
@@ -205,8 +219,8 @@ impl Room {
             target.is_some() && self.sessions.get(sid).is_some_and(|session| session.node.as_ref() != target)
         };
         let leaves = |sid: &ParticipantSid| self.is_on_draining(sid) && is_far(sid) && could_go(sid);
-        let is_awaited = self.waiting_sessions().iter().any(waits)
-            || self.sessions_to_move().is_some_and(|leaving| leaving.iter().any(leaves));
+        let is_awaited =
+            waiting.iter().any(waits) || self.sessions_to_move().is_some_and(|leaving| leaving.iter().any(leaves));
         is_awaited.then(|| self.nearer_until()).flatten()
     }
 

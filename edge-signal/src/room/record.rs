@@ -74,6 +74,9 @@ pub(super) struct Record {
     /// Where there may be nodes near people who are served from afar.
     #[serde(default)]
     pub(super) sought: Vec<Sought>,
+    /// When somebody who is to be taken there has settled where they are.
+    #[serde(default)]
+    pub(super) settles_at: Option<UnixMs>,
     /// What it knows of agents' workers.
     #[serde(default)]
     pub(super) agents: Known,
@@ -134,6 +137,7 @@ impl Record {
             lost_node: None,
             gathered: false,
             sought: Vec::new(),
+            settles_at: None,
             agents: Known::default(),
             over: false,
         }

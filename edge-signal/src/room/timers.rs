@@ -31,6 +31,7 @@ impl Room {
             self.record.ends_at(),
             self.placing_deadline(),
             self.nearer_deadline(),
+            self.record.settles_at,
             self.quality_deadline(),
             self.jobs_deadline(),
             self.untold_deadline(),
@@ -79,6 +80,7 @@ impl Room {
         self.tell_untold(turn);
         self.check_pipes(turn);
         self.check_forwards(now);
+        self.forget_settled(now);
         self.settle(turn);
         if self.record.ends_at().is_some_and(|at| at <= now) {
             self.end(turn, DisconnectReason::RoomClosed);

@@ -2,6 +2,7 @@
 
 use edge_signal::room::event::{ConnectionId, Event};
 use edge_signal::room::moving::MOVE_LIMIT_MS;
+use edge_signal::room::nearer::SETTLE_MS;
 use edge_signal::room::node::DIAL_TIMEOUT_MS;
 use livekit_protocol::MediaSectionsRequirement;
 use livekit_protocol::signal_request::Message as Asked;
@@ -116,6 +117,9 @@ fn other_sdks_come_back_on_a_new_socket_for_it() {
     let client = join(&mut world, &ada, 2);
     near(&mut world);
     comes(&mut world);
+    world.pass(SETTLE_MS - 1);
+    assert!(!world.client(&client).closed, "it came a moment ago: what it asks now would be lost with its socket");
+    world.pass(1);
     assert!(world.client(&client).closed && world.client(&client).leave().is_none());
     let client = world.resume(&client, &ada);
     arrives(&mut world, &client);

@@ -330,3 +330,18 @@ fn who_the_fleet_leaves_where_the_room_is_is_served_there() {
     let bob = join(&mut world, &from("bob", TOKYO), 1);
     assert_eq!(node_of(&mut world, &bob), node_id(1));
 }
+
+#[test]
+fn who_waits_for_an_answer_about_a_lost_node_is_not_woken_before() {
+    let mut world = world();
+    let _bob = join(&mut world, &from("bob", TOKYO), 2);
+    let _cyd = join(&mut world, &from("cyd", AUSTIN), 3);
+    let _ada = join(&mut world, &from("ada", BERLIN), 1);
+    world.unlink(&node_id(2));
+    world.node_says(&node_id(1), NodeToRoom::Draining { draining: true });
+    // Until when it is asked again; the world's clock stops where an alarm changes nothing.
+    world.step(Event::NodeStillThere);
+    world.pass(10);
+    world.step(Event::NodeStillThere);
+    world.pass(1_000);
+}

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use crate::media::forward::clock::Time;
 
-/// Least time between requests for one layer on average: one may come earlier than that, as people come one after another
-/// when their call moves.
-const INTERVAL: Duration = Duration::from_millis(500);
-/// Least time between any two: libwebrtc passes over one that comes within 300 ms of the last.
+/// Time in which a layer's publisher is asked twice at most.
+const WINDOW: Duration = Duration::from_secs(1);
+/// Least time between two requests: libwebrtc passes over one that comes within 300 ms of the last.
 const SPACING: Duration = Duration::from_millis(330);
+/// Wait before the first repetition.
+const REPEAT_AFTER: Duration = Duration::from_millis(500);
 /// Longest wait between repeated requests.
 const MAX_INTERVAL: Duration = Duration::from_secs(4);
 
@@ -17,8 +18,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(4);
 #[derive(Debug, Default)]
 pub(crate) struct KeyframeRequest {
     last: Option<Time>,
-    /// From when on another one is not too many.
-    allowed: Option<Time>,
+    last_but_one: Option<Time>,
     next: Option<Time>,
     repeats: u32,
 }
@@ -30,9 +30,7 @@ impl KeyframeRequest {
         if self.next.is_some() && self.last == Some(now) {
             return;
         }
-        let spaced = self.last.map(|last| last.plus(SPACING).deadline());
-        let allowed = self.allowed.map(Time::deadline);
-        let earliest = [spaced, allowed].into_iter().flatten().fold(now, Time::max);
+        let earliest = self.earliest(now);
         self.next = Some(self.next.map_or(earliest, |next| next.min(earliest)));
     }
 
@@ -57,12 +55,18 @@ impl KeyframeRequest {
         if self.next.is_none_or(|next| next > now) {
             return false;
         }
-        let wait = INTERVAL.saturating_mul(1 << self.repeats.min(3)).min(MAX_INTERVAL);
+        let wait = REPEAT_AFTER.saturating_mul(1 << self.repeats.min(3)).min(MAX_INTERVAL);
         self.repeats = self.repeats.saturating_add(1);
-        self.last = Some(now);
-        self.allowed = Some(self.allowed.map_or(now, |allowed| allowed.plus(INTERVAL).max(now)));
-        self.next = Some(now.plus(wait).deadline());
+        self.last_but_one = self.last.replace(now);
+        self.next = Some(self.earliest(now.plus(wait).deadline()));
         true
+    }
+
+    /// When the throttle allows another one, from then on.
+    fn earliest(&self, from: Time) -> Time {
+        let spaced = self.last.map(|last| last.plus(SPACING).deadline());
+        let in_window = self.last_but_one.map(|before| before.plus(WINDOW).deadline());
+        [spaced, in_window].into_iter().flatten().fold(from, Time::max)
     }
 }
 
@@ -80,12 +84,13 @@ mod tests {
         assert!(request.take_due(Time(330_000)), "one more soon");
         request.settle();
         request.want(Time(400_000));
-        assert!(!request.take_due(Time(659_999)));
-        assert!(request.take_due(Time(660_000)));
-        request.settle();
-        request.want(Time(700_000));
-        assert!(!request.take_due(Time(999_999)), "but no fourth in the second");
+        assert!(!request.take_due(Time(999_999)), "but no third in the second");
         assert!(request.take_due(Time(1_000_000)));
+        request.settle();
+        request.want(Time(1_000_001));
+        assert!(!request.take_due(Time(1_329_999)));
+        assert!(request.take_due(Time(1_330_000)));
+        assert_eq!(request.next_due(), Some(Time(2_000_000)), "nor is it repeated too soon");
         request.settle();
 
         let mut request = KeyframeRequest::default();

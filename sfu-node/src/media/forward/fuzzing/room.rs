@@ -26,8 +26,8 @@ const TRACKS: u64 = 3;
 const MAX_STEPS: usize = 300;
 /// Largest datagram that crosses an Ethernet: its MTU less IPv6 and UDP headers.
 const MAX_DATAGRAM: usize = 1500 - 40 - 8;
-/// Least time between keyframe requests for one layer on average.
-const KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
+/// Time in which a layer's publisher is asked for two keyframes at most.
+const KEYFRAME_WINDOW: Duration = Duration::from_secs(1);
 
 /// A room's life, by the bytes of `input`.
 pub fn forwarder(input: &[u8]) {
@@ -143,9 +143,9 @@ impl Sink for Watch {
             .expect("what leaves is RTCP");
         let now = self.now.expect("it was told");
         let recent = self.keyframes.entry(to).or_default();
-        recent.retain(|at| now.duration_since(*at) < KEYFRAME_INTERVAL);
+        recent.retain(|at| now.duration_since(*at) < KEYFRAME_WINDOW);
         recent.extend((0..asked).map(|_| now));
-        assert!(recent.len() <= 2 * layers, "two keyframe requests a second a layer, and one ahead of its time");
+        assert!(recent.len() <= 2 * layers, "two keyframe requests a second a layer");
     }
 
     fn event(&mut self, event: Event) {
