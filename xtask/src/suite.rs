@@ -22,6 +22,11 @@ const ON_HOSTS: &str = "on_hosts_";
 const ALONE: &[&str] =
     &["a_switch_a_second_freezes_nothing", "one_scalable_stream_serves_every_size", "benchmarks_end_what_they_start"];
 
+/// All tests of a binary.
+const NO_FILTER: &[&str] = &[];
+/// Most tests that run once more by themselves because they failed beside others: more of them say something else.
+const MOST_ALONE_AGAIN: usize = 3;
+
 /// Run every check and test; closes with `N passed, N failed`.
 #[derive(Args)]
 pub struct Suite {
@@ -41,6 +46,8 @@ struct Tally {
     failures: Vec<String>,
     /// Names of what could not be looked at, and why.
     skipped: Vec<String>,
+    /// Names of what failed beside others and passed by itself.
+    unsociable: Vec<String>,
 }
 
 impl Suite {
@@ -62,7 +69,7 @@ impl Suite {
         if let Some(only) = &self.only {
             tally.build();
             tally.system_tests(|module| module.contains(only.as_str()));
-            tally.tests("compat", side_by_side(system_tests().args(["--test", "compat", only])));
+            tally.tests_side_by_side("compat", &[only]);
             return tally.close();
         }
         tally.check("cargo fmt", repo::cargo().args(["fmt", "--all", "--check"]));
@@ -79,7 +86,7 @@ impl Suite {
         tally.infra(infra::checks_of_worker());
         tally.tests("unit tests of the system tests", system_tests().args(["--lib", "--bins"]));
         tally.system_tests(|_| true);
-        tally.tests("compat", side_by_side(system_tests().args(["--test", "compat"])));
+        tally.tests_side_by_side("compat", NO_FILTER);
         tally.close()
     }
 }
@@ -102,11 +109,16 @@ fn system_tests() -> Command {
     cargo
 }
 
-/// The system tests of these modules.
-fn stories(modules: &[String]) -> Command {
+/// The tests of a binary, of those that have one of these in their names if there are any.
+fn tests_of(binary: &str, filters: &[impl AsRef<str>]) -> Command {
     let mut command = system_tests();
-    command.args(["--test", "system", "--"]).args(modules.iter().map(|module| format!("{module}::")));
+    command.args(["--test", binary, "--"]).args(filters.iter().map(AsRef::as_ref));
     command
+}
+
+/// What selects a module's tests.
+fn of_module(module: &str) -> String {
+    format!("{module}::")
 }
 
 /// Browsers and processes wait more than they work: more tests at a time than CPUs.
@@ -173,10 +185,11 @@ impl Tally {
         let bears_company = |module: &String| !module.starts_with(ON_HOSTS) && !ALONE.contains(&module.as_str());
         let (company, others): (Vec<_>, Vec<_>) = modules.partition(bears_company);
         if !company.is_empty() {
-            self.tests("system tests", side_by_side(&mut stories(&company)));
+            let filters: Vec<String> = company.iter().map(|module| of_module(module)).collect();
+            self.tests_side_by_side("system", &filters);
         }
         for module in others {
-            let mut command = stories(std::slice::from_ref(&module));
+            let mut command = tests_of("system", &[of_module(&module)]);
             if !module.starts_with(ON_HOSTS) {
                 self.tests(&module, &mut command);
                 continue;
@@ -187,6 +200,31 @@ impl Tally {
                 Err(error) => self.fail(&module, &error),
             }
         }
+    }
+
+    /// Tests of a binary beside each other. **What fails runs once more, with nothing beside it:** neighbours take CPU time from
+    /// browsers and codecs. It counts as passed if it passes then, and is listed.
+    fn tests_side_by_side(&mut self, binary: &str, filters: &[impl AsRef<str>]) {
+        let known = self.failures.len();
+        self.tests(binary, side_by_side(&mut tests_of(binary, filters)));
+        let failed = self.failures.split_off(known);
+        if failed.len() > MOST_ALONE_AGAIN {
+            return self.failures.extend(failed);
+        }
+        let mut still = Vec::new();
+        for test in failed {
+            let (passed, failed) = (self.passed, self.failed);
+            self.tests(&format!("{test}, by itself"), tests_of(binary, &[&test]).arg("--exact"));
+            self.failures.truncate(known);
+            if self.passed > passed && self.failed == failed {
+                self.failed -= 1;
+                self.unsociable.push(test);
+            } else {
+                self.failed = failed;
+                still.push(test);
+            }
+        }
+        self.failures.append(&mut still);
     }
 
     /// A `cargo test`, whose own results count.
@@ -237,6 +275,9 @@ impl Tally {
     fn close(self) -> Result<()> {
         for skipped in &self.skipped {
             println!("SKIPPED: {skipped}");
+        }
+        for test in &self.unsociable {
+            println!("failed beside others, passed by itself: {test}");
         }
         for failure in &self.failures {
             println!("failed: {failure}");
