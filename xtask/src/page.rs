@@ -41,7 +41,8 @@ pub fn build_test_page() -> Result<PathBuf> {
 }
 
 /// Puts what is made elsewhere into `dist`, each file at once: a browser that loads it meanwhile gets the old or the new one,
-/// never half of it.
+/// never half of it. What is there already stays untouched: an edge on wrangler starts anew whenever a file of the page is
+/// written, and calls with it.
 fn publish(dist: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -49,8 +50,10 @@ fn publish(dist: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     fs::create_dir_all(&staging).and_then(|()| fs::create_dir_all(dist)).context("making directories for the page")?;
     let made = make(&staging).and_then(|()| {
         for file in fs::read_dir(&staging)? {
-            let file = file?;
-            fs::rename(file.path(), dist.join(file.file_name()))?;
+            let (made, known) = file.map(|file| (file.path(), dist.join(file.file_name())))?;
+            if fs::read(&known).ok() != Some(fs::read(&made)?) {
+                fs::rename(made, known)?;
+            }
         }
         Ok(())
     });
@@ -78,6 +81,19 @@ fn copy(file: &Path, dist: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_not_changed_is_not_written() {
+        let dist = std::env::temp_dir().join(format!("meridian-page-same-{}", std::process::id()));
+        let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(dist.join("client.js")).unwrap());
+        publish(&dist, |staging| Ok(fs::write(staging.join("client.js"), "same")?)).unwrap();
+        let before = inode();
+        publish(&dist, |staging| Ok(fs::write(staging.join("client.js"), "same")?)).unwrap();
+        assert_eq!(inode(), before);
+        publish(&dist, |staging| Ok(fs::write(staging.join("client.js"), "another")?)).unwrap();
+        assert_ne!(inode(), before);
+        fs::remove_dir_all(dist).unwrap();
+    }
 
     #[test]
     fn what_is_published_was_whole_before() {
