@@ -4,16 +4,14 @@
 mod pipes;
 pub(crate) mod placement;
 pub(crate) mod relays;
+mod telling;
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use shared::claims::SessionClaims;
-use shared::control::{
-    MediaState, NodeToRoom, OpenSession, PipeKey, ReceivedData, RefusalReason, RoomToNode, Speaking,
-};
+use shared::control::{MediaState, NodeToRoom, OpenSession, PipeKey, ReceivedData, RefusalReason, RoomToNode};
 use shared::ids::{Identity, ParticipantSid, RoomName, SessionKey, TrackSid};
 
 use self::pipes::Pipe;
@@ -400,41 +398,6 @@ impl Conference {
         self.take(&owner.0, &owner.1, shard, Output::default());
     }
 
-    /// Sessions of other nodes have not heard how those fare who publish here.
-    fn tell_quality(&mut self, name: &RoomName, newcomers: Vec<SessionKey>) {
-        let Some(room) = self.rooms.get_mut(name) else { return };
-        let space = self.max_sessions.saturating_sub(room.newcomers.len());
-        room.newcomers.extend(newcomers.into_iter().take(space));
-    }
-
-    /// Tells the rooms how well media gets through, as far as they do not know; for every few seconds.
-    pub(crate) fn assess(&mut self) {
-        for (name, room) in &mut self.rooms {
-            let (mut changed, mut same, mut newcomers) = (Vec::new(), Vec::new(), std::mem::take(&mut room.newcomers));
-            for session in room.sessions.values_mut() {
-                let Some((reach, is_news)) = session.assess() else { continue };
-                if session.take_newcomer() {
-                    newcomers.push(reach.session.clone());
-                }
-                if is_news {
-                    changed.push(reach);
-                } else if session.publishes() {
-                    same.push(reach);
-                }
-            }
-            if newcomers.is_empty() {
-                same.clear();
-            } else if let Some(speakers) = sorted(room.sessions.values().filter_map(Session::speaking).collect()) {
-                let present = NodeToRoom::Speakers { speakers, newcomers: newcomers.clone() };
-                self.effects.messages.push((name.clone(), present));
-            }
-            if !changed.is_empty() || !newcomers.is_empty() {
-                let quality = NodeToRoom::ConnectionQuality { changed, same, newcomers };
-                self.effects.messages.push((name.clone(), quality));
-            }
-        }
-    }
-
     /// What a shard was measured to carry.
     pub(crate) fn measured(&mut self, shard: ShardIndex, packets_per_second: u32) {
         self.placement.measured(shard, packets_per_second);
@@ -471,20 +434,6 @@ impl Conference {
         effects.commands.iter().for_each(|(shard, command)| self.relays.note(*shard, command));
         effects.commands.extend(self.relays.take_commands());
         effects
-    }
-
-    /// Tells each room who is louder or quieter now, in one message.
-    fn tell_speakers(&mut self) {
-        let mut news: BTreeMap<RoomName, Vec<Speaking>> = BTreeMap::new();
-        for owner in std::mem::take(&mut self.speaking) {
-            let Some(session) = session_at(&mut self.rooms, &owner) else { continue };
-            let Some(step) = session.take_loudness() else { continue };
-            news.entry(owner.0).or_default().push(Speaking { session: session.key().clone(), step });
-        }
-        for (name, news) in news {
-            let Some(speakers) = sorted(news) else { continue };
-            self.effects.messages.push((name, NodeToRoom::Speakers { speakers, newcomers: Vec::new() }));
-        }
     }
 
     /// A subscriber's path does not carry a video any more, or does again.
@@ -572,12 +521,6 @@ impl Room {
         let others: BTreeSet<ShardIndex> = self.sessions.values().map(Session::shard).collect();
         std::iter::once(self.home).chain(others.into_iter().filter(|shard| *shard != self.home)).collect()
     }
-}
-
-/// The loudest first; `None`: nobody.
-fn sorted(mut speakers: Vec<Speaking>) -> Option<Vec<Speaking>> {
-    speakers.sort_by_key(|speaking| Reverse(speaking.step));
-    (!speakers.is_empty()).then_some(speakers)
 }
 
 fn session_at<'a>(rooms: &'a mut BTreeMap<RoomName, Room>, (name, participant): &Owner) -> Option<&'a mut Session> {

@@ -3,6 +3,7 @@
 
 pub(crate) mod allocator;
 mod answerer;
+mod asking;
 pub(crate) mod codec;
 mod description;
 mod extension;
@@ -10,6 +11,7 @@ mod extension;
 pub(crate) mod fuzzing;
 mod loudness;
 mod offerer;
+mod params;
 mod publications;
 mod quality;
 mod subscriptions;
@@ -18,27 +20,26 @@ mod writer;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use shared::control::{
-    AnnouncedTrack, ClientTraits, DataStream, Description, DescriptionKind, Established, MediaGrants, MediaState,
-    NodeToRoom, PeerConnections, PlayoutDelay, SessionQuality, Speaking, Subscription, TrackKind,
+    AnnouncedTrack, DataStream, Description, DescriptionKind, Established, MediaGrants, MediaState, NodeToRoom,
+    PeerConnections, SessionQuality, Speaking, Subscription,
 };
-use shared::ids::{Identity, SessionKey, TrackSid};
+use shared::ids::{SessionKey, TrackSid};
 
 use self::allocator::Allocator;
 use self::answerer::{Answerer, TransportChange};
+use self::asking::{Ask, MAX_FRUITLESS_ASKS};
 use self::loudness::Loudness;
 use self::offerer::Offerer;
+pub(crate) use self::params::SessionParams;
 use self::publications::Publications;
 use self::quality::Quality;
 use self::subscriptions::Subscriptions;
 pub(crate) use self::writer::Endpoint;
 use crate::media::api::{
-    Codec, Command, DataRole, Fingerprint, HandshakeRole, IceCredentials, Receiver, RoomKey, Sender, ShardIndex,
-    Speaker, SpeakerKey, SrtpProfile, TrackKey, TransportConfig, TransportKey,
+    Codec, Command, DataRole, Fingerprint, HandshakeRole, IceCredentials, Receiver, Sender, ShardIndex, Speaker,
+    SpeakerKey, SrtpProfile, TrackKey, TransportConfig, TransportKey,
 };
 use crate::media::datachannel::{ChannelStreams, Label, own_streams};
-
-/// How often in a row a client is asked for sections that do not help.
-const MAX_FRUITLESS_ASKS: u8 = 3;
 
 /// What negotiation wants done, in order.
 #[derive(Debug, Default)]
@@ -47,48 +48,6 @@ pub(crate) struct Output {
     pub(crate) messages: Vec<NodeToRoom>,
     /// For the shard.
     pub(crate) commands: Vec<Command>,
-}
-
-/// Whose session it is and what the client is like.
-#[derive(Debug, Clone)]
-pub(crate) struct SessionParams {
-    pub(crate) key: SessionKey,
-    pub(crate) room: RoomKey,
-    /// Where its transports are.
-    pub(crate) shard: ShardIndex,
-    pub(crate) identity: Identity,
-    pub(crate) grants: MediaGrants,
-    pub(crate) peer_connections: PeerConnections,
-    pub(crate) client: ClientTraits,
-    /// What its client and the node before protect media with.
-    pub(crate) srtp: Option<SrtpProfile>,
-    /// What its client is asked for with every video.
-    pub(crate) playout_delay: Option<PlayoutDelay>,
-}
-
-impl SessionParams {
-    /// The node's role in DTLS. Who is connected elsewhere begins at once, before it can know of a new path, and then waits
-    /// longer and longer to try again: so the node begins where the client is known to change its role with the association
-    /// (RFC 8842 section 5.1), as libwebrtc does.
-    fn handshake(&self) -> HandshakeRole {
-        let ClientTraits { sdk, browser, .. } = &self.client;
-        let changes = match sdk.as_str() {
-            "js" => browser == "chrome",
-            sdk => ["rust", "python", "node", "cpp", "unity"].contains(&sdk),
-        };
-        self.srtp.filter(|_| changes).map_or(HandshakeRole::Server, HandshakeRole::Client)
-    }
-}
-
-/// Sections the client was asked for and has not offered yet.
-#[derive(Debug)]
-struct Ask {
-    audios: usize,
-    videos: usize,
-    /// Receiving sections when first asked.
-    had: (usize, usize),
-    /// An offer came without them: it may have been on its way already.
-    crossed: bool,
 }
 
 /// A session's negotiation state.
@@ -540,53 +499,6 @@ impl Session {
         }
     }
 
-    /// Single connection: makes the client offer when something is to be negotiated, with the sections that are missing.
-    fn ask_for_sections(&mut self, out: &mut Output) {
-        if self.publisher.remote().is_none() || !self.subscriptions.has_changed() || self.asks_left == 0 {
-            return;
-        }
-        let (free_audio, all_audio) = self.sections_for(TrackKind::Audio);
-        let (free_video, all_video) = self.sections_for(TrackKind::Video);
-        let missing_audios = self.subscriptions.waiting(TrackKind::Audio).saturating_sub(free_audio);
-        let missing_videos = self.subscriptions.waiting(TrackKind::Video).saturating_sub(free_video);
-        let is_first = self.ask.is_none();
-        let ask = self.ask.get_or_insert(Ask { audios: 0, videos: 0, had: (all_audio, all_video), crossed: false });
-        let audios = missing_audios.saturating_sub(ask.audios);
-        let videos = missing_videos.saturating_sub(ask.videos);
-        if is_first || audios > 0 || videos > 0 {
-            ask.audios += audios;
-            ask.videos += videos;
-            self.asks_left -= 1;
-            out.messages.push(NodeToRoom::SectionsNeeded {
-                session: self.params.key.clone(),
-                audios: u32::try_from(audios).unwrap_or(u32::MAX),
-                videos: u32::try_from(videos).unwrap_or(u32::MAX),
-            });
-        }
-    }
-
-    /// After an offer: the sections asked for are there, or will still come if the offer crossed the request.
-    fn settle_ask(&mut self) {
-        let (_, all_audio) = self.sections_for(TrackKind::Audio);
-        let (_, all_video) = self.sections_for(TrackKind::Video);
-        self.ask = self.ask.take().filter(|ask| {
-            let came = all_audio >= ask.had.0 + ask.audios && all_video >= ask.had.1 + ask.videos;
-            !came && !ask.crossed
-        });
-        if let Some(ask) = &mut self.ask {
-            ask.crossed = true;
-        }
-    }
-
-    /// Sections of `kind` that are free, and all.
-    fn sections_for(&self, kind: TrackKind) -> (usize, usize) {
-        self.publisher.sections_for(kind, &self.params.client, &self.subscriptions)
-    }
-
-    fn waiting(&self) -> usize {
-        self.subscriptions.waiting(TrackKind::Audio) + self.subscriptions.waiting(TrackKind::Video)
-    }
-
     fn open_subscriber(&mut self, allocator: &mut Allocator, out: &mut Output) {
         let (certificate, delays) = (self.params.key.generation.into(), self.params.playout_delay.is_some());
         let subscriber = Offerer::new(TransportKey(allocator.key()), certificate, delays, allocator);
@@ -628,8 +540,7 @@ impl Session {
         }
     }
 
-    /// The connection whose state is the participant's.
-    /// The transport that counts, and that data for the client goes to.
+    /// The transport whose state is the participant's, and that data for the client goes to.
     pub(crate) fn primary(&self) -> TransportKey {
         match (&self.subscriber, self.params.peer_connections) {
             (Some(subscriber), PeerConnections::DualSubscriberPrimary) => subscriber.transport,

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use shared::control::{
     AnnouncedCodec, AnnouncedTrack, ClientTraits, Description, DescriptionKind, MediaGrants, PeerConnections,
-    SessionQuality, Subscription, TrackKind,
+    SessionQuality, Speaking, Subscription, TrackKind,
 };
 use shared::ids::{Generation, Identity, NodeId};
 

@@ -4,11 +4,11 @@ use std::io::Cursor;
 
 use rtc::sdp::description::media::MediaDescription;
 use rtc::sdp::description::session::SessionDescription;
-use shared::control::{AnnouncedCodec, MidTrack, TrackMedia};
-use shared::ids::{Generation, ParticipantSid};
+use shared::control::{AnnouncedCodec, ClientTraits, MidTrack, PlayoutDelay, TrackKind, TrackMedia};
+use shared::ids::{Generation, Identity, ParticipantSid};
 
 use super::*;
-use crate::media::api::{ShardIndex, SsrcPair, TransportConfig};
+use crate::media::api::{RoomKey, ShardIndex, SsrcPair, TransportConfig};
 
 mod backup;
 mod dual;

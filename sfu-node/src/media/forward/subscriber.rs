@@ -1,8 +1,9 @@
 //! The send side of a subscription: one gap-free stream out of whatever layers the track has. **What goes out of a
 //! source packet is a function of its numbers and the run they fall into: late or again, it is the same.**
 
+mod wanted;
+
 use std::hint::black_box;
-use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use bytes::Bytes;
@@ -12,13 +13,13 @@ use crate::media::api::{ExtensionIds, PayloadType, Sender, TrackKey};
 use crate::media::forward::Sink;
 use crate::media::forward::allocation::Quality;
 use crate::media::forward::cache::SourcePacket;
-use crate::media::forward::clock::{Time, micros, ntp_to_rtp, rtp_units, wrap16, wrap32};
+use crate::media::forward::clock::{Time, ntp_to_rtp, rtp_units, wrap16, wrap32};
 use crate::media::forward::demand::Demand;
 use crate::media::forward::dependency;
 use crate::media::forward::egress::{Body, Egress, OSN_LEN};
 use crate::media::forward::header::{self, Copied, Fixed, MAX_MID};
 use crate::media::forward::health::{Loss, Reported};
-use crate::media::forward::layering::{Frame, Reach, Selection, Target};
+use crate::media::forward::layering::{Frame, Selection, Target};
 use crate::media::forward::numbers::{Numbers, Run, Shift};
 use crate::media::forward::pacing::Held;
 use crate::media::forward::picture::{PictureIds, PictureShift};
@@ -27,12 +28,9 @@ use crate::media::forward::red;
 use crate::media::forward::retransmission::Budget;
 use crate::media::forward::rtcp::StreamReport;
 use crate::media::forward::rtp::MAX_RTP_SENT_LEN;
-use crate::media::forward::scalability::{Known, MAX_DESCRIPTOR};
-use crate::media::relief::{Relief, Share};
+use crate::media::forward::scalability::MAX_DESCRIPTOR;
+use crate::media::relief::Relief;
 
-/// How long a video goes on whose least no longer fits. After an overuse that was none, what arrives has raised the estimate
-/// again by then ([`Rate`](crate::media::forward::bandwidth)).
-const PATIENCE: Duration = Duration::from_secs(2);
 /// Sender reports of two layers that disagree with their arrival by more, seconds, are not believed.
 const MAX_REPORT_ERROR: u32 = 1;
 
@@ -186,39 +184,6 @@ impl Subscription {
         self.numbers.forget_source();
     }
 
-    /// Takes what the shard leaves out. True if that changes what goes out.
-    pub(crate) fn relieve(&mut self, relief: Relief) -> bool {
-        let before = self.share();
-        self.relief = relief;
-        let share = self.share();
-        if share == Share::Nothing {
-            self.pause();
-        }
-        share != before
-    }
-
-    fn share(&self) -> Share {
-        match self.kind {
-            TrackKind::Audio => Share::Whole,
-            TrackKind::Video => self.relief.share(self.delivery().priority > 0, self.ssrc),
-        }
-    }
-
-    /// Neither its path nor the shard carries any of it.
-    pub(crate) fn is_paused(&self) -> bool {
-        self.ceiling.is_none() || self.share() == Share::Nothing
-    }
-
-    /// Takes whether the least of it fits. True if it goes on although it does not: only what goes out already, and not for
-    /// long.
-    pub(crate) fn bears(&mut self, now: Time, fits: bool) -> bool {
-        if fits {
-            self.starved = None;
-            return false;
-        }
-        self.current.is_some() && now.since(*self.starved.get_or_insert(now)) < micros(PATIENCE)
-    }
-
     /// It goes to another node, which asks for keyframes itself.
     pub(crate) fn is_piped(&self) -> bool {
         self.only.is_some()
@@ -233,58 +198,6 @@ impl Subscription {
     #[cfg(test)]
     pub(crate) fn selected(&self) -> Target {
         self.selection.target()
-    }
-
-    /// The layer that is to go out, when it waits for a keyframe of it.
-    pub(crate) fn awaits(&self, source: &Source) -> Option<u8> {
-        let target = self.target(source)?;
-        // What is held may bring it.
-        let waits = self.kind == TrackKind::Video
-            && self.held.is_none()
-            && (self.current != Some(target) || self.is_stuck(source, target));
-        (waits && self.routes.iter().any(Option::is_some)).then_some(target)
-    }
-
-    /// Whatever layer comes first is to go out.
-    pub(crate) fn awaits_anything(&self) -> bool {
-        self.kind == TrackKind::Video && !self.is_piped() && self.allowed().is_some()
-    }
-
-    /// The layer that is to go out: the highest live one that is allowed.
-    fn target(&self, source: &Source) -> Option<u8> {
-        let ceiling = self.allowed()?.layer;
-        match self.only {
-            Some(only) => (only <= ceiling && source.lives(only)).then_some(only),
-            None => source.live_up_to(ceiling),
-        }
-    }
-
-    /// The most that its path carries and that is wanted; `None`: nothing.
-    fn allowed(&self) -> Option<Quality> {
-        let ceiling = self.ceiling.filter(|_| !self.delivery().paused)?;
-        let ceiling = match self.share() {
-            Share::Whole => ceiling,
-            Share::UpTo(layer) => ceiling.up_to(layer),
-            Share::Nothing => return None,
-        };
-        Some(self.delivery().max_layer.map_or(ceiling, |wanted| ceiling.up_to(wanted)))
-    }
-
-    /// What is to go out of a layer.
-    fn wanted_of<'a>(&self, source: &'a Source, layer: u8) -> Option<(Target, &'a Known)> {
-        let known = source.layer(layer)?.layering.known()?;
-        let allowed = self.allowed().unwrap_or(Quality::BEST);
-        let (inside, spatial) =
-            if known.is_spatial() { (true, allowed.layer) } else { (allowed.layer == layer, u8::MAX) };
-        let temporal = source.temporal_for(self.delivery().max_frame_rate);
-        let temporal = if inside { temporal.min(allowed.temporal) } else { temporal };
-        Some((known.choose(Reach { spatial, temporal }), known))
-    }
-
-    /// What is to go out of the layer cannot without a keyframe.
-    fn is_stuck(&self, source: &Source, layer: u8) -> bool {
-        self.wanted_of(source, layer)
-            .is_some_and(|(wanted, known)| self.selection.stuck(&known.targets, known.generation, wanted))
     }
 
     /// What was lost since the receiver's last report.
