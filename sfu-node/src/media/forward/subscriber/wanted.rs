@@ -15,6 +15,7 @@ use crate::media::relief::{Relief, Share};
 /// How long a video goes on whose least no longer fits. After an overuse that was none, what arrives has raised the estimate
 /// again by then ([`Rate`](crate::media::forward::bandwidth)).
 const PATIENCE: Duration = Duration::from_secs(2);
+
 impl Subscription {
     /// Takes what the shard leaves out. True if that changes what goes out.
     pub(crate) fn relieve(&mut self, relief: Relief) -> bool {
