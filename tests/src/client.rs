@@ -32,6 +32,7 @@ use crate::signal::{ConnectError, Mode, join_request};
 pub use janus::{JanusClient, Role};
 pub use loss::{Carried, Loss};
 pub use profile::SrtpOffer;
+pub(crate) use socket::{Batch, MediaSocket};
 pub use source::{Stamp, unix_nanos};
 
 /// Packets of a kind that are enough to say that it flows.

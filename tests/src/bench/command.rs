@@ -43,7 +43,7 @@ const ROOM: (usize, usize) = (50, 6);
 /// Joins of each kind taken apart.
 const JOINS: u32 = 50;
 /// Fan-outs the bound is measured at.
-const BOUNDS: [u32; 2] = [100, 200];
+const BOUNDS: [usize; 2] = [100, 200];
 
 /// A measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -269,7 +269,7 @@ async fn measured(what: What, options: &Options, directory: &Path) -> Result<()>
     let begun = Begun::now()?;
     println!("{}; load average {}", what.name(), begun.load_average);
     let figures = if what == What::Limit {
-        limits(options)?
+        json!({ "rows": limits(options).await? })
     } else if what == What::Impaired {
         let config = StackConfig { public_address: Some(RELAY_ADDRESS), ..rig::config(&[]) };
         json!({ "rows": rig::measure(config, async |stack| impaired::measure(stack).await).await? })
@@ -327,30 +327,26 @@ async fn figures(what: What, options: &Options, servers: &mut Servers<'_>) -> Re
         window: options.window(),
         habits: Habits { media: options.media(), full_every: options.full_every },
         until_limit: what == What::Forward && options.until_loss,
+        bounds: if what == What::Forward && options.srtp == Srtp::Gcm { &BOUNDS } else { &[] },
     };
     let rows = measure(servers, &options.steps(what), &plan).await?;
-    let mut figures = json!({ "rows": rows });
-    if what == What::Forward
-        && options.srtp == Srtp::Gcm
-        && let Some(fields) = figures.as_object_mut()
-    {
-        fields.insert("limit".to_owned(), limits(options)?);
-    }
-    Ok(figures)
+    Ok(json!({ "rows": rows }))
 }
 
-/// Blocks the thread: nothing else is measured meanwhile.
-fn limits(options: &Options) -> Result<Value> {
-    let mut bounds = Vec::new();
+/// The bound by itself, as often as there are to be runs.
+async fn limits(options: &Options) -> Result<Vec<Value>> {
+    let mut rows = Vec::new();
     for subscribers in BOUNDS {
-        let bound = limit::bound(subscribers, options.runs, options.window())?;
-        println!(
-            "crypto and send alone, {subscribers} subscribers: {:.0} ns a packet ({:.0} sealing)",
-            bound.nanos_per_packet, bound.seal_nanos_per_packet
-        );
-        bounds.push(bound);
+        for _ in 0..options.runs {
+            let bound = limit::bound(u32::try_from(subscribers)?, options.window()).await?;
+            println!(
+                "crypto and send alone, {subscribers} subscribers: {:.0} ns a packet ({:.0} sealing)",
+                bound.nanos_per_packet, bound.seal_nanos_per_packet
+            );
+            rows.push(json!({ "subscribers": subscribers, "bound": bound }));
+        }
     }
-    Ok(serde_json::to_value(bounds)?)
+    Ok(rows)
 }
 
 impl What {

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::crowd::{Habits, Run, run};
+use super::limit::{Bound, bound};
 use super::scenario::Scenario;
 use super::servers::{Server, Servers};
 use crate::statistics::median;
@@ -14,6 +15,9 @@ use crate::statistics::median;
 const LIMIT_LOSS_PERCENT: f64 = 1.0;
 /// Use of its CPU at which the load client is at its own limit.
 const LIMIT_LOAD_PERCENT: f64 = 95.0;
+
+/// How often a run of another server is tried: a load client of its may fall out while it joins.
+const TRIES: u32 = 3;
 
 /// One load of a series.
 #[derive(Debug, Clone, Serialize)]
@@ -35,6 +39,8 @@ pub struct Plan {
     pub habits: Habits,
     /// A server that has reached its limit is left out of the steps that follow.
     pub until_limit: bool,
+    /// Beside each run of a step with so many who receive: what forwarding cannot do without.
+    pub bounds: &'static [usize],
 }
 
 /// Why a server takes part in no further step.
@@ -96,8 +102,23 @@ pub struct Row {
     pub noise_percent: f64,
     /// Why there are no further steps of it.
     pub limit: Option<Limit>,
+    /// Ours beside what it cannot do without.
+    pub bound: Option<BesideBound>,
     /// What the medians are of.
     pub runs: Vec<Run>,
+}
+
+/// Runs of ours beside [`bound`], one after the other.
+#[derive(Debug, Serialize)]
+pub struct BesideBound {
+    /// CPU time of sealing and sending a packet, nanoseconds.
+    pub nanos_per_packet: f64,
+    /// Of that, sealing.
+    pub seal_nanos_per_packet: f64,
+    /// CPU time of ours a packet over that of the bound in the same turn.
+    pub times: f64,
+    /// What the medians are of.
+    pub runs: Vec<Bound>,
 }
 
 /// Measures a series and prints it as it comes.
@@ -126,20 +147,19 @@ pub async fn measure(servers: &mut Servers<'_>, steps: &[Step], plan: &Plan) -> 
 /// Each server in turn, as often as there are runs.
 async fn measure_step(servers: &mut Servers<'_>, all: &[Server], step: &Step, plan: &Plan) -> Result<Vec<Row>> {
     let mut runs: Vec<Result<Vec<Run>, String>> = all.iter().map(|_| Ok(Vec::new())).collect();
+    let mut bounds = Vec::new();
     for _ in 0..plan.runs {
         for (server, runs) in all.iter().zip(&mut runs) {
             let Ok(done) = runs else { continue };
-            let fresh = servers.fresh(server)?;
-            let ran = run(&fresh.measured, &step.scenario, &plan.habits, plan.window).await;
-            match ran.with_context(|| format!("{}, {}", server.name(), step.label)) {
+            match run_fresh(servers, server, step, plan).await {
                 Ok(run) => done.push(run),
                 Err(error) if matches!(server, Server::Ours) && !plan.until_limit => return Err(error),
-                Err(error) => {
-                    eprintln!("{error:#}; its last lines:\n{}", fresh.last_lines());
-                    *runs = Err(format!("{error:#}"));
-                }
+                Err(error) => *runs = Err(format!("{error:#}")),
             }
-            fresh.stop();
+        }
+        let receivers = step.scenario.receivers();
+        if plan.bounds.contains(&receivers) {
+            bounds.push(bound(u32::try_from(receivers)?, plan.window).await?);
         }
     }
     let named = all.iter().zip(runs);
@@ -150,7 +170,28 @@ async fn measure_step(servers: &mut Servers<'_>, all: &[Server], step: &Step, pl
         row.times_janus = janus.map(|janus| row.packets_per_cpu_second / janus);
         row.times_livekit = livekit.map(|livekit| row.packets_per_cpu_second / livekit);
     }
+    if let Some(ours) = rows.iter_mut().find(|row| row.server == Server::Ours.name()) {
+        ours.bound = BesideBound::of(&ours.runs, bounds);
+    }
     Ok(rows)
+}
+
+/// One run with a process of its own; another server that fails is tried again, and each time is told of.
+async fn run_fresh(servers: &mut Servers<'_>, server: &Server, step: &Step, plan: &Plan) -> Result<Run> {
+    let mut tries = if matches!(server, Server::Ours) { 1 } else { TRIES };
+    loop {
+        tries -= 1;
+        let fresh = servers.fresh(server)?;
+        let ran = run(&fresh.measured, &step.scenario, &plan.habits, plan.window).await;
+        let ran = ran.with_context(|| format!("{}, {}", server.name(), step.label));
+        if let Err(error) = &ran {
+            eprintln!("{error:#}; its last lines:\n{}", fresh.last_lines());
+        }
+        fresh.stop();
+        if ran.is_ok() || tries == 0 {
+            return ran;
+        }
+    }
 }
 
 const HEAD: &str = "   server       step  sent/s  packets/CPU s  x Janus  x LiveKit  srv/cli server CPU  load CPU  forwarded/s   p50 µs   p95 µs   p99 µs     loss   resent  drops  untimed  KiB/each   noise";
@@ -185,6 +226,11 @@ fn print(row: &Row) {
             Some(Limit::Failed(_)) => "limit: failed",
         }
     );
+    if let Some(BesideBound { nanos_per_packet, seal_nanos_per_packet, times, .. }) = &row.bound {
+        println!(
+            "          sealing and sending alone: {nanos_per_packet:.0} ns a packet, {seal_nanos_per_packet:.0} of it sealing; ours is {times:.2} times that"
+        );
+    }
 }
 
 impl Row {
@@ -216,8 +262,23 @@ impl Row {
             idle_mib: of(|r| count(usize::try_from(r.idle_bytes).unwrap_or(usize::MAX)) / 1_048_576.0),
             noise_percent: of(|r| r.noise_percent),
             limit: failed.or_else(|| limit(loss_percent, load_percent)),
+            bound: None,
             runs,
         }
+    }
+}
+
+impl BesideBound {
+    /// Nothing if one of them was not measured.
+    fn of(ours: &[Run], runs: Vec<Bound>) -> Option<Self> {
+        let nanos = |run: &Run| 1e9 * run.server_cpu_seconds / count(run.arrived);
+        let times: Vec<f64> = ours.iter().zip(&runs).map(|(run, bound)| nanos(run) / bound.nanos_per_packet).collect();
+        if times.is_empty() {
+            return None;
+        }
+        let of = |value: fn(&Bound) -> f64| median(runs.iter().map(value).collect());
+        let (nanos_per_packet, seal_nanos_per_packet) = (of(|b| b.nanos_per_packet), of(|b| b.seal_nanos_per_packet));
+        Some(Self { nanos_per_packet, seal_nanos_per_packet, times: median(times), runs })
     }
 }
 
