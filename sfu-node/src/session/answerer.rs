@@ -189,8 +189,8 @@ impl Answerer {
         subscriptions: &Subscriptions,
     ) -> LocalSection {
         let kind = match section.kind {
-            _ if section.unusable => return LocalSection::Rejected(section.clone()),
-            SectionKind::Other => return LocalSection::Rejected(section.clone()),
+            _ if section.unusable => return LocalSection::Rejected(Box::new(section.clone())),
+            SectionKind::Other => return LocalSection::Rejected(Box::new(section.clone())),
             SectionKind::Data => return LocalSection::Data { mid: section.mid.clone() },
             SectionKind::Media(kind) => kind,
         };
@@ -203,7 +203,7 @@ impl Answerer {
             (false, None) => unused_codecs(section, kind),
         };
         if codecs.is_empty() {
-            return LocalSection::Rejected(section.clone());
+            return LocalSection::Rejected(Box::new(section.clone()));
         }
         let has_rtx = codecs.iter().any(|codec| codec.rtx.is_some());
         let direction = match section.direction {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::Cursor;
+use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use rtc::sdp::description::media::MediaDescription;
@@ -163,8 +164,8 @@ pub(crate) struct RemoteSection {
     pub(crate) media: String,
     pub(crate) protos: String,
     pub(crate) formats: String,
-    /// Codecs the node knows, in the client's order.
-    pub(crate) codecs: Vec<SectionCodec>,
+    /// Codecs the node knows, in the client's order; sections with the same ones share them.
+    pub(crate) codecs: Arc<[SectionCodec]>,
     /// Header extensions the node knows.
     pub(crate) extensions: Vec<(u8, &'static str)>,
     /// Track id: second token of `a=msid` (RFC 8830).
@@ -212,12 +213,15 @@ impl RemoteDescription {
             .filter(|a| a.key == "group")
             .find_map(|a| a.value.as_deref()?.strip_prefix("BUNDLE"))
             .map(|mids| mids.split_ascii_whitespace().collect());
-        let mut sections = Vec::with_capacity(parsed.media_descriptions.len());
+        let mut sections: Vec<RemoteSection> = Vec::with_capacity(parsed.media_descriptions.len());
         let mut mids = HashSet::new();
         for media in &parsed.media_descriptions {
-            let section = section(media, bundled.as_ref())?;
+            let mut section = section(media, bundled.as_ref())?;
             if !mids.insert(section.mid.clone()) {
                 return Err(DescriptionError::BadMid);
+            }
+            if let Some(known) = sections.iter().find(|known| known.codecs == section.codecs) {
+                section.codecs = Arc::clone(&known.codecs);
             }
             sections.push(section);
         }
@@ -288,8 +292,8 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_ID_LEN && text.bytes().all(legal)
 }
 
-fn codecs(media: &MediaDescription, kind: SectionKind) -> Vec<SectionCodec> {
-    let SectionKind::Media(kind) = kind else { return Vec::new() };
+fn codecs(media: &MediaDescription, kind: SectionKind) -> Arc<[SectionCodec]> {
+    let SectionKind::Media(kind) = kind else { return Arc::default() };
     let of_payload_type = |key, pt: u8| {
         values(media, key).find_map(move |value| {
             let (number, rest) = value.split_once(' ')?;
@@ -333,9 +337,7 @@ fn codecs(media: &MediaDescription, kind: SectionKind) -> Vec<SectionCodec> {
             rtx: rtx_of(*pt),
         });
     }
-    // Kept as long as the session.
-    codecs.shrink_to_fit();
-    codecs
+    codecs.into()
 }
 
 /// Payload types that need no rtpmap (RFC 3551 table 4).

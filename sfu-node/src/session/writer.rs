@@ -71,7 +71,7 @@ pub(crate) struct MediaSection {
 pub(crate) enum LocalSection {
     Media(MediaSection),
     Data { mid: String },
-    Rejected(RemoteSection),
+    Rejected(Box<RemoteSection>),
 }
 
 /// The whole description, as text.
