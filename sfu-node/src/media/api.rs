@@ -141,6 +141,17 @@ pub enum Codec {
     H265,
 }
 
+impl Codec {
+    /// What it is for.
+    #[must_use]
+    pub fn kind(self) -> TrackKind {
+        match self {
+            Self::Opus | Self::Red | Self::Pcmu | Self::Pcma => TrackKind::Audio,
+            Self::Vp8 | Self::Vp9 | Self::H264 | Self::Av1 | Self::H265 => TrackKind::Video,
+        }
+    }
+}
+
 /// A payload type of a section and what it carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PayloadType {

@@ -30,7 +30,7 @@ use self::table::{Contact, Parting, Table};
 #[cfg(feature = "sim")]
 use super::api::Fingerprint;
 use super::api::{Command, Event, FailReason, PipeNumber, ShardIndex, ShardStats, TransportConfig, TransportKey};
-use super::batch::{Route, SendBatch};
+use super::batch::{MAX_BYTES, Route, SendBatch};
 use super::demux::{Protocol, classify};
 use super::dtls::Identities;
 use super::forward::Forwarder;
@@ -56,6 +56,8 @@ pub struct Shard {
     put_off: PutOff,
 }
 
+/// Packets of video that a batch is to hold.
+const MAX_WAITING: usize = MAX_BYTES / 1200;
 /// Silence after which a shard is quiet.
 const QUIET_AFTER: Duration = Duration::from_secs(1);
 
@@ -295,6 +297,24 @@ impl Shard {
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.table.batch.is_full()
+    }
+
+    /// More waits than a batch is to hold, and this datagram would have all of it go into one.
+    #[must_use]
+    pub fn is_overfilled_by(&self, datagram: &mut [u8]) -> bool {
+        self.overfills()
+            && match classify(datagram) {
+                Some(Protocol::Pipe) => {
+                    PipeNumber::read(datagram).is_some_and(|(_, inner)| classify(inner) == Some(Protocol::Rtcp))
+                }
+                protocol => protocol == Some(Protocol::Rtcp),
+            }
+    }
+
+    /// More waits than a batch is to hold.
+    #[must_use]
+    pub fn overfills(&self) -> bool {
+        self.forwarder.waiting() > MAX_WAITING
     }
 
     /// What is to be sent so far. Packets of a frame that may be followed by more are not in it.

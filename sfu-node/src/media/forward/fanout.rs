@@ -1,7 +1,10 @@
 //! A track's packets on their way to its subscribers. Those that come one after the other go out subscriber by subscriber,
 //! not packet by packet: what is known of a subscriber, its keys among it, is then fetched from memory once for all.
 
+use std::collections::VecDeque;
+
 use arrayvec::ArrayVec;
+use shared::control::TrackKind;
 
 use crate::media::forward::cache::SourcePacket;
 use crate::media::forward::clock::Time;
@@ -14,6 +17,8 @@ use crate::media::forward::{Forwarder, Sink};
 
 /// Packets that go out together at most: a video frame, and far fewer than a layer's cache holds.
 const MAX_PENDING: usize = 16;
+/// Tracks whose packets wait at a time.
+const MAX_TRACKS: usize = 8;
 /// Subscribers whose memory is asked for together before they are served, so that the processor waits for it once: that of
 /// a large room is in no cache by the next frame.
 const EXPECTED: usize = 8;
@@ -53,59 +58,129 @@ impl Pending {
 
 /// Packets of one track that wait.
 #[derive(Debug, Default)]
-pub(crate) struct Fanout {
+struct Group {
     /// Slot of the track.
     track: usize,
-    now: Time,
-    packets: ArrayVec<Pending, MAX_PENDING>,
+    packets: Vec<Pending>,
     /// Of the track's subscriptions, so many have got them.
     served: usize,
 }
 
-impl Fanout {
-    /// The packet can wait with those that do: same track, and near enough that it is not kept in their place.
-    pub(super) fn takes(&self, track: usize, packet: &Incoming<'_>) -> bool {
+/// What waits, track by track: the microphone's packet that comes amid a frame does not part it.
+#[derive(Debug)]
+pub(crate) struct Fanout {
+    now: Time,
+    /// The first `used` wait, the one that began first in front; the others wait for use.
+    groups: VecDeque<Group>,
+    used: usize,
+}
+
+impl Default for Fanout {
+    fn default() -> Self {
+        let group = || Group { packets: Vec::with_capacity(MAX_PENDING), ..Group::default() };
+        let groups = std::iter::repeat_with(group).take(MAX_TRACKS).collect();
+        Self { now: Time::default(), groups, used: 0 }
+    }
+}
+
+/// What becomes of a packet that comes while others wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It waits with them.
+    Beside,
+    /// The group that began first makes room for its track.
+    InPlaceOfFirst,
+    /// All that waits goes out before it.
+    Behind,
+}
+
+impl Group {
+    /// The packet can wait with those that do: near enough that none of them is not kept any more by then, and not the
+    /// beginning of a video.
+    fn takes(&self, kind: TrackKind, packet: &Incoming<'_>) -> bool {
         let near = |pending: &Pending| pending.sequence.abs_diff(packet.packet.sequence) < MAX_PENDING as u64;
         let after = self.packets.iter().all(|pending| pending.layer != packet.layer || near(pending));
-        let joins = self.served == 0 && self.track == track && after && !packet.keyframe && !self.packets.is_full();
-        self.packets.is_empty() || joins
+        let goes_on = kind == TrackKind::Audio || !packet.keyframe;
+        self.served == 0 && after && goes_on && self.packets.len() < MAX_PENDING
+    }
+}
+
+impl Fanout {
+    fn waiting(&self) -> impl Iterator<Item = &Group> {
+        self.groups.iter().take(self.used)
     }
 
-    fn clear(&mut self) {
-        self.packets.clear();
-        self.served = 0;
+    /// Where the packet belongs.
+    fn place(&self, track: usize, kind: TrackKind, packet: &Incoming<'_>) -> Place {
+        match self.waiting().find(|group| group.track == track) {
+            Some(group) if group.takes(kind, packet) => Place::Beside,
+            Some(_) => Place::Behind,
+            None if self.used < MAX_TRACKS => Place::Beside,
+            None => Place::InPlaceOfFirst,
+        }
+    }
+
+    fn add(&mut self, now: Time, track: usize, packet: Pending) {
+        self.now = now;
+        let known = self.waiting().position(|group| group.track == track);
+        let place = known.unwrap_or(self.used);
+        self.used = self.used.max(place + 1);
+        if let Some(group) = self.groups.get_mut(place) {
+            group.track = track;
+            group.packets.push(packet);
+        }
+    }
+
+    /// The group in front is done with.
+    fn end_first(&mut self) {
+        if let Some(mut group) = self.groups.pop_front() {
+            group.packets.clear();
+            group.served = 0;
+            self.groups.push_back(group);
+            self.used = self.used.saturating_sub(1);
+        }
     }
 }
 
 impl Forwarder {
     /// Sends all that waits.
     pub fn flush<S: Sink>(&mut self, sink: &mut S) {
-        while !self.fanout.packets.is_empty() {
-            self.serve(sink, |_| false);
+        while self.fanout.used > 0 {
+            self.serve_first(sink, |_| false);
         }
     }
 
     /// Sends what waits until the sink is full. **To be called when no more packets are at hand**, again once the sink has
     /// room.
     pub fn flush_some<S: Sink>(&mut self, sink: &mut S) {
-        if !self.fanout.packets.is_empty() {
-            self.serve(sink, S::is_full);
+        while self.fanout.used > 0 && !sink.is_full() {
+            self.serve_first(sink, S::is_full);
         }
     }
 
-    /// Sends what waits to one subscriber after the other.
-    fn serve<S: Sink>(&mut self, sink: &mut S, is_enough: impl Fn(&S) -> bool) {
+    /// Packets that what waits makes, over all subscribers.
+    pub(crate) fn waiting(&self) -> usize {
+        let packets = |group: &Group| {
+            let subscriptions = self.tracks.get(group.track).map_or(0, |track| track.subscriptions.len());
+            group.packets.len() * subscriptions.saturating_sub(group.served)
+        };
+        self.fanout.waiting().map(packets).sum()
+    }
+
+    /// Sends what waits of the track in front, to one subscriber after the other.
+    fn serve_first<S: Sink>(&mut self, sink: &mut S, is_enough: impl Fn(&S) -> bool) {
         let Self { transports, tracks, subscriptions, timers, stats, scratch, fanout, .. } = self;
         let now = fanout.now;
-        let track = tracks.get(fanout.track);
+        let Some(group) = fanout.groups.front_mut() else { return };
+        let track = tracks.get(group.track);
         let Some((track, source)) = track.and_then(|track| Some((track, track.source.as_ref()?))) else {
-            return fanout.clear();
+            return fanout.end_first();
         };
         let read = |pending: &Pending| pending.read(now, source);
-        let begun = fanout.served;
-        let packets: ArrayVec<Incoming<'_>, MAX_PENDING> = fanout.packets.iter().filter_map(read).collect();
+        let begun = group.served;
+        let packets: ArrayVec<Incoming<'_>, MAX_PENDING> = group.packets.iter().filter_map(read).collect();
         let abs_send_time = now.abs_send_time();
-        for (place, slot) in track.subscriptions.iter().enumerate().skip(fanout.served) {
+        for (place, slot) in track.subscriptions.iter().enumerate().skip(begun) {
             if is_enough(sink) {
                 return;
             }
@@ -118,7 +193,7 @@ impl Forwarder {
                     }
                 }
             }
-            fanout.served += 1;
+            group.served += 1;
             let Some(subscription) = subscriptions.get_mut(*slot) else { continue };
             let Some(transport) = transports.get_mut(subscription.transport).filter(|to| to.connected) else {
                 continue;
@@ -139,13 +214,22 @@ impl Forwarder {
                 Self::schedule_release(timers, now, subscription.transport, transport);
             }
         }
-        fanout.clear();
+        fanout.end_first();
+    }
+
+    /// Makes room for a packet among those that wait; nothing to do for most.
+    pub(super) fn make_room<S: Sink>(&mut self, track: usize, packet: &Incoming<'_>, sink: &mut S) {
+        let source = self.tracks.get(track).and_then(|track| track.source.as_ref());
+        let Some(kind) = source.map(|source| source.receiver.kind) else { return };
+        match self.fanout.place(track, kind, packet) {
+            Place::Beside => {}
+            Place::InPlaceOfFirst => self.serve_first(sink, |_| false),
+            Place::Behind => self.flush(sink),
+        }
     }
 
     /// Lets a packet that was kept go out with those before it.
     pub(super) fn fan_out(&mut self, now: Time, track: usize, incoming: &Incoming<'_>) {
-        self.fanout.track = track;
-        self.fanout.now = now;
-        self.fanout.packets.push(Pending::of(incoming));
+        self.fanout.add(now, track, Pending::of(incoming));
     }
 }

@@ -1,8 +1,6 @@
 //! Where a source's packets go in a subscriber's stream: runs of numbers, and what was left out of them. **A number sent
 //! is a function of the source's number, so a packet that comes late finds its own place.**
 
-use arrayvec::ArrayVec;
-
 use crate::media::forward::clock::wrap16;
 use crate::media::forward::layering::Target;
 use crate::media::forward::picture::PictureShift;
@@ -41,7 +39,8 @@ pub(crate) struct Shift {
 /// See the file's head. Every source number of a run has a **place**; places without those left out are the numbers sent.
 #[derive(Debug)]
 pub(crate) struct Numbers {
-    runs: ArrayVec<Run, MAX_RUNS>,
+    /// Few have more than one.
+    runs: Vec<Run>,
     /// Above all places in use.
     next: u64,
     /// `None`: nothing was left out yet.
@@ -64,7 +63,7 @@ impl Numbers {
     /// `random` gives the first number (RFC 3550 section 5.1): below the middle, so that a receiver that misses the first
     /// packets cannot take them for a wrap.
     pub(crate) fn new(random: u64) -> Self {
-        Self { runs: ArrayVec::new(), next: FIRST_PLACE + (random & 0x7fff), gaps: None }
+        Self { runs: Vec::new(), next: FIRST_PLACE + (random & 0x7fff), gaps: None }
     }
 
     /// Another source from now on: its packets have nothing to do with the places of before.
@@ -87,7 +86,7 @@ impl Numbers {
         if self.runs.last().is_some_and(|last| last.start >= run.start) {
             self.runs.pop();
         }
-        if self.runs.is_full() {
+        if self.runs.len() >= MAX_RUNS {
             self.runs.remove(0);
         }
         if let Some(gaps) = self.gaps.as_mut() {

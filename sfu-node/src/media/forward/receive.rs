@@ -136,9 +136,10 @@ impl Forwarder {
         first: bool,
         sink: &mut S,
     ) {
-        if first || !self.fanout.takes(track, incoming) {
+        if first {
             self.flush(sink);
         }
+        self.make_room(track, incoming, sink);
         if let [level] = *incoming.packet.copied.audio_level {
             self.hear_level(now, track, level);
         }
@@ -244,7 +245,8 @@ impl Forwarder {
 
 /// The packet may say that its stream has other layers from now on: what waits before it is judged by those it was of.
 pub(super) fn brings_layers(codec: Codec, packet: &SourcePacket<'_>) -> bool {
-    dependency::brings_layers(packet.copied.dependency) || starts_keyframe(codec, packet.payload)
+    codec.kind() == TrackKind::Video
+        && (dependency::brings_layers(packet.copied.dependency) || starts_keyframe(codec, packet.payload))
 }
 
 /// What is the same for all subscribers of a packet, whichever shard they are on.

@@ -116,7 +116,7 @@ impl Layering {
 
     /// Takes a packet's place in the layers. `late`: it fills a hole.
     pub(crate) fn read(&mut self, now: Time, codec: Codec, packet: &SourcePacket<'_>, late: bool) -> Frame {
-        if TrackKind::Audio == kind(codec) {
+        if codec.kind() == TrackKind::Audio {
             return Frame::default();
         }
         if !packet.copied.dependency.is_empty() {
@@ -267,12 +267,5 @@ impl Known {
             .frame_rates()
             .position(|rate| rate + FRAME_RATE_TOLERANCE > frames_per_second)
             .map_or(u8::MAX, |temporal| u8::try_from(temporal).unwrap_or(u8::MAX))
-    }
-}
-
-fn kind(codec: Codec) -> TrackKind {
-    match codec {
-        Codec::Opus | Codec::Red | Codec::Pcmu | Codec::Pcma => TrackKind::Audio,
-        Codec::Vp8 | Codec::Vp9 | Codec::H264 | Codec::Av1 | Codec::H265 => TrackKind::Video,
     }
 }

@@ -220,7 +220,8 @@ impl Subscription {
 
     /// Asks for the memory that sending needs.
     pub(crate) fn expect(&self) {
-        black_box((self.routes.first(), self.current, self.ssrc, self.numbers.next(), self.newest, self.octets));
+        let run = self.numbers.last().map(|run| run.start);
+        black_box((self.routes.first(), self.current, self.ssrc, self.numbers.next(), run, self.newest, self.octets));
     }
 
     /// Sends a packet of the track, if it is one for this subscriber.

@@ -217,6 +217,9 @@ impl Turns {
             let found = self.receive();
             let now = Instant::now();
             if self.shard.next_timeout().is_some_and(|at| at <= now) {
+                if self.shard.overfills() {
+                    send(&mut self.shard, &self.socket);
+                }
                 self.shard.handle_timeout(now);
             }
             self.cross();
@@ -281,6 +284,9 @@ impl Turns {
             self.shard.note_receive_call();
             let now = Instant::now();
             for (route, datagram) in self.inbox.datagrams(filled) {
+                if self.shard.is_overfilled_by(datagram) {
+                    send(&mut self.shard, &self.socket);
+                }
                 self.shard.handle_datagram(now, route, datagram);
                 if self.shard.is_full() {
                     send_full(&mut self.shard, &self.socket);

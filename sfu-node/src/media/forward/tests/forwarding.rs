@@ -207,6 +207,61 @@ fn packets_that_come_together_leave_subscriber_by_subscriber_each_in_order() {
 }
 
 #[test]
+fn a_microphone_does_not_part_the_packets_of_a_frame() {
+    let mut world = World::new();
+    world.publish(vec![camera(&[], &[]), microphone(vec![OPUS])]);
+    let both = |n: u32| vec![watch(3000 + 10 * n), sender(MICROPHONE, 5000 + n, vec![OPUS_DOWN])];
+    let viewers: Vec<Viewer> = (0..3_u32).map(|n| world.viewer(20 + u64::from(n), both(n))).collect();
+    let (mut encoder, mut voice) = (Encoder::new(1000, None), Encoder::new(2000, None));
+    encoder.frame(true, 1).iter().for_each(|packet| world.rtp(ADA, packet));
+    world.rtp(ADA, &voice.packet(OPUS.pt, false, &[1]));
+    world.out.rtp.clear();
+    let mut packets = encoder.frame(false, 4);
+    packets.insert(2, voice.packet(OPUS.pt, false, &[2]));
+    for packet in &packets {
+        world.forwarder.on_rtp(world.now, ADA, packet, &mut world.out);
+    }
+    assert!(world.out.rtp.is_empty(), "all of them wait");
+    assert_eq!(world.forwarder.waiting(), packets.len() * viewers.len());
+    world.forwarder.flush(&mut world.out);
+    let is_audio = |packet: &[u8]| RtpPacket::parse(packet).unwrap().payload_type == OPUS_DOWN.pt;
+    let sent: Vec<_> = world.out.rtp.iter().map(|(to, packet)| (*to, is_audio(packet))).collect();
+    let pictures = viewers.iter().flat_map(|viewer| [(viewer.transport, false); 4]);
+    let sounds = viewers.iter().map(|viewer| (viewer.transport, true));
+    assert_eq!(sent, pictures.chain(sounds).collect::<Vec<_>>());
+    assert_eq!(world.forwarder.waiting(), 0);
+}
+
+#[test]
+fn where_more_tracks_wait_than_can_the_first_goes_out() {
+    const TRACKS: u16 = 9;
+    let mut world = World::new();
+    let track = |n: u16| TrackKey(200 + u64::from(n));
+    let receiver = |n| Receiver {
+        track: track(n),
+        mid: n.to_string(),
+        ssrcs: ArrayVec::from_iter([SsrcPair { ssrc: 2000 + u32::from(n), rtx: None }]),
+        ..microphone(vec![OPUS])
+    };
+    world.publish((0..TRACKS).map(receiver).collect());
+    world.viewer(20, (0..TRACKS).map(|n| sender(track(n), 5000 + u32::from(n), vec![OPUS_DOWN])).collect());
+    let mut voices: Vec<Encoder> = (0..TRACKS).map(|n| Encoder::new(2000 + u32::from(n), None)).collect();
+    let mut heard = Vec::new();
+    for round in 0..3 {
+        for voice in &mut voices {
+            let packet = voice.packet(OPUS.pt, false, &[round]);
+            world.forwarder.on_rtp(world.now, ADA, &packet, &mut world.out);
+        }
+        // The first packet of a stream has all others go out before it.
+        assert_eq!(world.out.rtp.len(), if round == 0 { 9 } else { 1 }, "one track makes room for another");
+        world.forwarder.flush(&mut world.out);
+        let sent = world.take_rtp(TransportKey(20));
+        heard.push(sent.iter().map(|packet| RtpPacket::parse(packet).unwrap().ssrc).collect::<Vec<_>>());
+    }
+    assert_eq!(heard, vec![(5000..5000 + u32::from(TRACKS)).collect::<Vec<_>>(); 3]);
+}
+
+#[test]
 fn who_empties_a_full_sink_gets_the_rest_of_a_frame_and_nothing_twice() {
     let mut world = World::new();
     world.publish(vec![camera(&[], &[])]);

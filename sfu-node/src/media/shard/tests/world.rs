@@ -230,12 +230,14 @@ impl World {
 
     fn take_batch(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
         let mut datagrams = Vec::new();
-        while let Some(batch) = self.shard.next_batch() {
+        loop {
+            let (shard, mut next) = (&mut self.shard, None);
+            self.heap += heap_of(|| next = shard.next_batch());
+            let Some(batch) = next else { return datagrams };
             let bursts = batch.bursts();
             datagrams.extend(bursts.flat_map(|b| b.bytes.chunks(b.segment).map(move |d| (b.route.to, d.to_vec()))));
-            batch.clear();
+            self.heap += heap_of(|| batch.clear());
         }
-        datagrams
     }
 
     /// Lets what is to be sent get lost.
@@ -354,6 +356,17 @@ impl World {
 
     /// Sends an audio packet from a track made by [`World::subscribe`].
     pub(super) fn speak(&mut self, from: usize, payload: &[u8]) {
+        self.utter(from, payload);
+        self.carry();
+    }
+
+    /// The same; it is still to be carried.
+    pub(super) fn datagrams_of(&mut self, from: usize, payload: &[u8]) -> Vec<Vec<u8>> {
+        self.utter(from, payload);
+        self.clients[from].drain()
+    }
+
+    fn utter(&mut self, from: usize, payload: &[u8]) {
         let now = self.now;
         let client = &mut self.clients[from];
         client.sequence += 1;
@@ -363,7 +376,6 @@ impl World {
         let time = u32::try_from(sequence * 960).unwrap();
         stream.write_rtp(RtpWrite::new(OPUS.into(), sequence.into(), time, now, payload));
         client.rtc.handle_input(Input::Timeout(now)).unwrap();
-        self.carry();
     }
 
     /// Payloads a client heard.
