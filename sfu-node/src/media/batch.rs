@@ -13,7 +13,6 @@ pub(super) const MAX_QUEUES: usize = 32;
 const QUEUE_CAPACITY: usize = 2 * 1024;
 /// What grew beyond this is shrunk after use, bytes: a keyframe needs more than every other frame.
 const QUEUE_KEEP: usize = 8 * 1024;
-
 /// The same of those beyond [`MAX_QUEUES`], bytes: a report.
 const RARE_QUEUE_KEEP: usize = 512;
 

@@ -302,13 +302,13 @@ impl Shard {
     /// More waits than a batch is to hold, and this datagram would have all of it go into one.
     #[must_use]
     pub fn is_overfilled_by(&self, datagram: &mut [u8]) -> bool {
-        self.overfills()
-            && match classify(datagram) {
-                Some(Protocol::Pipe) => {
-                    PipeNumber::read(datagram).is_some_and(|(_, inner)| classify(inner) == Some(Protocol::Rtcp))
-                }
-                protocol => protocol == Some(Protocol::Rtcp),
+        let is_report = match classify(datagram) {
+            Some(Protocol::Pipe) => {
+                PipeNumber::read(datagram).is_some_and(|(_, inner)| classify(inner) == Some(Protocol::Rtcp))
             }
+            protocol => protocol == Some(Protocol::Rtcp),
+        };
+        is_report && self.overfills()
     }
 
     /// More waits than a batch is to hold.

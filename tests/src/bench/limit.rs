@@ -58,7 +58,7 @@ pub async fn bound(subscribers: u32, window: Duration) -> Result<Bound> {
     let mut flows: Vec<Flow> = sinks.iter().map(Sink::flow).collect::<Result<_>>()?;
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        let receiving = scope.spawn(|| on_cpu(LOAD_CPU, || receive(&mut sinks, &done)));
+        let receiving = scope.spawn(|| on_cpu(LOAD_CPU, || receive(&sinks, &done)));
         let sending = scope.spawn(|| {
             on_cpu(SERVER_CPU, || {
                 let seal_nanos_per_packet = seal_alone(&mut flows)?;
@@ -119,7 +119,7 @@ impl Sink {
 }
 
 /// Takes what comes, until it is `done`.
-fn receive(sinks: &mut [Sink], done: &AtomicBool) -> Result<()> {
+fn receive(sinks: &[Sink], done: &AtomicBool) -> Result<()> {
     let part = sinks.len().div_ceil(LOOKS as usize).max(1);
     for some in sinks.chunks(part).cycle().take_while(|_| !done.load(Ordering::Acquire)) {
         let begun = Instant::now();

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 
 use arrayvec::ArrayVec;
-use shared::control::TrackKind;
 
 use crate::media::forward::cache::SourcePacket;
 use crate::media::forward::clock::Time;
@@ -95,13 +94,12 @@ enum Place {
 }
 
 impl Group {
-    /// The packet can wait with those that do: near enough that none of them is not kept any more by then, and not the
-    /// beginning of a video.
-    fn takes(&self, kind: TrackKind, packet: &Incoming<'_>) -> bool {
+    /// The packet can wait with those that do: near enough that none of them is not kept any more by then. Where a video
+    /// begins anew nothing waits: all was flushed on its way in.
+    fn takes(&self, packet: &Incoming<'_>) -> bool {
         let near = |pending: &Pending| pending.sequence.abs_diff(packet.packet.sequence) < MAX_PENDING as u64;
         let after = self.packets.iter().all(|pending| pending.layer != packet.layer || near(pending));
-        let goes_on = kind == TrackKind::Audio || !packet.keyframe;
-        self.served == 0 && after && goes_on && self.packets.len() < MAX_PENDING
+        self.served == 0 && after && self.packets.len() < MAX_PENDING
     }
 }
 
@@ -111,9 +109,9 @@ impl Fanout {
     }
 
     /// Where the packet belongs.
-    fn place(&self, track: usize, kind: TrackKind, packet: &Incoming<'_>) -> Place {
+    fn place(&self, track: usize, packet: &Incoming<'_>) -> Place {
         match self.waiting().find(|group| group.track == track) {
-            Some(group) if group.takes(kind, packet) => Place::Beside,
+            Some(group) if group.takes(packet) => Place::Beside,
             Some(_) => Place::Behind,
             None if self.used < MAX_TRACKS => Place::Beside,
             None => Place::InPlaceOfFirst,
@@ -219,9 +217,7 @@ impl Forwarder {
 
     /// Makes room for a packet among those that wait; nothing to do for most.
     pub(super) fn make_room<S: Sink>(&mut self, track: usize, packet: &Incoming<'_>, sink: &mut S) {
-        let source = self.tracks.get(track).and_then(|track| track.source.as_ref());
-        let Some(kind) = source.map(|source| source.receiver.kind) else { return };
-        match self.fanout.place(track, kind, packet) {
+        match self.fanout.place(track, packet) {
             Place::Beside => {}
             Place::InPlaceOfFirst => self.serve_first(sink, |_| false),
             Place::Behind => self.flush(sink),
