@@ -40,6 +40,8 @@ const LOSSY_SUBSCRIBERS: u32 = 50;
 const IDLE: (u32, usize) = (100, 10);
 /// Participants of the large room, and how many of them have camera and microphone on.
 const ROOM: (usize, usize) = (50, 6);
+/// To our node there: every microphone is heard.
+const HEAR_ALL: [&str; 2] = ["--audible-microphones", "50"];
 /// Joins of each kind taken apart.
 const JOINS: u32 = 50;
 /// Fan-outs the bound is measured at.
@@ -286,7 +288,9 @@ async fn measured(what: What, options: &Options, directory: &Path) -> Result<()>
     } else if what == What::Api {
         json!({ "rows": rig::measure(rig::config(&[]), async |stack| api::measure(stack).await).await? })
     } else {
-        let config = rig::config(&pinned());
+        // It would leave out quiet microphones, the others do not.
+        let node_args = if what == What::Room { HEAR_ALL.map(str::to_owned).to_vec() } else { Vec::new() };
+        let config = StackConfig { node_args, ..rig::config(&pinned()) };
         let state = config.state_dir.clone();
         let measurement = async |stack: &mut Stack| {
             let mut servers = Servers::new(stack, state, rivals)?;
