@@ -18,9 +18,10 @@ use crate::media::forward::{Forwarder, Sink};
 const MAX_PENDING: usize = 16;
 /// Tracks whose packets wait at a time.
 const MAX_TRACKS: usize = 8;
-/// Subscribers whose memory is asked for together before they are served, so that the processor waits for it once: that of
-/// a large room is in no cache by the next frame.
-const EXPECTED: usize = 8;
+/// Subscribers served together. Their memory is asked for at once, so that the processor waits for it once: that of a large
+/// room is in no cache by the next frame. And they get what waits of one track after the other, so that it can leave
+/// together.
+const SHARE: usize = 8;
 
 /// A packet that waits; its bytes are in the layer's cache.
 #[derive(Debug, Clone, Copy)]
@@ -129,9 +130,15 @@ impl Fanout {
         }
     }
 
-    /// The group in front is done with.
-    fn end_first(&mut self) {
-        if let Some(mut group) = self.groups.pop_front() {
+    /// The group whose turn it is: all keep step, as the tracks of a publisher mostly have the same subscribers.
+    fn behind(&self) -> usize {
+        let served = self.waiting().map(|group| group.served).enumerate();
+        served.min_by_key(|(_, served)| *served).map_or(0, |(place, _)| place)
+    }
+
+    /// A group is done with.
+    fn end(&mut self, place: usize) {
+        if let Some(mut group) = self.groups.remove(place) {
             group.packets.clear();
             group.served = 0;
             self.groups.push_back(group);
@@ -144,7 +151,7 @@ impl Forwarder {
     /// Sends all that waits.
     pub fn flush<S: Sink>(&mut self, sink: &mut S) {
         while self.fanout.used > 0 {
-            self.serve_first(sink, |_| false);
+            self.serve_some(self.fanout.behind(), sink);
         }
     }
 
@@ -152,7 +159,7 @@ impl Forwarder {
     /// room.
     pub fn flush_some<S: Sink>(&mut self, sink: &mut S) {
         while self.fanout.used > 0 && !sink.is_full() {
-            self.serve_first(sink, S::is_full);
+            self.serve_some(self.fanout.behind(), sink);
         }
     }
 
@@ -165,32 +172,27 @@ impl Forwarder {
         self.fanout.waiting().map(packets).sum()
     }
 
-    /// Sends what waits of the track in front, to one subscriber after the other.
-    fn serve_first<S: Sink>(&mut self, sink: &mut S, is_enough: impl Fn(&S) -> bool) {
+    /// Sends what waits in the group at `at` to the next of its subscribers, to one after the other.
+    fn serve_some<S: Sink>(&mut self, at: usize, sink: &mut S) {
         let Self { transports, tracks, subscriptions, timers, stats, scratch, fanout, .. } = self;
         let now = fanout.now;
-        let Some(group) = fanout.groups.front_mut() else { return };
+        let Some(group) = fanout.groups.get_mut(at) else { return };
         let track = tracks.get(group.track);
         let Some((track, source)) = track.and_then(|track| Some((track, track.source.as_ref()?))) else {
-            return fanout.end_first();
+            return fanout.end(at);
         };
         let read = |pending: &Pending| pending.read(now, source);
-        let begun = group.served;
         let packets: ArrayVec<Incoming<'_>, MAX_PENDING> = group.packets.iter().filter_map(read).collect();
         let abs_send_time = now.abs_send_time();
-        for (place, slot) in track.subscriptions.iter().enumerate().skip(begun) {
-            if is_enough(sink) {
-                return;
+        let share = track.subscriptions.iter().skip(group.served).take(SHARE);
+        for slot in share.clone() {
+            let Some(subscription) = subscriptions.get(*slot) else { continue };
+            subscription.expect();
+            if let Some(transport) = transports.get(subscription.transport) {
+                sink.expect_rtp(transport.key);
             }
-            if (place - begun).is_multiple_of(EXPECTED) {
-                for slot in track.subscriptions.iter().skip(place).take(EXPECTED) {
-                    let Some(subscription) = subscriptions.get(*slot) else { continue };
-                    subscription.expect();
-                    if let Some(transport) = transports.get(subscription.transport) {
-                        sink.expect_rtp(transport.key);
-                    }
-                }
-            }
+        }
+        for slot in share {
             group.served += 1;
             let Some(subscription) = subscriptions.get_mut(*slot) else { continue };
             let Some(transport) = transports.get_mut(subscription.transport).filter(|to| to.connected) else {
@@ -212,14 +214,21 @@ impl Forwarder {
                 Self::schedule_release(timers, now, subscription.transport, transport);
             }
         }
-        fanout.end_first();
+        if group.served >= track.subscriptions.len() {
+            fanout.end(at);
+        }
     }
 
     /// Makes room for a packet among those that wait; nothing to do for most.
     pub(super) fn make_room<S: Sink>(&mut self, track: usize, packet: &Incoming<'_>, sink: &mut S) {
         match self.fanout.place(track, packet) {
             Place::Beside => {}
-            Place::InPlaceOfFirst => self.serve_first(sink, |_| false),
+            Place::InPlaceOfFirst => {
+                let before = self.fanout.used;
+                while self.fanout.used == before {
+                    self.serve_some(0, sink);
+                }
+            }
             Place::Behind => self.flush(sink),
         }
     }
