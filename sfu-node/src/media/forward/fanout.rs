@@ -43,6 +43,11 @@ impl Pending {
         Self { layer, epoch, late, keyframe, frame, pictures, sequence }
     }
 
+    /// A keyframe of the layer.
+    pub(crate) fn begins(&self, layer: u8) -> bool {
+        self.keyframe && self.layer == layer
+    }
+
     /// Its layer has not begun anew since.
     pub(crate) fn is_of(&self, source: &Source) -> bool {
         source.layer(self.layer).is_some_and(|layer| layer.epoch == self.epoch)

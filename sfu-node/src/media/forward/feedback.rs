@@ -106,7 +106,8 @@ impl Forwarder {
         let Some(subscription) = self.subscriptions.get(subscription) else { return };
         let track = subscription.track;
         let Some(source) = self.tracks.get_mut(track).and_then(|track| track.source.as_mut()) else { return };
-        let layer = subscription.current().or(subscription.awaits(source));
+        // What it waits for replaces what it cannot decode.
+        let layer = subscription.awaits(source).or(subscription.current());
         if let Some(layer) = layer.and_then(|layer| source.layer_mut(layer)) {
             layer.keyframe.want(now);
         }

@@ -93,6 +93,11 @@ impl Held {
         incoming.keyframe || self.layers >> incoming.layer.min(7) & 1 == 1
     }
 
+    /// A keyframe of the layer is among what waits.
+    pub(crate) fn begins(&self, layer: u8) -> bool {
+        self.packets.iter().any(|(_, pending)| pending.begins(layer))
+    }
+
     /// Lets a packet wait.
     fn push(&mut self, now: Time, incoming: &Incoming<'_>) {
         self.layers |= u8::from(incoming.keyframe) << incoming.layer.min(7);
@@ -192,7 +197,7 @@ impl Forwarder {
             subscription.let_out(pending, source, &mut out);
             releasing(&mut transport.bandwidth, false);
         }
-        // While something was held nothing was asked for.
+        // A keyframe that was held may be kept no more, and was not asked for again.
         for track in done {
             self.request_keyframe(now, track, Some(slot));
             self.serve_track(now, track, sink);

@@ -53,9 +53,9 @@ impl Subscription {
     /// The layer that is to go out, when it waits for a keyframe of it.
     pub(crate) fn awaits(&self, source: &Source) -> Option<u8> {
         let target = self.target(source)?;
-        // What is held may bring it.
+        let is_held = self.held.as_ref().is_some_and(|held| held.begins(target));
         let waits = self.kind == TrackKind::Video
-            && self.held.is_none()
+            && !is_held
             && (self.current != Some(target) || self.is_stuck(source, target));
         (waits && self.routes.iter().any(Option::is_some)).then_some(target)
     }

@@ -1,5 +1,6 @@
 //! Simulcast: the best layer goes out, and a change of layer is not seen by a decoder.
 
+use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
 use shared::control::Delivery;
 
 use super::*;
@@ -161,6 +162,36 @@ fn a_subscriber_gets_no_more_than_it_wants() {
     assert_eq!((call.layer_now(), call.viewer.packets.len()), (None, before));
     set(&mut call, Delivery::default());
     assert_eq!(call.layer_now(), Some(2));
+    call.viewer.assert_decodable();
+}
+
+#[test]
+fn who_is_to_get_another_layer_asks_for_it_although_packets_of_the_last_wait() {
+    let mut call = Simulcast::new();
+    call.active = [true; 3];
+    call.run(30);
+    let to = call.viewer.transport;
+    let remb = ReceiverEstimatedMaximumBitrate { sender_ssrc: 1, bitrate: 1_000_000.0, ssrcs: vec![3000] };
+    call.world.rtcp(to, &[Box::new(remb)]);
+    for packet in call.encoders[2].frame(false, 60) {
+        call.world.rtp(ADA, &packet);
+    }
+    let is_held = |call: &Simulcast| call.world.forwarder.subscriptions.iter().any(|(_, known)| known.held.is_some());
+    assert!(is_held(&call) && call.world.take_plis().is_empty());
+    let less = wanting(Delivery { max_layer: Some(0), ..Delivery::default() });
+    call.world.forwarder.set_senders(call.world.now, to, vec![less], &mut call.world.out);
+    assert_eq!((call.layer_now(), call.world.take_plis()), (Some(2), vec![1000]));
+
+    call.world.rtcp(to, &[Box::new(rtcp::pli(1, 3000))]);
+    call.world.pass(Duration::from_millis(340));
+    assert_eq!(call.world.take_plis(), [1000], "a keyframe of the layer that is left would help nobody");
+    call.active = [false; 3];
+    for packet in call.encoders[0].frame(true, 3) {
+        call.world.rtp(ADA, &packet);
+    }
+    call.world.pass(Duration::from_millis(260));
+    assert_eq!((call.layer_now(), is_held(&call), call.world.take_plis()), (Some(0), false, vec![]));
+    call.viewer.drain(&mut call.world);
     call.viewer.assert_decodable();
 }
 
