@@ -7,16 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 const MAX_RUN_LEN: usize = 60_000;
 /// Bytes gathered before they are sent: what is still in a core's own cache, with room for all else.
 pub(super) const MAX_BYTES: usize = 128 * 1024;
-/// Peers whose datagrams are gathered before they are sent; more only where nothing can be sent meanwhile. The more go out
-/// one after the other, the fewer interrupts tell another core of them.
-pub(super) const MAX_QUEUES: usize = 128;
-/// Of these, peers with room for a frame.
-pub(super) const FRAME_QUEUES: usize = 32;
+/// Peers whose datagrams are gathered before they are sent; more only where nothing can be sent meanwhile.
+pub(super) const MAX_QUEUES: usize = 32;
 /// Room first made for a peer, bytes: a packet of video.
 const QUEUE_CAPACITY: usize = 2 * 1024;
 /// What grew beyond this is shrunk after use, bytes: a keyframe needs more than every other frame.
 const QUEUE_KEEP: usize = 8 * 1024;
-/// The same of those beyond [`FRAME_QUEUES`], bytes: a packet of audio, a report.
+/// The same of those beyond [`MAX_QUEUES`], bytes: a report.
 const RARE_QUEUE_KEEP: usize = 512;
 
 /// Streams, one bit for all those whose SSRCs share a hash. What is of no stream that can be named is of every one.
@@ -174,7 +171,7 @@ impl SendBatch {
             *place = u32::try_from(self.used).ok()?;
             let queue = self.queues.get_mut(self.used - 1)?;
             queue.slot = slot;
-            queue.buffer.reserve(if self.used <= FRAME_QUEUES { QUEUE_CAPACITY } else { RARE_QUEUE_KEEP });
+            queue.buffer.reserve(if self.used <= MAX_QUEUES { QUEUE_CAPACITY } else { RARE_QUEUE_KEEP });
             return Some(queue);
         }
         self.queues.get_mut(usize::try_from(*place).ok()?.checked_sub(1)?)
@@ -189,8 +186,7 @@ impl SendBatch {
     /// Whether to send before more is added.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        let holds_frames = self.len >= self.used * RARE_QUEUE_KEEP;
-        self.len >= MAX_BYTES || self.used >= if holds_frames { FRAME_QUEUES } else { MAX_QUEUES }
+        self.len >= MAX_BYTES || self.used >= MAX_QUEUES
     }
 
     /// Whether nothing waits.
@@ -219,7 +215,7 @@ impl SendBatch {
     pub fn clear(&mut self) {
         for (queue, place) in self.queues.iter_mut().take(self.used).zip(0..) {
             queue.buffer.clear();
-            queue.buffer.shrink_to(if place < FRAME_QUEUES { QUEUE_KEEP } else { RARE_QUEUE_KEEP });
+            queue.buffer.shrink_to(if place < MAX_QUEUES { QUEUE_KEEP } else { RARE_QUEUE_KEEP });
             queue.runs.clear();
             if let Some(place) = self.places.get_mut(queue.slot) {
                 *place = 0;
@@ -410,7 +406,7 @@ mod tests {
         (0..100).for_each(|slot| push(&mut batch, slot, 1, 40_000));
         batch.clear();
         let kept: usize = batch.queues.iter().map(|queue| queue.buffer.capacity()).sum();
-        assert!(kept <= FRAME_QUEUES * QUEUE_KEEP + (100 - FRAME_QUEUES) * RARE_QUEUE_KEEP, "{kept}");
+        assert!(kept <= MAX_QUEUES * QUEUE_KEEP + (100 - MAX_QUEUES) * RARE_QUEUE_KEEP, "{kept}");
     }
 
     #[test]
