@@ -40,8 +40,6 @@ const LOSSY_SUBSCRIBERS: u32 = 50;
 const IDLE: (u32, usize) = (100, 10);
 /// Participants of the large room, and how many of them have camera and microphone on.
 const ROOM: (usize, usize) = (50, 6);
-/// To our node there: every microphone is heard.
-const HEAR_ALL: [&str; 2] = ["--audible-microphones", "50"];
 /// Joins of each kind taken apart.
 const JOINS: u32 = 50;
 /// Fan-outs the bound is measured at.
@@ -289,7 +287,8 @@ async fn measured(what: What, options: &Options, directory: &Path) -> Result<()>
         json!({ "rows": rig::measure(rig::config(&[]), async |stack| api::measure(stack).await).await? })
     } else {
         // It would leave out quiet microphones, the others do not.
-        let node_args = if what == What::Room { HEAR_ALL.map(str::to_owned).to_vec() } else { Vec::new() };
+        let hear_all = || vec!["--audible-microphones".to_owned(), ROOM.0.to_string()];
+        let node_args = if what == What::Room { hear_all() } else { Vec::new() };
         let config = StackConfig { node_args, ..rig::config(&pinned()) };
         let state = config.state_dir.clone();
         let measurement = async |stack: &mut Stack| {
