@@ -140,7 +140,8 @@ impl World {
     fn link(&mut self) {
         self.linked = true;
         self.step(Event::NodeLinked { node: node(), region: region(), rejoin_ticket: "ticket".into() });
-        let hello = NodeToRoom::Hello { control_version: CONTROL_VERSION, sessions: Vec::new(), pipes: None };
+        let hello =
+            NodeToRoom::Hello { control_version: CONTROL_VERSION, sessions: Vec::new(), pipes: None, place: None };
         self.step(Event::NodeMessage { node: node(), message: Box::new(hello) });
     }
 

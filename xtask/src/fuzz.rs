@@ -21,6 +21,9 @@ const MAX_INPUT_LEN: u32 = 64 * 1024;
 /// Lines of a target that crashed that are shown.
 const SHOWN_LINES: usize = 40;
 
+/// Manifest of the targets, below the root of the working copy.
+pub(crate) const MANIFEST: &str = "fuzz/Cargo.toml";
+
 /// Fuzz what reads network bytes; what is found is kept in fuzz/corpus.
 #[derive(Args)]
 pub struct Fuzz {
@@ -144,9 +147,10 @@ fn directory() -> PathBuf {
 
 /// Names of the targets, as fuzz/Cargo.toml lists them.
 fn targets() -> Result<Vec<String>> {
-    let text = fs::read_to_string(directory().join("Cargo.toml")).context("reading fuzz/Cargo.toml")?;
-    let manifest: toml::Table = text.parse().context("fuzz/Cargo.toml")?;
-    let binaries = manifest.get("bin").and_then(toml::Value::as_array).context("fuzz/Cargo.toml has no targets")?;
+    let text = fs::read_to_string(repo::root().join(MANIFEST)).with_context(|| format!("reading {MANIFEST}"))?;
+    let manifest: toml::Table = text.parse().context(MANIFEST)?;
+    let binaries =
+        manifest.get("bin").and_then(toml::Value::as_array).with_context(|| format!("{MANIFEST} has no targets"))?;
     let names = binaries.iter().filter_map(|bin| bin.get("name")?.as_str().map(str::to_owned));
     Ok(names.collect())
 }

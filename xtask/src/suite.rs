@@ -13,7 +13,7 @@ use clap::Args;
 use crate::infra::{self, Check, Outcome};
 use crate::setup::wasm_target;
 use crate::stack::{Build, Profile};
-use crate::{hosts, page, progress, repo, setup, wasm};
+use crate::{fuzz, hosts, page, progress, repo, setup, wasm};
 
 const SYSTEM_TESTS: &str = "tests/system";
 /// How modules of those begin whose nodes are on hosts of their own.
@@ -80,6 +80,12 @@ impl Suite {
             }
             None => tally.fail("clippy for the Worker", &"no std for it"),
         }
+        // A workspace of its own, which nothing else here builds.
+        let of_fuzz = ["--manifest-path", fuzz::MANIFEST];
+        tally.check("cargo fmt for the fuzz targets", repo::cargo().arg("fmt").args(of_fuzz).arg("--check"));
+        let mut fuzz_targets = clippy();
+        fuzz_targets.args(of_fuzz).args(["--locked", "--", "-D", "warnings"]);
+        tally.check("clippy for the fuzz targets", &mut fuzz_targets);
         tally.infra(infra::checks());
         tally.tests("unit tests", cargo_test().args(["--workspace", "--exclude", "meridian-tests"]));
         tally.build();
