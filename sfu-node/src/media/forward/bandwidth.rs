@@ -11,7 +11,7 @@ mod tests;
 mod trend;
 
 use self::feedback::{Feedback, REFERENCE_UNIT};
-use self::history::History;
+use self::history::{History, Sent};
 use self::probe::Prober;
 use self::rate::{Outcome, Rate};
 use self::trend::{Trend, Usage};
@@ -72,7 +72,8 @@ impl Bandwidth {
     /// The packet with that number went out, `len` bytes of plain RTP.
     pub(crate) fn sent(&mut self, now: Time, len: usize) {
         let size = u16::try_from(len + OVERHEAD).unwrap_or(u16::MAX);
-        self.history.record(now, size, self.prober.current(now), self.releasing);
+        let (cluster, in_wake) = (self.prober.current(now), self.prober.is_felt(now));
+        self.history.record(Sent { at: now, size, cluster, held: self.releasing, in_wake, ..Sent::default() });
         self.prober.sent(now, size);
         self.pace.sent(now, size, self.rate.target());
     }
@@ -94,24 +95,29 @@ impl Bandwidth {
         if let Some(received) = feedback.last_received() {
             self.history.follow(received);
         }
-        let (mut lost, mut told) = (0, 0);
+        let (mut lost, mut told, mut judged) = (0, 0, false);
         for (number, arrival) in feedback.statuses() {
             let Some(sent) = self.history.take(number) else { continue };
             told += 1;
             let Some(arrival) = arrival else {
                 lost += 1;
+                self.prober.told_lost(&sent);
                 continue;
             };
             let arrival = start + arrival;
             self.arrived.add(arrival, sent.size);
-            self.trend.arrived(sent.at, sent.held, arrival);
+            if !sent.in_wake {
+                self.trend.arrived(sent.at, sent.held, arrival);
+                judged = true;
+            }
             self.prober.told(&sent, arrival);
         }
         if told == 0 {
             return Ok(());
         }
         self.heard = true;
-        let usage = self.trend.usage();
+        // Of probes alone it is not known what media would meet: what was believed before may be long past.
+        let usage = if judged { self.trend.usage() } else { Usage::Normal };
         let (acknowledged, lately) = (self.arrived.rate(BUCKETS), self.arrived.rate(LATELY));
         self.rate.heard(now, Outcome { usage, acknowledged, lately, lost, told });
         if let Some(result) =

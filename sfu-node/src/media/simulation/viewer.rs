@@ -67,6 +67,8 @@ struct Video {
     last_report: Option<(u32, Instant)>,
     needs_keyframe: bool,
     asked_keyframe: Option<Instant>,
+    /// A whole keyframe after this number is still to come.
+    awaits_keyframe: Option<u64>,
     delivery: Delivery,
 }
 
@@ -83,7 +85,7 @@ pub(super) struct Viewer {
     origin: Instant,
     next: [Instant; 4],
     random: StdRng,
-    /// It does not change its mind, and forgets with a keyframe what came before, as browsers do.
+    /// It does not change its mind, asks for a keyframe until it comes, and forgets with one what came before, as browsers do.
     pub(super) steady: bool,
     /// What came of the camera and the microphone, each once: when and how many bytes.
     pub(super) received: Vec<(Instant, usize)>,
@@ -101,6 +103,7 @@ impl Viewer {
             last_report: None,
             needs_keyframe: false,
             asked_keyframe: None,
+            awaits_keyframe: None,
             delivery: Delivery::default(),
         };
         Self {
@@ -263,11 +266,16 @@ impl Viewer {
             }
             if *steady && let Some(keyframe) = judge::whole_keyframe(&video.stream) {
                 video.stream.skip_to(keyframe, now);
+                video.awaits_keyframe = video.awaits_keyframe.filter(|after| keyframe <= *after);
             }
             video.needs_keyframe |= video.stream.give_up(now);
-            if video.needs_keyframe && video.asked_keyframe.is_none_or(|asked| now - asked >= KEYFRAME_RETRY) {
+            // The request may have been lost.
+            let again = *steady && video.awaits_keyframe.is_some();
+            if (video.needs_keyframe || again) && video.asked_keyframe.is_none_or(|asked| now - asked >= KEYFRAME_RETRY)
+            {
                 video.asked_keyframe = Some(now);
                 video.needs_keyframe = false;
+                video.awaits_keyframe = video.stream.highest;
                 out.push(peer.protect_rtcp(&[Box::new(rtcp::pli(1, video.ssrc))]));
             }
         }

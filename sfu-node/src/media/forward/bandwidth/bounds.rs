@@ -5,18 +5,23 @@ use std::time::Duration;
 /// Where a path becomes narrower, no queue stands in front of it any more after this time: it has to build up before it is
 /// seen, and the rate that still arrives has to be measured.
 pub(crate) const ADAPTS_DOWN: Duration = Duration::from_secs(4);
-/// Where it becomes wider it is used again after this time: a probe at most doubles the estimate, and after some that found
-/// nothing the next waits for up to 16 s.
-pub(crate) const ADAPTS_UP: Duration = Duration::from_secs(25);
+/// Where it becomes wider it is used again after this time: a probe at most doubles the estimate, after some that found
+/// nothing the next waits for up to 5 s, and what is lost may make one tell nothing.
+pub(crate) const ADAPTS_UP: Duration = Duration::from_secs(15);
 /// Share of the path that media uses in the steady state: the next better layer or frame rate costs up to half more again,
 /// and must fit with room to spare. What is lost does not count.
 pub(crate) const SHARE: f64 = 0.5;
-/// The same of a narrow path that also loses up to a twentieth at random: there is no room for a better layer and all that
-/// is sent again.
+/// The same where up to a tenth is lost: what is sent again comes in bursts, and may look like a narrower path for a while.
 pub(crate) const SHARE_WITH_LOSS: f64 = 0.4;
-/// Longest time without a new frame on a steady path that loses up to a tenth at random, besides four round trips: what is
-/// lost is sent again, and that may be lost, too.
+/// How often a better layer is taken away again in half a minute on a path that stays as it is: that one fits has to be
+/// tried.
+pub(crate) const FALLS: usize = 2;
+/// Longest time without a new frame on a steady path that loses at random, besides the round trips: what is lost is sent
+/// again, and that may be lost, too.
 pub(crate) const GAP: Duration = Duration::from_millis(700);
+/// Those round trips where up to a twentieth is lost, and where up to a tenth.
+pub(crate) const GAP_ROUND_TRIPS: u32 = 4;
+pub(crate) const GAP_ROUND_TRIPS_WITH_LOSS: u32 = 7;
 /// Longest time without a new frame where a path becomes narrower, besides two round trips: what waits in front of it
 /// drains first, then a keyframe comes.
 pub(crate) const GAP_AT_CHANGE: Duration = Duration::from_secs(3);
@@ -35,6 +40,8 @@ pub(crate) struct Record {
     pub(crate) congested: Vec<u64>,
     /// When frames could be shown.
     pub(crate) frames: Vec<u64>,
+    /// When a lower layer was shown in place of a better one.
+    pub(crate) falls: Vec<u64>,
 }
 
 impl Record {
@@ -53,6 +60,11 @@ impl Record {
         let bins = (0..(to - from) / BIN).map(|bin| from + bin * BIN);
         let mut starts = bins.filter(|start| (0..STEADY).all(|bin| good(start + bin * BIN)));
         starts.next().map(|start| Duration::from_micros(start - from))
+    }
+
+    /// How often a better layer was taken away.
+    pub(crate) fn falls(&self, from: u64, to: u64) -> usize {
+        self.falls.iter().filter(|at| (from..to).contains(at)).count()
     }
 
     /// Longest time without a frame.

@@ -25,6 +25,8 @@ pub(crate) struct Sent {
     pub(crate) cluster: u8,
     /// It was held before, and belongs to what went out before it.
     pub(crate) held: bool,
+    /// It is one of a probe's, or met the queue that one left.
+    pub(crate) in_wake: bool,
     /// Feedback has told of it.
     pub(super) told: bool,
 }
@@ -51,17 +53,18 @@ impl History {
         wrap16(self.next)
     }
 
-    /// The packet with [`History::next`] went out.
-    pub(crate) fn record(&mut self, at: Time, size: u16, cluster: u8, held: bool) {
+    /// The packet with [`History::next`] went out; its `number` is that.
+    pub(crate) fn record(&mut self, sent: Sent) {
         let overwritten = self.ring.get(self.index(self.next));
-        let young = overwritten.is_some_and(|old| old.number != 0 && !old.told && at.since(old.at) < micros(MAX_AGE));
+        let is_young = |old: &Sent| !old.told && sent.at.since(old.at) < micros(MAX_AGE);
+        let young = overwritten.is_some_and(|old| old.number != 0 && is_young(old));
         let longest = if self.answered { MAX_LEN } else { UNANSWERED_LEN };
         if young && self.ring.len() < longest {
             self.grow();
         }
         let (number, index) = (self.next, self.index(self.next));
         if let Some(entry) = self.ring.get_mut(index) {
-            *entry = Sent { number, at, size, cluster, held, told: false };
+            *entry = Sent { number, ..sent };
         }
         self.next += 1;
     }
@@ -114,19 +117,23 @@ impl History {
 mod tests {
     use super::*;
 
+    fn sent(at: u64, cluster: u8) -> Sent {
+        Sent { at: Time(at), size: 100, cluster, ..Sent::default() }
+    }
+
     #[test]
     fn each_packet_is_told_of_once() {
         let mut history = History::new();
         let first = history.next();
-        history.record(Time(5), 100, 3, false);
+        history.record(sent(5, 3));
         assert_eq!(history.take(first.wrapping_add(1)), None, "not sent yet");
-        let sent = history.take(first).unwrap();
-        assert_eq!((sent.at, sent.size, sent.cluster), (Time(5), 100, 3));
+        let told = history.take(first).unwrap();
+        assert_eq!((told.at, told.size, told.cluster), (Time(5), 100, 3));
         assert_eq!(history.take(first), None);
         assert_eq!(history.take(first.wrapping_sub(1)), None, "before the first");
-        history.record(Time(6), 100, 0, false);
+        history.record(sent(6, 0));
         history.forget();
-        history.record(Time(7), 100, 0, false);
+        history.record(sent(7, 0));
         assert_eq!(history.take(first.wrapping_add(1)), None, "forgotten");
         assert_eq!(history.take(first.wrapping_add(2)).unwrap().at, Time(7));
     }
@@ -135,7 +142,7 @@ mod tests {
     fn it_goes_on_where_the_peers_count_is() {
         let mut history = History::new();
         let first = history.next();
-        (0..3).for_each(|n| history.record(Time(n), 100, 0, false));
+        (0..3).for_each(|n| history.record(sent(n, 0)));
         history.follow(first.wrapping_add(2));
         assert_eq!(history.next(), first.wrapping_add(3), "no more than was sent");
         history.follow(first.wrapping_add(0x7000));
@@ -143,7 +150,7 @@ mod tests {
         assert_eq!(history.take(first.wrapping_add(1)), None, "what is told of it may be of another one's");
         assert_eq!(history.take(first.wrapping_add(0x6000)), None, "never sent");
         let next = history.next();
-        history.record(Time(9), 100, 0, false);
+        history.record(sent(9, 0));
         history.follow(next.wrapping_sub(1));
         assert_eq!((history.next(), history.take(next).unwrap().at), (next.wrapping_add(1), Time(9)));
     }
@@ -152,20 +159,20 @@ mod tests {
     fn it_grows_while_feedback_is_awaited_and_is_bounded() {
         let mut history = History::new();
         let first = history.next();
-        (0..1000).for_each(|_| history.record(Time(0), 1, 0, false));
+        (0..1000).for_each(|_| history.record(sent(0, 0)));
         assert_eq!(history.ring.len(), UNANSWERED_LEN, "nobody answers");
         assert_eq!(history.take(first), None, "overwritten");
         let second = history.next();
         (0..1000).for_each(|_| {
-            history.record(Time(0), 1, 0, false);
+            history.record(sent(0, 0));
             history.take(second);
         });
         assert_eq!(history.ring.len(), 2048, "for all that is not told of");
         assert!(history.take(second.wrapping_add(1)).is_some(), "moved along");
-        (0..20_000).for_each(|_| history.record(Time(0), 1, 0, false));
+        (0..20_000).for_each(|_| history.record(sent(0, 0)));
         assert_eq!(history.ring.len(), MAX_LEN);
         let mut quiet = History::new();
-        (0..5000_u64).for_each(|n| quiet.record(Time(n * 40_000), 1, 0, false));
+        (0..5000_u64).for_each(|n| quiet.record(sent(n * 40_000, 0)));
         assert_eq!(quiet.ring.len(), FIRST_LEN, "without feedback old entries are given up");
     }
 }

@@ -14,6 +14,9 @@ const MAX_LENGTH: Duration = Duration::from_millis(500);
 pub(crate) const TICK: Duration = Duration::from_millis(5);
 /// How long after its end a cluster's feedback is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long after a cluster's last packet the queue that it may have left drains: what meets it says nothing of the media's
+/// rate, which would be cut although it fits.
+const WAKE: Duration = Duration::from_millis(300);
 /// Least packets that tell something.
 const MIN_PACKETS: u32 = 5;
 /// Share of a cluster's packets that must have arrived, of those that usually do.
@@ -25,10 +28,12 @@ const SLOWED: f64 = 0.9;
 const SAFE: f64 = 0.95;
 /// First and longest wait after a probe that did not raise the estimate.
 const MIN_WAIT: Duration = Duration::from_secs(1);
-const MAX_WAIT: Duration = Duration::from_secs(16);
+const MAX_WAIT: Duration = Duration::from_secs(5);
 /// A probe goes this far beyond the estimate at most: what overflows is lost.
 const MAX_STEP: f64 = 2.0;
 const MIN_STEP: f64 = 300_000.0;
+/// And this far at least: of a few packets the rate is not known better.
+const CLEAR_STEP: f64 = 1.25;
 
 /// One cluster.
 #[derive(Debug)]
@@ -41,6 +46,8 @@ struct Cluster {
     packets: u32,
     /// Sent and arrived bytes between the first and the last packet told of.
     told: Told,
+    /// Packets of which it is told that they did not arrive.
+    lost: u32,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +65,8 @@ pub(crate) struct Prober {
     last_id: u8,
     /// No probe before.
     next: Time,
+    /// The queue that the last one left is gone then.
+    wake: Time,
     wait: Option<Duration>,
 }
 
@@ -67,15 +76,20 @@ impl Prober {
         self.cluster.as_ref().filter(|cluster| cluster.is_open(now)).map_or(0, |cluster| cluster.id)
     }
 
+    /// What goes out now is part of a cluster, or meets the queue that one left.
+    pub(crate) fn is_felt(&self, now: Time) -> bool {
+        now < self.wake || self.current(now) != 0
+    }
+
     /// Begins a cluster towards `wanted` bits per second, if it is time. True when it began.
     pub(crate) fn begin(&mut self, now: Time, estimate: f64, wanted: f64) -> bool {
         if self.cluster.is_some() || now < self.next || wanted <= estimate {
             return false;
         }
         self.last_id = self.last_id.checked_add(1).unwrap_or(1);
-        let rate = wanted.min((estimate * MAX_STEP).max(estimate + MIN_STEP));
+        let rate = wanted.max(estimate * CLEAR_STEP).min((estimate * MAX_STEP).max(estimate + MIN_STEP));
         let told = Told::default();
-        self.cluster = Some(Cluster { id: self.last_id, rate, began: now, bytes: 0, packets: 0, told });
+        self.cluster = Some(Cluster { id: self.last_id, rate, began: now, bytes: 0, packets: 0, told, lost: 0 });
         true
     }
 
@@ -84,6 +98,7 @@ impl Prober {
         if let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.is_open(now)) {
             cluster.bytes += u64::from(size);
             cluster.packets += 1;
+            self.wake = now.plus(WAKE);
         }
     }
 
@@ -109,6 +124,13 @@ impl Prober {
         }
     }
 
+    /// Feedback told that one of the cluster's packets did not arrive.
+    pub(crate) fn told_lost(&mut self, sent: &Sent) {
+        if let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.id == sent.cluster) {
+            cluster.lost += 1;
+        }
+    }
+
     /// The cluster's result in bits per second, when enough of it is told of. Done with it then; also, without a
     /// result, when too little came in time. `loss`: share of packets that the path loses anyway, not counted against it.
     pub(crate) fn take_result(&mut self, now: Time, estimate: f64, loss: f64) -> Option<f64> {
@@ -120,7 +142,13 @@ impl Prober {
         if result.is_none() && now < cluster.began.plus(MAX_LENGTH + PATIENCE) {
             return None;
         }
+        // Feedback was lost: that says nothing of the path to the peer.
+        let unheard = result.is_none() && cluster.is_unheard();
         self.cluster = None;
+        if unheard {
+            self.next = now.plus(MIN_WAIT);
+            return None;
+        }
         let raised = result.is_some_and(|rate| rate > 1.05 * estimate);
         self.wait = (!raised).then(|| self.wait.map_or(MIN_WAIT, |wait| (2 * wait).min(MAX_WAIT)));
         self.next = self.wait.map_or(now, |wait| now.plus(wait));
@@ -135,6 +163,11 @@ impl Prober {
 }
 
 impl Cluster {
+    /// What became of many of its packets was never said.
+    fn is_unheard(&self) -> bool {
+        f64::from(self.told.packets + self.lost) < MIN_ARRIVED * f64::from(self.packets)
+    }
+
     fn is_open(&self, now: Time) -> bool {
         let open = now.since(self.began);
         open < micros(LENGTH) || (self.packets < ENOUGH_PACKETS && open < micros(MAX_LENGTH))
@@ -231,6 +264,16 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_is_felt_until_the_queue_that_it_may_have_left_is_gone() {
+        let mut prober = Prober::default();
+        assert!(!prober.is_felt(Time(1_000_000)));
+        probe(&mut prober, 1_000_000, 1e6, 2e6, 1.05e6).unwrap();
+        assert_eq!(prober.current(Time(1_050_000)), 0);
+        assert!(prober.is_felt(Time(1_050_000)) && prober.is_felt(Time(1_340_000)));
+        assert!(!prober.is_felt(Time(1_350_000)));
+    }
+
+    #[test]
     fn what_is_never_told_of_is_given_up() {
         let mut prober = Prober::default();
         assert!(prober.begin(Time(0), 1e6, 2e6));
@@ -239,5 +282,38 @@ mod tests {
         assert!(!prober.begin(Time(600_000), 1e6, 2e6), "still waiting");
         assert_eq!(prober.take_result(Time(1_500_000), 1e6, 0.0), None);
         assert!(prober.begin(Time(2_500_000), 1e6, 2e6));
+    }
+
+    /// Probes four times, each time once it is time, and is told of every packet that none arrived, or nothing. Seconds
+    /// between the last two.
+    fn wait_after_probes_in_vain(is_told: bool) -> f64 {
+        let mut prober = Prober::default();
+        let mut began = vec![];
+        for now in (0_u64..).step_by(10_000).map(Time) {
+            if prober.begin(now, 1e6, 2e6) {
+                began.push(now);
+                let sent = Sent { at: now, size: 1000, cluster: prober.current(now), ..Sent::default() };
+                for _ in 0..ENOUGH_PACKETS {
+                    prober.sent(now, sent.size);
+                    if is_told {
+                        prober.told_lost(&sent);
+                    }
+                }
+            }
+            if let [.., before, last] = began[..]
+                && began.len() == 5
+            {
+                return last.since(before) as f64 / 1e6;
+            }
+            assert_eq!(prober.take_result(now, 1e6, 0.0), None);
+        }
+        unreachable!()
+    }
+
+    #[test]
+    fn lost_feedback_does_not_make_the_next_probe_wait_longer() {
+        let (lost, unheard) = (wait_after_probes_in_vain(true), wait_after_probes_in_vain(false));
+        assert!((6.0..7.0).contains(&lost), "the longest wait, and that for feedback: {lost}");
+        assert!((2.0..3.0).contains(&unheard), "{unheard}");
     }
 }
