@@ -72,7 +72,7 @@ impl Bandwidth {
     /// The packet with that number went out, `len` bytes of plain RTP.
     pub(crate) fn sent(&mut self, now: Time, len: usize) {
         let size = u16::try_from(len + OVERHEAD).unwrap_or(u16::MAX);
-        let (cluster, in_wake) = (self.prober.current(now), self.prober.is_felt(now));
+        let (cluster, in_wake) = (self.prober.current(now), self.prober.in_wake(now));
         self.history.record(Sent { at: now, size, cluster, held: self.releasing, in_wake, ..Sent::default() });
         self.prober.sent(now, size);
         self.pace.sent(now, size, self.rate.target());
@@ -99,18 +99,17 @@ impl Bandwidth {
         for (number, arrival) in feedback.statuses() {
             let Some(sent) = self.history.take(number) else { continue };
             told += 1;
+            let arrival = arrival.map(|arrival| start + arrival);
+            self.prober.told(&sent, arrival);
             let Some(arrival) = arrival else {
                 lost += 1;
-                self.prober.told_lost(&sent);
                 continue;
             };
-            let arrival = start + arrival;
             self.arrived.add(arrival, sent.size);
             if !sent.in_wake {
                 self.trend.arrived(sent.at, sent.held, arrival);
                 judged = true;
             }
-            self.prober.told(&sent, arrival);
         }
         if told == 0 {
             return Ok(());

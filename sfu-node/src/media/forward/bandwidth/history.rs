@@ -55,9 +55,8 @@ impl History {
 
     /// The packet with [`History::next`] went out; its `number` is that.
     pub(crate) fn record(&mut self, sent: Sent) {
-        let overwritten = self.ring.get(self.index(self.next));
-        let is_young = |old: &Sent| !old.told && sent.at.since(old.at) < micros(MAX_AGE);
-        let young = overwritten.is_some_and(|old| old.number != 0 && is_young(old));
+        let is_young = |old: &Sent| old.number != 0 && !old.told && sent.at.since(old.at) < micros(MAX_AGE);
+        let young = self.ring.get(self.index(self.next)).is_some_and(is_young);
         let longest = if self.answered { MAX_LEN } else { UNANSWERED_LEN };
         if young && self.ring.len() < longest {
             self.grow();

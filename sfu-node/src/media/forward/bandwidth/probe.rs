@@ -77,7 +77,7 @@ impl Prober {
     }
 
     /// What goes out now is part of a cluster, or meets the queue that one left.
-    pub(crate) fn is_felt(&self, now: Time) -> bool {
+    pub(crate) fn in_wake(&self, now: Time) -> bool {
         now < self.wake || self.current(now) != 0
     }
 
@@ -117,17 +117,12 @@ impl Prober {
         Some(if cluster.is_open(now) { now.plus(TICK) } else { cluster.began.plus(MAX_LENGTH + PATIENCE) })
     }
 
-    /// Feedback told of one of the cluster's packets.
-    pub(crate) fn told(&mut self, sent: &Sent, arrival: i64) {
-        if let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.id == sent.cluster) {
-            cluster.told.add(sent, arrival);
-        }
-    }
-
-    /// Feedback told that one of the cluster's packets did not arrive.
-    pub(crate) fn told_lost(&mut self, sent: &Sent) {
-        if let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.id == sent.cluster) {
-            cluster.lost += 1;
+    /// Feedback told of one of the cluster's packets when it arrived, or that it did not.
+    pub(crate) fn told(&mut self, sent: &Sent, arrival: Option<i64>) {
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.id == sent.cluster) else { return };
+        match arrival {
+            Some(arrival) => cluster.told.add(sent, arrival),
+            None => cluster.lost += 1,
         }
     }
 
@@ -229,7 +224,7 @@ mod tests {
         }
         let arrives = |place: &u64| !(place + 5).is_multiple_of(one_lost_of);
         let arrived = (0..).zip(&packets).filter(|(place, _)| arrives(place));
-        arrived.for_each(|(_, (sent, arrival))| prober.told(sent, *arrival));
+        arrived.for_each(|(_, (sent, arrival))| prober.told(sent, Some(*arrival)));
         let loss = if one_lost_of == u64::MAX { 0.0 } else { 1.0 / one_lost_of as f64 };
         prober.take_result(now, estimate, loss)
     }
@@ -264,13 +259,13 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_is_felt_until_the_queue_that_it_may_have_left_is_gone() {
+    fn what_follows_a_probe_is_in_its_wake_until_the_queue_is_gone() {
         let mut prober = Prober::default();
-        assert!(!prober.is_felt(Time(1_000_000)));
+        assert!(!prober.in_wake(Time(1_000_000)));
         probe(&mut prober, 1_000_000, 1e6, 2e6, 1.05e6).unwrap();
         assert_eq!(prober.current(Time(1_050_000)), 0);
-        assert!(prober.is_felt(Time(1_050_000)) && prober.is_felt(Time(1_340_000)));
-        assert!(!prober.is_felt(Time(1_350_000)));
+        assert!(prober.in_wake(Time(1_050_000)) && prober.in_wake(Time(1_340_000)));
+        assert!(!prober.in_wake(Time(1_350_000)));
     }
 
     #[test]
@@ -284,7 +279,7 @@ mod tests {
         assert!(prober.begin(Time(2_500_000), 1e6, 2e6));
     }
 
-    /// Probes four times, each time once it is time, and is told of every packet that none arrived, or nothing. Seconds
+    /// Probes five times, each time once it is time, and is told of every packet that none arrived, or nothing. Seconds
     /// between the last two.
     fn wait_after_probes_in_vain(is_told: bool) -> f64 {
         let mut prober = Prober::default();
@@ -296,7 +291,7 @@ mod tests {
                 for _ in 0..ENOUGH_PACKETS {
                     prober.sent(now, sent.size);
                     if is_told {
-                        prober.told_lost(&sent);
+                        prober.told(&sent, None);
                     }
                 }
             }
